@@ -1,0 +1,124 @@
+"""The verbs: what a plug-in or an edge must offer. One or two methods each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from aiops.types import Action, Anomaly, Batch, Event, Frame, Links, LogLine, Outcome, RawAlert, Report
+
+
+class Clock(Protocol):
+    """Live edge only; nothing in the pipeline sees one."""
+
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def sleep_until(self, at: float) -> None: ...
+
+
+class Samples(Protocol):
+    """Where a source puts what it read. Thread-safe. Interns series; unknown or unusable input is counted, never raised."""
+
+    def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
+               kind: str = "unknown") -> None: ...
+    def line(self, line: LogLine) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def alert(self, alert: RawAlert) -> None: ...
+    def links(self, source: str, links: Links) -> None: ...
+
+
+class Source(Protocol):
+    """Something that is polled for telemetry. `name` is unique within a daemon and shown in its health."""
+
+    name: str
+    interval_s: float
+
+    def poll(self, now: float, into: Samples) -> None:
+        """Read what is new up to `now`. Raises on failure; the caller retries with backoff and shows the source as failing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Recording(Protocol):
+    """A finite, ordered source of batches."""
+
+    def batches(self) -> Iterator[Batch]: ...
+
+
+class Detector(Protocol):
+    """Scores a frame, then learns from it. Bounded memory per signal; never keeps or changes the frame."""
+
+    def observe(self, frame: Frame) -> Sequence[Anomaly]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Workload(Protocol):
+    """What remediations may know about one object in a cluster."""
+
+    entity: str
+    replicas: int
+    ready: int
+
+
+class Cluster(Protocol):
+    """The few things that remediations may do. Dry run is which Cluster is handed in.
+
+    Entities are `deployment/NAMESPACE/NAME`, `pod/NAMESPACE/NAME`, `node//NAME`.
+    Every method raises `Retry` (nothing was changed, try later) or `Refused` (will never work) at the edge.
+    """
+
+    def replicas(self, target: str) -> int: ...
+    def scale(self, target: str, replicas: int, key: str) -> None: ...
+    def pods(self, namespace: str, selector: str) -> Sequence[str]: ...
+    def evict(self, pod: str, key: str) -> None: ...
+    def restart(self, target: str, key: str) -> None: ...
+
+
+class Retry(Exception):  # noqa: N818 - a verdict, not an error class
+    """Nothing was changed; the same request may work in `after_s` seconds."""
+
+    def __init__(self, reason: str, after_s: float = 5.0) -> None:
+        super().__init__(reason)
+        self.reason, self.after_s = reason, after_s
+
+
+class Refused(Exception):  # noqa: N818
+    """The request was understood and will not be carried out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Remediation(Protocol):
+    """One kind of action. `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`."""
+
+    verbs: ClassVar[frozenset[tuple[str, str, str]]]
+
+    def plan(self, action: Action, cluster: Cluster) -> str:
+        """What `act` would do, in one sentence. Reads only. Raises `Refused` where it cannot work."""
+        ...
+
+    def act(self, action: Action, cluster: Cluster) -> Mapping[str, object]:
+        """Do it once; returns the snapshot that `undo` needs. Idempotent by `action.id`."""
+        ...
+
+    def undo(self, action: Action, snapshot: Mapping[str, object], cluster: Cluster) -> None:
+        """Put back what `act` changed. Raises `Refused` where nothing can be put back."""
+        ...
+
+
+class Sink(Protocol):
+    """Somebody who wants to know. Must not raise; a slow sink queues on disk or drops and counts, never blocks the step."""
+
+    def publish(self, report: Report) -> None: ...
+    def close(self) -> None: ...
+
+
+class Actuator(Protocol):
+    """Carries out decisions and hands back outcomes, which enter a later batch."""
+
+    def submit(self, actions: Sequence[Action]) -> None: ...
+    def collect(self) -> Sequence[Outcome]: ...

@@ -1,0 +1,241 @@
+"""What known metrics mean: packs, read from `aiops/packs/*.yaml` or any other folder.
+
+A pack says for each raw metric which entity it belongs to and whether it counts up, and defines the signals that are
+watched: their unit, which direction is bad, and the smallest deviation worth anybody's attention. A metric that no pack
+knows is watched as it is (its rate if it counts up), with cautious defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from aiops import yamlfile
+from aiops.types import Direction, Entity, Kind
+from aiops.yamlfile import Problems, Strict
+
+SHIPPED = Path(__file__).parent / "packs"
+_LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"\s*,?')
+
+
+class EntityRule(Strict):
+    """Turns labels into `kind/namespace/name`. Applies when every label of `name` is present and not empty."""
+
+    kind: str
+    namespace: str | None = None
+    name: list[str]
+    drop: list[str] = []
+
+
+class Selector(Strict):
+    """Series of one metric; `where` keeps those whose labels match the regular expression from end to end."""
+
+    metric: str
+    where: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _regexes(self) -> Selector:
+        for label, pattern in self.where.items():
+            try:
+                re.compile(pattern)
+            except re.error as e:
+                raise ValueError(f"where.{label}: not a regular expression: {e}") from None
+        return self
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        return all(re.fullmatch(pattern, labels.get(label, "")) for label, pattern in self.where.items())
+
+
+def _selector(value: object) -> object:
+    return {"metric": value} if isinstance(value, str) else value
+
+
+Selected = Annotated[Selector, BeforeValidator(_selector)]
+
+
+class Effect(Strict):
+    """The smallest deviation that matters: `abs` in the signal's unit, `rel` as share of the expected value. Both must be exceeded."""
+
+    abs: float = Field(0.0, ge=0)
+    rel: float = Field(0.0, ge=0)
+
+
+class SignalRule(Strict):
+    """How a signal comes from raw series. Exactly one of `value`, `rate`, `increase`, `ratio`, `mean`.
+
+    value     the gauge itself, summed (or `combine: max|min|mean`) over series that share the kept labels
+    rate      per second          increase  per tick, adds up over a window
+    ratio     [part, whole]: rates for counters, values for gauges; `invert` gives 1 - ratio
+    mean      [sum, count]: mean of what was observed in the tick, from a histogram or summary
+    """
+
+    help: str = ""
+    value: Selected | None = None
+    rate: Selected | None = None
+    increase: Selected | None = None
+    ratio: tuple[Selected, Selected] | None = None
+    mean: tuple[Selected, Selected] | None = None
+    invert: bool = False
+    combine: Literal["sum", "max", "min", "mean"] = "sum"
+    by: list[str] = []
+    unit: str = ""
+    direction: Direction = "both"
+    min_effect: Effect = Effect()
+    resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up"] = ""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SignalRule:
+        given = [k for k in ("value", "rate", "increase", "ratio", "mean") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of value, rate, increase, ratio, mean is needed, found {given or 'none'}.")
+        return self
+
+    @property
+    def parts(self) -> tuple[Selector, ...]:
+        """The selectors of the numerator and, for ratio and mean, of the denominator."""
+        return self.ratio or self.mean or (self.value or self.rate or self.increase,)  # type: ignore[return-value]
+
+
+class MetricRule(Strict):
+    """One raw metric. `watch: false` when it only feeds signals."""
+
+    kind: Kind = "gauge"
+    help: str = ""
+    entity: EntityRule | None = None
+    ignore: bool = False
+
+
+class Pack(Strict):
+    """One file in `packs/`. `entity` lists rules, tried in order; the first whose labels are all present wins."""
+
+    pack: str
+    help: str = ""
+    entity: list[EntityRule] = []
+    metrics: dict[str, MetricRule]
+    signals: dict[str, SignalRule] = {}
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """All loaded packs, and the answers that the rest of the program asks of them."""
+
+    packs: tuple[Pack, ...]
+
+    @cached_property
+    def _metric(self) -> dict[str, tuple[Pack, MetricRule]]:
+        return {name: (pack, rule) for pack in self.packs for name, rule in pack.metrics.items()}
+
+    @cached_property
+    def signals(self) -> dict[str, SignalRule]:
+        """Every defined signal by name."""
+        return {name: rule for pack in self.packs for name, rule in pack.signals.items()}
+
+    @cached_property
+    def used_by(self) -> dict[str, tuple[str, ...]]:
+        """Raw metric -> the signals that are computed from it."""
+        out: dict[str, list[str]] = {}
+        for name, rule in self.signals.items():
+            for part in rule.parts:
+                if name not in out.setdefault(part.metric, []):
+                    out[part.metric].append(name)
+        return {metric: tuple(names) for metric, names in out.items()}
+
+    def knows(self, metric: str) -> bool:
+        return metric in self._metric
+
+    def ignored(self, metric: str) -> bool:
+        """Known, and never worth watching."""
+        known = self._metric.get(metric)
+        return known[1].ignore if known else metric.endswith(("_info", "_created"))
+
+    def metric_names(self, packs: Sequence[str] | None = None) -> list[str]:
+        """Raw metrics of the named packs (all when None), for building selectors. Sorted."""
+        return sorted(m for p in self.packs if packs is None or p.pack in packs for m, r in p.metrics.items() if not r.ignore)
+
+    def kind(self, metric: str, told: Kind = "unknown") -> Kind:
+        """Gauge or counter: what the pack says, else what the source was told, else the naming convention.
+
+        https://prometheus.io/docs/practices/naming/
+        """
+        known = self._metric.get(metric)
+        if known:
+            return known[1].kind
+        if told != "unknown":
+            return told
+        return "counter" if metric.endswith(("_total", "_bucket", "_count", "_sum")) else "gauge"
+
+    def entity(self, metric: str, labels: Mapping[str, str]) -> tuple[Entity, dict[str, str]]:
+        """The entity that a series belongs to, and the labels that remain to tell series of that entity apart."""
+        for rule in self._rules(metric):
+            if all(labels.get(name) for name in rule.name):
+                used = {*rule.name, *rule.drop} | ({rule.namespace} if rule.namespace else set())
+                namespace = labels.get(rule.namespace, "") if rule.namespace else ""
+                name = "/".join(labels[n] for n in rule.name)
+                return f"{rule.kind}/{namespace}/{name}", {k: v for k, v in labels.items() if k not in used}
+        return "unknown//" + metric, dict(labels)
+
+    def _rules(self, metric: str) -> list[EntityRule]:
+        known = self._metric.get(metric)
+        if not known:
+            return DEFAULT_ENTITY
+        pack, rule = known
+        return [*([rule.entity] if rule.entity else []), *pack.entity, *DEFAULT_ENTITY]
+
+
+DEFAULT_ENTITY = [
+    EntityRule(kind="pod", namespace="namespace", name=["pod"], drop=["job", "instance"]),
+    EntityRule(kind="service", namespace="namespace", name=["service"], drop=["job", "instance"]),
+    EntityRule(kind="instance", name=["instance"], drop=["job"]),
+    EntityRule(kind="job", name=["job"]),
+]
+
+
+def load(folder: Path = SHIPPED, names: Sequence[str] | None = None) -> Meanings:
+    """The packs of a folder, all or the named ones. Raises Problems naming file, line and remedy."""
+    problems: list[yamlfile.Problem] = []
+    packs: list[Pack] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            packs += [yamlfile.validate(d, Pack) for d in yamlfile.read(path)]
+        except Problems as e:
+            problems += e.problems
+    if problems:
+        raise Problems(problems)
+    if names is None:
+        return Meanings(tuple(packs))
+    have = {p.pack for p in packs}
+    missing = [n for n in names if n not in have]
+    if missing:
+        raise Problems([yamlfile.Problem(str(folder), 0, "", f"no pack {n!r}. Known: {', '.join(sorted(have))}.") for n in missing])
+    return Meanings(tuple(p for p in packs if p.pack in names))
+
+
+@lru_cache
+def shipped() -> Meanings:
+    """All packs that come with the program."""
+    return load()
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """`k="v",…` -> dict. Raises ValueError with the place where it stops making sense."""
+    out, at = {}, 0
+    while at < len(text):
+        m = _LABEL.match(text, at)
+        if not m:
+            raise ValueError(f"labels not understood from {text[at:at + 30]!r} on")
+        out[m[1]] = re.sub(r"\\(.)", lambda e: "\n" if e[1] == "n" else e[1], m[2])
+        at = m.end()
+    return out
+
+
+def format_labels(labels: Mapping[str, str]) -> str:
+    """dict -> canonical `k="v",…`, sorted by name, escaped as Prometheus does."""
+    def escape(v: str) -> str:
+        return v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return ",".join(f'{k}="{escape(labels[k])}"' for k in sorted(labels))

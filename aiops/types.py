@@ -1,0 +1,364 @@
+"""The nouns. Standard library and NumPy only; no I/O, no clock.
+
+Conventions: times are UTC seconds since 1970 (float), durations end in `_s`, an entity is the string
+`kind/namespace/name` (`pod/shop/api-7d4`, `node//gpu-3`, `gpu/gpu-3/0`) and the node key of the topology graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Entity = str
+Kind = Literal["gauge", "counter", "unknown"]
+Direction = Literal["up", "down", "both"]
+AlertState = Literal["pending", "firing", "resolved"]
+IncidentState = Literal["open", "closed"]
+Severity = Literal["info", "warning", "critical"]
+Decision = Literal["act", "ask", "shadow", "refused"]
+OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
+EdgeKind = Literal["calls", "runs_on", "owns", "uses"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+
+# --------------------------------------------------------------------------------------------------- what comes in
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One raw time series, interned once; `id` is its place in every array of samples.
+
+    `labels` is canonical: `k="v",…` sorted by name, without the labels that already made the entity.
+    """
+
+    id: int
+    entity: Entity
+    metric: str
+    labels: str = ""
+    kind: Kind = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    time: float
+    entity: Entity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an entity: a Kubernetes event, a deploy, an XID. `kind` is `change`, `warning` or `normal`."""
+
+    time: float
+    entity: Entity
+    kind: str
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RawAlert:
+    """An alert of another system (Alertmanager). `index` is its place in the input stream."""
+
+    index: int
+    time: float
+    entity: Entity
+    name: str
+    status: Literal["firing", "resolved"] = "firing"
+    severity: str = "warning"
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`source` depends on `target`; `owns` goes from a service to its pod."""
+
+    source: Entity
+    target: Entity
+    kind: EdgeKind = "calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    entity: Entity
+    criticality: float = 1.0
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The whole topology at one moment; replaces what was known before."""
+
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id)."""
+
+    time: float
+    verb: Literal["approve", "reject", "false_alarm", "useful"]
+    target: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an action."""
+
+    action: str
+    status: OutcomeStatus
+    at: float
+    reason: str = ""
+
+
+def _no_ints() -> Ints:
+    return np.empty(0, np.int32)
+
+
+def _no_floats() -> Floats:
+    return np.empty(0, np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """All that arrived in one tick. `at` is the event time of the tick and strictly rises from batch to batch.
+
+    series int32[n], time float64[n] (seconds), value float64[n]: one row a sample, unordered, possibly NaN.
+    `new_series` introduces ids before their first sample. `links` is None while the topology is unchanged.
+    """
+
+    at: float
+    series: Ints = field(default_factory=_no_ints)
+    time: Floats = field(default_factory=_no_floats)
+    value: Floats = field(default_factory=_no_floats)
+    new_series: tuple[Series, ...] = ()
+    lines: tuple[LogLine, ...] = ()
+    events: tuple[Event, ...] = ()
+    alerts: tuple[RawAlert, ...] = ()
+    links: Links | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------- what is watched
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What is scored: a raw gauge, the rate of a counter, or a quantity that a pack defines over several raw series.
+
+    `id` is its column in every Frame. `min_abs` (in `unit`) and `min_rel` (share of the expected value) are the
+    smallest deviation worth telling a person about; both must be exceeded. `additive` marks increases that add up
+    over a window (restarts), as opposed to levels of which the last one counts.
+    """
+
+    id: int
+    entity: Entity
+    name: str
+    labels: str = ""
+    unit: str = ""
+    direction: Direction = "both"
+    min_abs: float = 0.0
+    min_rel: float = 0.0
+    additive: bool = False
+    resource: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name with labels, as Prometheus writes it."""
+        return f"{self.name}{{{self.labels}}}" if self.labels else self.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One tick as detectors see it.
+
+    values float64[S]: one number a signal, NaN where it did not report in this tick.
+    learn  bool[S]: False where nothing may be learned (open incident, deploy, maintenance).
+    signals[i] describes column i; columns are only ever added.
+    """
+
+    at: float
+    values: Floats
+    learn: Bools
+    signals: tuple[Signal, ...]
+    lines: tuple[LogLine, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------- what is found
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One detector's opinion on one signal (or entity) at one instant.
+
+    `score` in 0..1 (1 = most anomalous), `p_value` the chance of something at least as odd when all is well.
+    `signal` is the column in the frame, or -1 where the anomaly is not about a metric (log templates).
+    """
+
+    at: float
+    entity: Entity
+    name: str
+    score: float
+    p_value: float
+    detector: str
+    signal: int = -1
+    value: float = float("nan")
+    expected: float = float("nan")
+    lower: float = float("nan")
+    upper: float = float("nan")
+    onset: float = float("nan")
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence."""
+
+    key: str
+    entity: Entity
+    signal: str
+    state: AlertState
+    since: float
+    at: float
+    score: float
+    p_value: float
+    strength: float = 0.0
+    detectors: tuple[str, ...] = ()
+    severity: Severity = "warning"
+    value: float = float("nan")
+    expected: float = float("nan")
+    lower: float = float("nan")
+    upper: float = float("nan")
+    unit: str = ""
+    direction: Direction = "both"
+    resource: str = ""
+    text: str = ""
+    indexes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One item of evidence and what it added to (or took from) a candidate's score."""
+
+    text: str
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A candidate for the root cause; `score` in 0..1 is its share among all candidates."""
+
+    entity: Entity
+    score: float
+    signals: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    at: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares."""
+
+    id: str
+    type: str
+    target: Entity
+    params: Mapping[str, object]
+    incident: str
+    policy: str
+    decision: Decision
+    reason: str
+    at: float
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """Who depends on the suspected cause. `weight` is the sum of their criticalities."""
+
+    entities: tuple[Entity, ...] = ()
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    id: str
+    opened_at: float
+    updated_at: float
+    state: IncidentState
+    severity: Severity
+    entities: tuple[Entity, ...]
+    alerts: tuple[Alert, ...]
+    causes: tuple[Cause, ...] = ()
+    impact: Impact = Impact()
+    closed_at: float | None = None
+    actions: tuple[Action, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """`node//a: node_cpu_busy_ratio` - the best cause with its strongest signal, for lists and notices."""
+        if not self.causes:
+            return ", ".join(self.entities[:2])
+        best = self.causes[0]
+        return f"{best.entity}: {best.signals[0]}" if best.signals else best.entity
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One drawn sample of a signal under alert: observed value and the band in which it was expected."""
+
+    at: float
+    entity: Entity
+    signal: str
+    value: float
+    expected: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals since the start of the run: the funnel and what was dropped on the way in, by reason."""
+
+    batches: int = 0
+    samples: int = 0
+    log_lines: int = 0
+    raw_anomalies: int = 0
+    alerts: int = 0
+    incidents: int = 0
+    prioritised: int = 0
+    actionable: int = 0
+    series: int = 0
+    signals: int = 0
+    ready: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one step found, decided and refused.
+
+    `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots.
+    """
+
+    at: float
+    anomalies: tuple[Anomaly, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    actions: tuple[Action, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    points: tuple[Point, ...] = ()
+    counts: Counts = Counts()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,184 @@
+"""YAML that people write: every problem of a document at once, each with file, line, path and remedy.
+
+YAML 1.2 (`NO` stays a string), duplicate keys are refused, keys are checked against a pydantic model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+Place = tuple[str | int, ...]
+MAX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a file, in the form `file:line: $.path: what. remedy`."""
+
+    file: str
+    line: int
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.path}: {self.text}" if self.path else f"{where}: {self.text}"
+
+
+class Problems(Exception):  # noqa: N818 - reads as what it is
+    """All problems that were found in one or more files."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class Strict(BaseModel):
+    """Base of every model that a file is checked against: unknown keys are errors, values never change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document as plain Python data, with the line of each place in it."""
+
+    file: str
+    data: Any
+    lines: dict[Place, int]
+
+    def line(self, place: Place) -> int:
+        """The line of a place, or of the nearest place around it (1-based; 0 = unknown)."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 0)
+
+    def problem(self, place: Place, text: str) -> Problem:
+        return Problem(self.file, self.line(place), dollar(place), text)
+
+
+def dollar(place: Place) -> str:
+    """`('spec', 'actions', 0, 'type')` -> `$.spec.actions[0].type`."""
+    return "$" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
+
+
+def read(path: Path) -> list[Document]:
+    """The documents of a file, empty ones left out. Raises Problems where it cannot be read or parsed."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise Problems([Problem(str(path), 0, "", f"larger than {MAX_BYTES >> 20} MiB. Split it.")])
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise Problems([Problem(str(path), 0, "", f"cannot be read: {(e.strerror or str(e)).lower()}.")]) from None
+    except UnicodeDecodeError as e:
+        raise Problems([Problem(str(path), 0, "", f"is not UTF-8 text (byte {e.start}).")]) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> list[Document]:
+    """As `read`, from text. `file` is only named in problems."""
+    yaml = YAML(typ="rt", pure=True)
+    documents = []
+    try:
+        for node in yaml.load_all(text):
+            if node is not None:
+                lines: dict[Place, int] = {}
+                documents.append(Document(file, _plain(node, (), lines), lines))
+    except DuplicateKeyError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark else 0
+        what = str(e.problem).split(" with value")[0]
+        raise Problems([Problem(file, line, "", f"{what}. Remove one of the two.")]) from None
+    except MarkedYAMLError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark else 0
+        raise Problems([Problem(file, line, "", f"is not valid YAML: {e.problem or e.context}.")]) from None
+    except (YAMLError, ValueError, RecursionError) as e:
+        raise Problems([Problem(file, 0, "", f"is not valid YAML: {str(e).splitlines()[0]}.")]) from None
+    return documents
+
+
+def validate(document: Document, model: type[M]) -> M:
+    """The document as a `model`. Raises Problems with everything that is wrong."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as e:
+        raise Problems(_problems(document, model, e)) from None
+
+
+def _plain(node: Any, place: Place, lines: dict[Place, int]) -> Any:
+    if isinstance(node, CommentedMap):
+        lines.setdefault(place, node.lc.line + 1)
+        out = {}
+        for key, value in node.items():
+            lines[(*place, str(key))] = node.lc.key(key)[0] + 1
+            out[key if isinstance(key, int | float) else str(key)] = _plain(value, (*place, str(key)), lines)
+        return out
+    if isinstance(node, CommentedSeq):
+        lines.setdefault(place, node.lc.line + 1)
+        for i in range(len(node)):
+            lines[(*place, i)] = node.lc.item(i)[0] + 1
+        return [_plain(value, (*place, i), lines) for i, value in enumerate(node)]
+    if isinstance(node, bool) or node is None:
+        return node
+    for simple in (int, float, str):
+        if isinstance(node, simple):
+            return simple(node)
+    return node
+
+
+def _problems(document: Document, model: type[BaseModel], error: ValidationError) -> Iterator[Problem]:
+    for item in error.errors():
+        place = _real_place(document.data, item["loc"])
+        yield document.problem(place, _sentence(item, place, model))
+
+
+def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
+    """pydantic's location without the names of union members that it mixes in."""
+    place: list[str | int] = []
+    here = data
+    for i, part in enumerate(loc):
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+            place.append(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+            place.append(part)
+        elif i == len(loc) - 1 and isinstance(here, dict):
+            place.append(part)
+    return tuple(place)
+
+
+def _sentence(item: Any, place: Place, model: type[BaseModel]) -> str:
+    name = str(place[-1]) if place else ""
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, _keys(model.model_json_schema()), n=1)
+        return f"unknown key.{f' Did you mean {close[0]!r}?' if close else ''}"
+    if item["type"] == "missing":
+        return "missing, and there is no default. Add it."
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = repr(item.get("input"))
+    if item["type"] == "value_error" or isinstance(item.get("input"), dict | list):
+        return message + ("" if message.endswith((".", "?")) else ".")
+    return f"{message}, got {shown if len(shown) < 60 else shown[:57] + '...'}."
+
+
+def _keys(schema: Any) -> set[str]:
+    if isinstance(schema, dict):
+        own = set(schema.get("properties", {}))
+        return own.union(*(_keys(v) for v in schema.values())) if schema else own
+    if isinstance(schema, list):
+        return set().union(*(_keys(v) for v in schema))
+    return set()
