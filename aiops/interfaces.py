@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from aiops.types import Action, Anomaly, Batch, Event, Frame, Links, LogLine, Outcome, RawAlert, Report
@@ -54,26 +55,49 @@ class Detector(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Workload(Protocol):
-    """What remediations may know about one object in a cluster."""
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What remediations may know about one pod. `started_at` in UTC seconds; `leaving` once it was told to stop."""
 
     entity: str
-    replicas: int
-    ready: int
+    ready: bool
+    started_at: float
+    leaving: bool = False
 
 
 class Cluster(Protocol):
     """The few things that remediations may do. Dry run is which Cluster is handed in.
 
-    Entities are `deployment/NAMESPACE/NAME`, `pod/NAMESPACE/NAME`, `node//NAME`.
-    Every method raises `Retry` (nothing was changed, try later) or `Refused` (will never work) at the edge.
+    Entities are `deployment/NAMESPACE/NAME`, `statefulset/…`, `daemonset/…`, `pod/NAMESPACE/NAME`. `key` is the id of
+    the action: a second call with the same key changes nothing. Every method raises `Retry` (nothing was changed, try
+    later), `Refused` (will never work) or `Ambiguous` (may have been done) at the edge.
     """
 
+    def done(self, key: str) -> Mapping[str, object] | None:
+        """What the call with this key changed, or None where there was none."""
+        ...
+
     def replicas(self, target: str) -> int: ...
-    def scale(self, target: str, replicas: int, key: str) -> None: ...
-    def pods(self, namespace: str, selector: str) -> Sequence[str]: ...
+    def autoscaler(self, target: str) -> str | None:
+        """The entity of the autoscaler that owns the replicas, if any."""
+        ...
+
+    def scale(self, target: str, before: int, after: int, key: str) -> Mapping[str, object]:
+        """Set the replicas if they still are `before`, else Retry. Returns the first call's `{"before", "after"}`."""
+        ...
+
+    def pods(self, namespace: str, selector: str) -> Sequence[Pod]: ...
+    def pod(self, target: str) -> Pod | None: ...
     def evict(self, pod: str, key: str) -> None: ...
     def restart(self, target: str, key: str) -> None: ...
+
+
+class Ambiguous(Exception):  # noqa: N818 - a verdict, not an error class
+    """The request was sent and nobody knows whether it was carried out. Never repeated."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Retry(Exception):  # noqa: N818 - a verdict, not an error class
@@ -92,10 +116,29 @@ class Refused(Exception):  # noqa: N818
         self.reason = reason
 
 
+class Target(Protocol):
+    """What an action is aimed at, as a policy writes it: a pydantic model in the remediation's file."""
+
+    def entity(self, namespace: str) -> str:
+        """The entity; `namespace` where the policy names none."""
+        ...
+
+    def params(self) -> Mapping[str, object]:
+        """What else the action needs, as plain JSON values."""
+        ...
+
+
 class Remediation(Protocol):
-    """One kind of action. `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`."""
+    """One kind of action.
+
+    `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
+    `disruptive`: pods go away while it works. `reversible`: `undo` can put things back.
+    """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
+    target: ClassVar[type[Any]]
+    disruptive: ClassVar[bool]
+    reversible: ClassVar[bool]
 
     def plan(self, action: Action, cluster: Cluster) -> str:
         """What `act` would do, in one sentence. Reads only. Raises `Refused` where it cannot work."""

@@ -62,8 +62,8 @@ Selected = Annotated[Selector, BeforeValidator(_selector)]
 class Effect(Strict):
     """The smallest deviation that matters: `abs` in the signal's unit, `rel` as share of the expected value. Both must be exceeded."""
 
-    abs: float = Field(0.0, ge=0)
-    rel: float = Field(0.0, ge=0)
+    abs: float = Field(default=0.0, ge=0)
+    rel: float = Field(default=0.0, ge=0)
 
 
 class SignalRule(Strict):

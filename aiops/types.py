@@ -350,7 +350,8 @@ class Counts:
 class Report:
     """All that one step found, decided and refused.
 
-    `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots.
+    `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots;
+    `assigned` says for raw alerts of others (by index) which incident they went to.
     """
 
     at: float
@@ -362,3 +363,4 @@ class Report:
     points: tuple[Point, ...] = ()
     counts: Counts = Counts()
     notes: tuple[str, ...] = ()
+    assigned: tuple[tuple[int, str], ...] = ()

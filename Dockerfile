@@ -1,0 +1,33 @@
+# Two stages: the first installs exactly the lock file, the second holds no installer and runs as nobody in particular.
+# Build: docker build -t aiops:0.1.0 .
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements.lock scripts/link-checkout /build/
+RUN python -m venv /opt/venv \
+ && /opt/venv/bin/pip install --require-hashes --no-deps -r /build/requirements.lock \
+ && /build/link-checkout /opt/venv /app \
+ && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
+
+FROM python:${PYTHON}-slim
+LABEL org.opencontainers.image.title="aiops" \
+      org.opencontainers.image.description="Anomaly detection, root cause and verified self-healing for AI clusters" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/venv /opt/venv
+COPY aiops /app/aiops
+COPY detectors /app/detectors
+COPY correlators /app/correlators
+COPY remediations /app/remediations
+COPY policies /app/policies
+RUN python -m compileall -q /app \
+ && pip uninstall --yes --quiet --root-user-action=ignore pip \
+ && install -d -o 65532 -g 65532 /var/lib/aiops
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp AIOPS_STORE=/var/lib/aiops
+WORKDIR /var/lib/aiops
+VOLUME ["/var/lib/aiops"]
+USER 65532:65532
+EXPOSE 8750
+ENTRYPOINT ["/opt/venv/bin/aiops"]
+CMD ["run"]

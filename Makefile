@@ -1,0 +1,47 @@
+# What can be done here. Everything runs in .venv, which `setup` makes; nothing else on the machine is touched,
+# except that `make test` as root on Debian installs the real programs that some tests need.
+# ARGS reaches the command: make run ARGS="-c aiops.yaml", make test ARGS="tests/test_cli.py -k exit"
+
+BIN  := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev run demo lint check test bench lock fmt
+
+help: ## what can be done here
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+setup: ## make .venv with what is needed to run
+	@PYTHON="$(PYTHON)" scripts/setup run
+
+dev:
+	@PYTHON="$(PYTHON)" scripts/setup dev
+
+run: setup ## run the daemon on this host, or on PROMETHEUS_URL; the page is at http://127.0.0.1:8750
+	@$(BIN)/aiops run $(ARGS)
+
+demo: setup ## replay a memory leak into the page at http://127.0.0.1:8750
+	@echo "The page: http://127.0.0.1:8750/"
+	@$(BIN)/aiops replay fixtures/memory-leak --serve --speed 20 $(ARGS)
+
+lint: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+check: lint ## lint, types, import contracts and the fast tests
+	@$(BIN)/python -m pytest -n 2 -m "not real" -p no:cacheprovider $(ARGS)
+
+test: dev ## everything, with the real programs where they can be had
+	@scripts/system-packages
+	@if [ "$${CI:-}" = true ]; then export AIOPS_REQUIRE_REAL=1; fi; \
+	  $(BIN)/python -m pytest -n 2 -p no:cacheprovider $(ARGS)
+
+bench: dev ## measure; one file in benchmarks/ after the other
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+lock: ## the lock files from pyproject.toml (needs uv)
+	@scripts/lock $(ARGS)
+
+fmt: dev ## let ruff repair what it can (order of imports and the like)
+	@$(BIN)/ruff check --fix .

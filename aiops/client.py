@@ -1,0 +1,118 @@
+"""Talks to a running daemon over its HTTP API. Standard library only; also used to ask other HTTP servers for JSON."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+JSON = dict[str, Any]
+MAX_BYTES = 64 * 1024 * 1024
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Unreachable(Exception):  # noqa: N818 - a verdict, not an error class
+    """Nobody answered, or not in a way that can be understood."""
+
+
+class Denied(Exception):  # noqa: N818
+    """The server understood and says no. `status` is the HTTP status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the token to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def ask(url: str, *, body: JSON | None = None, post: bool = False, token: str = "", timeout_s: float = 10.0) -> Any:
+    """The JSON that a URL answers with. Raises Unreachable or Denied, each naming the URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Unreachable(f"{url}: not a URL. Write it like http://127.0.0.1:8750.")
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    data = json.dumps(body or {}).encode() if post else None
+    if post:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - the scheme was checked above
+    proxies = urllib.request.ProxyHandler({} if parts.hostname in LOOPBACK else None)
+    try:
+        with urllib.request.build_opener(proxies, _NoRedirect).open(request, timeout=timeout_s) as answer:
+            return json.loads(answer.read(MAX_BYTES) or b"null")
+    except urllib.error.HTTPError as e:
+        raise Denied(f"{url}: {_said(e)}", e.code) from None
+    except (OSError, HTTPException, ValueError) as e:
+        raise Unreachable(f"{url}: {_reason(e)}.") from None
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """What the body of an error says, shortened: it may come from anybody."""
+    text = error.read(2000).decode("utf-8", "replace").strip()
+    try:
+        found = json.loads(text)
+        text = str(found.get("detail") or found.get("error") or "") if isinstance(found, dict) else ""
+    except ValueError:
+        text = ""
+    return f"HTTP {error.code} {error.reason}{': ' + text[:300] if text else ''}"
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "reason", error)
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return "the answer is not JSON"
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return str(text)[:1].lower() + str(text)[1:]
+
+
+class Client:
+    """One daemon. Every method raises Unreachable or Denied."""
+
+    def __init__(self, server: str, token: str = "", timeout_s: float = 10.0) -> None:
+        self.server, self._token, self._timeout_s = server.rstrip("/"), token, timeout_s
+
+    def status(self) -> JSON:
+        """Version, mode, counts and the health of the sources."""
+        return self._get("/api/status")
+
+    def incidents(self, state: str = "", limit: int = 50) -> list[JSON]:
+        """The newest incidents; `state` is `open`, `closed` or empty for both."""
+        query = f"?limit={limit}" + (f"&state={state}" if state else "")
+        return list(self._get("/api/incidents" + query).get("incidents", []))
+
+    def incident(self, name: str) -> JSON:
+        """One incident, with the points of its signals."""
+        return self._get(f"/api/incidents/{quote(name, safe='')}")
+
+    def approve(self, action: str) -> JSON:
+        """Let an action that asks for approval happen."""
+        return self._post(f"/api/actions/{quote(action, safe='')}/approve")
+
+    def reject(self, action: str) -> JSON:
+        """Refuse an action that asks for approval."""
+        return self._post(f"/api/actions/{quote(action, safe='')}/reject")
+
+    def feedback(self, incident: str, verdict: str) -> JSON:
+        """`verdict` is `false_alarm` or `useful`."""
+        return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})
+
+    def _get(self, path: str) -> JSON:
+        return self._checked(ask(self.server + path, token=self._token, timeout_s=self._timeout_s))
+
+    def _post(self, path: str, body: JSON | None = None) -> JSON:
+        answer = ask(self.server + path, body=body, post=True, token=self._token, timeout_s=self._timeout_s)
+        return self._checked(answer)
+
+    def _checked(self, answer: Any) -> JSON:
+        if answer is None:
+            return {}
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{self.server}: does not answer like aiops. Is another program listening there?")
+        return answer

@@ -1,0 +1,65 @@
+"""`aiops check`, `aiops policy test` and `aiops doctor`: find problems before they matter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from aiops.commands.common import GOOD, PROBLEMS, UNREACHABLE, ConfigOption, argument, clean, console, existing, say
+from aiops.commands.daemon import load
+
+PathsArgument = Annotated[list[Path] | None, argument("[PATH]...", "Files and folders.")]
+
+
+def check(paths: PathsArgument = None) -> int:
+    """Check configurations, policies and packs: all problems at once.
+
+    Without PATH: aiops.yaml and policies/, whichever is there.
+    """
+    from aiops.commands.lint import problems_of, yaml_files
+
+    files = yaml_files(_given(paths))
+    found = problems_of(files)
+    for problem in found:
+        say(clean(problem))
+    if found:
+        return PROBLEMS
+    say(f"{len(files)} files, no problems.")
+    return GOOD
+
+
+def policy_test(paths: PathsArgument = None) -> int:
+    """Run the tests in policies and say which decisions changed.
+
+    Without PATH: policies/.
+    """
+    from aiops.policy import testing
+
+    chosen = [existing(p, "file or folder") for p in paths or [Path("policies")]]
+    return int(testing.run(chosen))
+
+
+def doctor(config: ConfigOption = None) -> int:
+    """Say what can be reached, and which rights are missing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from aiops.doctor import examine
+
+    loaded = load(config)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    style = {"ok": "green", "info": "dim", "problem": "yellow", "unreachable": "red"}
+    states = set()
+    for finding in examine(loaded.config, os.environ):
+        states.add(finding.state)
+        table.add_row(Text(finding.state, style[finding.state]), finding.what, clean(finding.text))
+    console().print(table)
+    return UNREACHABLE if "unreachable" in states else PROBLEMS if "problem" in states else GOOD
+
+
+def _given(paths: list[Path] | None) -> list[Path]:
+    if paths:
+        return [existing(p, "file or folder") for p in paths]
+    here = [p for p in (Path("aiops.yaml"), Path("policies")) if p.exists()]
+    return here or [existing(Path("aiops.yaml"), "file")]

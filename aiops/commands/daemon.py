@@ -1,0 +1,85 @@
+"""`aiops run` and `aiops config view`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from aiops.commands.common import ConfigOption, note, option
+
+if TYPE_CHECKING:
+    from aiops.config import Loaded
+
+
+class ModeName(str, Enum):  # noqa: UP042 - typer prints the values of exactly this kind of enum
+    """The most that any policy may do."""
+
+    observe = "observe"
+    ask = "ask"
+    act = "act"
+
+
+ModeOption = Annotated[ModeName | None, option(help="The most that any policy may do.")]
+ListenOption = Annotated[str | None, option(help="host:port of the page and the API.")]
+StoreOption = Annotated[Path | None, option(help="Folder for what must survive a restart.")]
+PoliciesOption = Annotated[Path | None, option(help="Folder of policies.")]
+
+
+def run(config: ConfigOption = None, mode: ModeOption = None, listen: ListenOption = None,
+        store: StoreOption = None, policies: PoliciesOption = None) -> int:
+    """Run the daemon until it is told to stop.
+
+    Without a configuration: in a cluster, the cluster; else PROMETHEUS_URL; else this host. It observes only, until
+    told to act.
+    """
+    loaded = load(config, mode=mode, listen=listen, store=store, policies=policies)
+    from aiops import app
+
+    note(f"The page: http://{loaded.config.listen}/  (mode {loaded.config.mode}, store {loaded.config.store})")
+    return int(app.run(loaded.config, loaded.base))
+
+
+def view(config: ConfigOption = None) -> None:
+    """Print the configuration as it will be used, and where each value comes from."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(annotated(load(config)), sys.stdout)
+
+
+def load(path: Path | None, **flags: Any) -> Loaded:
+    """The configuration of a command. Paths among the flags are relative to where the command was started."""
+    from aiops.config import read
+
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, Enum) else str(value.absolute()) if isinstance(value, Path) else value
+    return read(path, os.environ, {name: plain(value) for name, value in flags.items()})
+
+
+def annotated(loaded: Loaded) -> Any:
+    """The configuration as YAML nodes, each value with a comment that says where it was given."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    from aiops.yamlfile import Place
+
+    def node(value: Any, place: Place) -> Any:
+        if isinstance(value, str):
+            return re.sub(r"//[^/@\s]*@", "//***@", value)
+        out: Any = CommentedMap() if isinstance(value, dict) else CommentedSeq()
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            below = (*place, key)
+            leaf = not isinstance(inner, dict | list) or not inner
+            if isinstance(out, CommentedMap):
+                out[key] = inner if leaf and not isinstance(inner, str) else node(inner, below)
+            else:
+                out.append(inner if leaf and not isinstance(inner, str) else node(inner, below))
+            if leaf:
+                out.yaml_add_eol_comment(str(loaded.layers.origin(below)), key, column=60)
+        return out
+    return node(loaded.config.model_dump(mode="json", by_alias=True, exclude_none=True), ())

@@ -1,0 +1,134 @@
+"""Commands that talk to a running daemon: `incidents`, `show`, `approve`, `reject`, `feedback`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aiops.commands.common import (
+    PROBLEMS,
+    UNREACHABLE,
+    USAGE,
+    CommandError,
+    Format,
+    FormatOption,
+    argument,
+    console,
+    dump,
+    option,
+    say,
+)
+
+if TYPE_CHECKING:
+    from aiops.client import Client
+
+DEFAULT_SERVER = "http://127.0.0.1:8750"
+REMEDIES = {
+    401: "Give the token with --token-file or AIOPS_TOKEN.",
+    403: "Give the right token with --token-file or AIOPS_TOKEN.",
+    404: "'aiops incidents --state all' lists what there is.",
+}
+
+
+class State(str, Enum):  # noqa: UP042 - typer prints the values of exactly this kind of enum
+    """Which incidents."""
+
+    open = "open"
+    closed = "closed"
+    all = "all"
+
+
+StateOption = Annotated[State, typer.Option(help="Which ones.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most this many, newest first.")]
+ServerOption = Annotated[str, typer.Option(envvar="AIOPS_SERVER", help="Address of the daemon.")]
+TokenOption = Annotated[Path | None, option("--token-file", metavar="FILE", help="Token for changes, or AIOPS_TOKEN.")]
+IncidentArgument = Annotated[str, argument("ID", "As 'aiops incidents' shows it.")]
+ActionArgument = Annotated[str, argument("ID", "As 'aiops show' shows it.")]
+
+
+def incidents(state: StateOption = State.open, limit: LimitOption = 50, output: FormatOption = Format.table,
+              server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+    """List incidents."""
+    with talking(server, token_file) as client:
+        found = client.incidents("" if state is State.all else state.value, limit)
+    if output is not Format.table:
+        dump({"incidents": found}, output)
+        return
+    if not found:
+        say("No incidents." if state is State.all else f"No {state.value} incidents.")
+        return
+    from aiops.commands.story import listing
+
+    console().print(listing(found))
+
+
+def show(incident: IncidentArgument, output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,
+         token_file: TokenOption = None) -> None:
+    """Tell the story of one incident."""
+    with talking(server, token_file) as client:
+        found = client.incident(incident)
+    if output is not Format.table:
+        dump(found, output)
+        return
+    from aiops.commands.story import story
+
+    out = console()
+    for part in story(found):
+        out.print(part)
+
+
+def approve(action: ActionArgument, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+    """Let an action happen that asks for approval."""
+    with talking(server, token_file) as client:
+        client.approve(action)
+    say(f"approved {action}")
+
+
+def reject(action: ActionArgument, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+    """Refuse an action that asks for approval."""
+    with talking(server, token_file) as client:
+        client.reject(action)
+    say(f"rejected {action}")
+
+
+def feedback(incident: IncidentArgument,
+             false_alarm: Annotated[bool, typer.Option("--false-alarm", help="Nothing was wrong.")] = False,
+             useful: Annotated[bool, typer.Option("--useful", help="It was right to tell.")] = False,
+             server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+    """Say whether an incident was worth telling."""
+    if false_alarm == useful:
+        raise CommandError("aiops feedback", "give exactly one of --false-alarm and --useful.")
+    verdict = "false_alarm" if false_alarm else "useful"
+    with talking(server, token_file) as client:
+        client.feedback(incident, verdict)
+    say(f"noted {incident}: {verdict.replace('_', ' ')}")
+
+
+@contextmanager
+def talking(server: str, token_file: Path | None) -> Iterator[Client]:
+    """A client whose errors say what to do."""
+    from aiops.client import Client, Denied, Unreachable
+
+    try:
+        yield Client(server, _token(token_file))
+    except Unreachable as e:
+        raise CommandError("", f"{e} Is it running? Start it with 'aiops run', or name another with --server.",
+                           UNREACHABLE) from None
+    except Denied as e:
+        code = UNREACHABLE if e.status >= 500 else USAGE if e.status in REMEDIES else PROBLEMS
+        raise CommandError("", f"{e}. {REMEDIES.get(e.status, '')}".rstrip(), code) from None
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return os.environ.get("AIOPS_TOKEN", "").strip()
+    token = path.read_text(encoding="utf-8").strip()
+    if not token:
+        raise CommandError(str(path), "is empty. Put the token of the daemon into it.")
+    return token

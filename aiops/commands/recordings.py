@@ -1,0 +1,106 @@
+"""`aiops replay`, `aiops record` and `aiops score`: work on recorded telemetry."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aiops.commands.common import UNREACHABLE, USAGE, CommandError, argument, existing, note, option, say
+
+FolderArgument = Annotated[Path, argument("DIR", "The recording.")]
+
+
+def replay(
+    folder: FolderArgument,
+    policies: Annotated[Path | None, option(metavar="DIR", help="Policies to decide with.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    speed: Annotated[float, typer.Option(min=0, help="Times faster than it happened; 0: as fast as it goes.")] = 0.0,
+    serve: Annotated[bool, typer.Option("--serve", help="Show it on the page while it plays.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with expect.yaml; exit 1 if it differs.")] = False,
+    alerts_out: Annotated[Path | None, option(metavar="FILE", help="For each raw alert, its incident.")] = None,
+    listen: Annotated[str, typer.Option(help="Where --serve listens.")] = "127.0.0.1:8750",
+) -> int:
+    """Play a recording through the same pipeline that runs live."""
+    if not folder.is_dir():
+        raise CommandError(str(folder), "is not a folder." if folder.exists() else "no such folder.")
+    if policies:
+        existing(policies, "folder")
+    from aiops import app
+
+    return int(app.replay(folder, policies, as_json=as_json, speed=speed, serve=serve, verify=verify,
+                          alerts_out=alerts_out, listen=listen))
+
+
+def record(
+    prometheus: Annotated[str, option(metavar="URL", help="The Prometheus to read from.")],
+    match: Annotated[list[str], option(metavar="SELECTOR", help="Which series; may be given several times.")],
+    start: Annotated[str, option(help="Begin: a date, Unix seconds, or -2h before the end.")],
+    out: Annotated[Path, option("-o", "--out", metavar="DIR", help="Folder to write.")],
+    end: Annotated[str, typer.Option(help="End: a date, Unix seconds or 'now'.")] = "now",
+    step: Annotated[str, typer.Option(help="Nominal interval between samples.")] = "15s",
+    token_file: Annotated[Path | None, option(metavar="FILE", help="Bearer token.")] = None,
+    tenant: Annotated[str, option(help="X-Scope-OrgID of Mimir or Cortex.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a recording that is there already.")] = False,
+) -> None:
+    """Make a recording from what a Prometheus has stored."""
+    from aiops import meaning
+    from aiops.clock import WallClock
+    from aiops.quantities import format_bytes
+    from aiops.sources.promapi import SourceError
+    from aiops.sources.record import record as make
+
+    until = moment(end, "--end", WallClock().now())
+    token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
+    try:
+        done = make(prometheus, match, moment(start, "--start", until), until, seconds(step, "--step"), out,
+                    meanings=meaning.shipped(), token=token, tenant=tenant, force=force)
+    except SourceError as e:
+        raise CommandError("", str(e), USAGE if 400 <= e.status < 500 else UNREACHABLE) from None
+    except (FileExistsError, ValueError) as e:
+        raise CommandError("", str(e)) from None
+    for text in done.notes:
+        note(f"note: {text}")
+    say(f"{done.out}: {done.samples:,} samples of {done.series:,} series, {format_bytes(done.size_bytes)}. "
+        f"Play it: aiops replay {done.out}")
+
+
+def score(
+    file: Annotated[Path, argument("FILE.csv", "A CSV with a timestamp column.")],
+    columns: Annotated[str, option(metavar="A,B", help="Columns to score; all numbers if not given.")] = "",
+    out: Annotated[Path | None, option("-o", "--out", metavar="OUT.csv", help="Where to write, if not stdout.")] = None,
+) -> int:
+    """Score any CSV, each row from the rows before it."""
+    existing(file, "file")
+    from aiops.score import score as run
+
+    return int(run(file, [c.strip() for c in columns.split(",") if c.strip()] or None, out) or 0)
+
+
+def moment(text: str, name: str, now: float) -> float:
+    """A point in time as Unix seconds: `now`, Unix seconds, an ISO date (UTC if it names no zone), or `-2h`."""
+    if text == "now":
+        return now
+    if text.startswith("-"):
+        return now - seconds(text[1:], name)
+    if re.fullmatch(r"\d{9,}(\.\d+)?", text):
+        return float(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        what = f"{text!r} is not a time. Write 2026-01-31T08:00:00Z, Unix seconds or -2h."
+        raise CommandError(name, what) from None
+    return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+
+
+def seconds(text: str, name: str) -> float:
+    """A duration as seconds, with the option in the error."""
+    from aiops.quantities import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as e:
+        raise CommandError(name, str(e)) from None

@@ -1,0 +1,236 @@
+"""What the daemon can reach, and which rights it lacks. Reads only; one unnamed file proves the store writable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Literal
+from urllib.parse import quote
+
+from aiops import meaning, rbac
+from aiops.client import Denied, Unreachable, ask
+from aiops.rbac import Right
+from aiops.schema import Config, Kubernetes, Prometheus, Slack, Webhook
+from aiops.yamlfile import Problems
+
+State = Literal["ok", "info", "problem", "unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `unreachable` means that a system which the configuration names did not answer."""
+
+    what: str
+    state: State
+    text: str
+
+
+def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
+    """All findings, one system after another."""
+    yield from _store(config.store)
+    if config.token_file:
+        yield secret("token", config.token_file)
+    for item in config.sources:
+        check: Callable[[Any], Iterator[Finding]] | None = {
+            "prometheus": prometheus, "kubernetes": lambda s: kubernetes(s, config.mode != "observe"), "nvml": _nvml,
+            "host": _host, "logs": lambda s: _log_files(s.paths),
+            "recording": lambda s: [_exists("recording", s.path)]}.get(item.kind)  # type: ignore[assignment]
+        if check:
+            yield from check(item.settings)
+    if config.topology.file:
+        yield _exists("topology", config.topology.file)
+    for sink in config.sinks:
+        if isinstance(sink.settings, Slack):
+            yield _slack(sink.settings, env)
+        elif isinstance(sink.settings, Webhook) and sink.settings.secret_file:
+            yield secret("webhook", sink.settings.secret_file)
+
+
+# ------------------------------------------------------------------------------------------------------ Prometheus
+def prometheus(source: Prometheus) -> Iterator[Finding]:
+    """Is it there, which version, and how many metrics of the packs does it have."""
+    name, base = "Prometheus", source.url.rstrip("/")
+    try:
+        token = source.token_file.read_text(encoding="utf-8").strip() if source.token_file else ""
+    except OSError as e:
+        yield Finding(name, "problem", f"{source.token_file}: {(e.strerror or str(e)).lower()}.")
+        return
+    try:
+        build = ask(f"{base}/api/v1/status/buildinfo", token=token, timeout_s=source.timeout_s)
+        version = str((build or {}).get("data", {}).get("version", "unknown version"))
+    except Denied as e:
+        if e.status in (401, 403):
+            yield Finding(name, "problem", f"{e}. Give a token that may read with tokenFile.")
+            return
+        version = "a Prometheus API without build information"  # Mimir, Thanos, VictoriaMetrics
+    except Unreachable as e:
+        yield Finding(name, "unreachable", f"{e} Check the URL, the service and network policies.")
+        return
+    yield Finding(name, "ok", f"{base}: {version}")
+    yield from _coverage(source, base, token)
+
+
+def _coverage(source: Prometheus, base: str, token: str) -> Iterator[Finding]:
+    try:
+        answer = ask(f"{base}/api/v1/label/{quote('__name__')}/values", token=token, timeout_s=source.timeout_s)
+        have = set((answer or {}).get("data", []))
+        packs = meaning.load(names=source.packs).packs
+    except (Denied, Unreachable) as e:
+        yield Finding("metrics", "problem", f"{e}. The names of the metrics cannot be read.")
+        return
+    except Problems as e:
+        yield Finding("metrics", "problem", str(e))
+        return
+    for pack in packs:
+        wanted = {m for m, rule in pack.metrics.items() if not rule.ignore}
+        found = len(wanted & have)
+        # Nothing of a pack that was asked for by name is a mistake; else it is a system that is not in use.
+        state: State = "ok" if found else "problem" if source.packs else "info"
+        remedy = "" if found else " Is its exporter scraped?" if source.packs else " Not in use here."
+        yield Finding(f"pack {pack.pack}", state, f"{found} of {len(wanted)} metrics are there.{remedy}")
+
+
+# ------------------------------------------------------------------------------------------------------ Kubernetes
+def kubernetes(source: Kubernetes, acts: bool) -> Iterator[Finding]:
+    """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem."""
+    from kubernetes import client
+    from kubernetes.config import ConfigException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        api = _api(source)
+        version = client.VersionApi(api).get_code(_request_timeout=10)
+    except (ConfigException, FileNotFoundError) as e:
+        text = f"no way in: {str(e).rstrip('.')}. Set kubeconfig, or run it in the cluster."
+        yield Finding("Kubernetes", "unreachable", text)
+        return
+    except (client.ApiException, HTTPError, OSError) as e:
+        yield Finding("Kubernetes", "unreachable", f"{_short(e)}. Check the address and the credentials.")
+        return
+    yield Finding("Kubernetes", "ok", f"{api.configuration.host}: {version.git_version}")
+    allowed = _reviewer(client.AuthorizationV1Api(api), source.namespaces)
+    try:
+        yield _rights("read", rbac.READ, allowed, True)
+        for name, rights in rbac.actions().items():
+            yield _rights(name, rights, allowed, acts)
+    except (client.ApiException, HTTPError, OSError) as e:
+        yield Finding("rights", "problem", f"{_short(e)}. The cluster does not say what is allowed.")
+
+
+def _api(source: Kubernetes) -> Any:
+    """A client from the kubeconfig, else the service account, else the user's kubeconfig; gives up after one try."""
+    from kubernetes import client, config
+
+    settings = client.Configuration()
+    if not source.kubeconfig and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+    else:
+        file = str(source.kubeconfig) if source.kubeconfig else None
+        config.load_kube_config(file, source.context, settings)  # type: ignore[no-untyped-call]
+    settings.retries = 0
+    return client.ApiClient(settings)
+
+
+def _reviewer(api: Any, namespaces: list[str]) -> Callable[[Right], bool]:
+    from kubernetes import client
+
+    def allowed(right: Right) -> bool:
+        group, resource, verb = right
+        name, _, sub = resource.partition("/")
+        for namespace in namespaces or [""]:
+            attributes = client.V1ResourceAttributes(group=group, resource=name, subresource=sub or None, verb=verb,
+                                                     namespace=namespace or None)
+            spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+            body = client.V1SelfSubjectAccessReview(spec=spec)
+            if not api.create_self_subject_access_review(body, _request_timeout=10).status.allowed:
+                return False
+        return True
+    return allowed
+
+
+def _rights(name: str, rights: frozenset[Right], allowed: Callable[[Right], bool], needed: bool) -> Finding:
+    missing = [f"{verb} {resource}{'.' + group if group else ''}" for group, resource, verb in sorted(rights)
+               if not allowed((group, resource, verb))]
+    if not missing:
+        return Finding(f"rights: {name}", "ok", f"all {len(rights)} are granted.")
+    remedy = f"Bind ClusterRole aiops-{rbac.kebab(name)} (deploy/)." if needed else "Not needed while it only observes."
+    return Finding(f"rights: {name}", "problem" if needed else "info", f"missing: {', '.join(missing)}. {remedy}")
+
+
+def _short(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return f"HTTP {error.status} {reason}" if getattr(error, "status", None) else str(reason).rstrip(".")  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------------------ this machine
+def _nvml(_: object) -> Iterator[Finding]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as e:
+        yield Finding("NVML", "unreachable", f"{e}. Install the NVIDIA driver, or remove the source.")
+        return
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        yield Finding("NVML", "ok", f"driver {driver}, {pynvml.nvmlDeviceGetCount()} GPUs")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _host(_: object) -> Iterator[Finding]:
+    files = ("/proc/stat", "/proc/meminfo", "/proc/diskstats", "/proc/net/dev")
+    missing = ", ".join(p for p in files if not os.access(p, os.R_OK))
+    yield Finding("host", "problem", f"cannot be read: {missing}.") if missing else Finding("host", "ok", "/proc")
+
+
+def _log_files(paths: list[str]) -> Iterator[Finding]:
+    import glob
+
+    for pattern in paths:
+        found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+        closed = [p for p in found if not os.access(p, os.R_OK)]
+        if closed:
+            yield Finding("logs", "problem", f"{closed[0]}: may not be read. Give the daemon's user the right to.")
+        else:
+            yield Finding("logs", "ok" if found else "info", f"{pattern}: {len(found)} files")
+
+
+def _store(folder: Path) -> Iterator[Finding]:
+    here = folder
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    try:
+        with TemporaryFile(dir=here):
+            yield Finding("store", "ok", f"{folder}: writable" if here == folder else f"{folder}: will be made")
+    except OSError as e:
+        text = f"{here}: {(e.strerror or str(e)).lower()}. Set store to a folder that can be written."
+        yield Finding("store", "problem", text)
+
+
+def secret(what: str, path: Path) -> Finding:
+    """A file with a secret: there, readable and not empty."""
+    try:
+        if path.read_text(encoding="utf-8").strip():
+            return Finding(what, "ok", f"{path}: readable")
+    except (OSError, UnicodeDecodeError) as e:
+        return Finding(what, "problem", f"{path}: {(getattr(e, 'strerror', None) or 'is not text').lower()}.")
+    return Finding(what, "problem", f"{path}: is empty. Put the secret into it.")
+
+
+def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
+    if slack.webhook_env:
+        there = bool(env.get(slack.webhook_env, "").strip())
+        text = f"{slack.webhook_env}: {'set' if there else 'is not set.'}"
+        return Finding("Slack", "ok" if there else "problem", text)
+    path = slack.webhook_file or slack.token_file
+    return secret("Slack", path) if path else Finding("Slack", "problem", "no secret is named.")
+
+
+def _exists(what: str, path: Path) -> Finding:
+    if path.exists():
+        return Finding(what, "ok", str(path))
+    return Finding(what, "problem", f"{path}: no such file or folder.")

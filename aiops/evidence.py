@@ -1,0 +1,95 @@
+"""What the decider may ask about an incident: answers from the recent past, in the incident's window and scope."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from aiops.history import History
+from aiops.meaning import Meanings
+from aiops.types import Anomaly, Entity, Incident, LogLine, Signal
+from correlators.graph import Graph
+
+LOOK_BACK_S = 300.0
+"""An incident's window starts this long before it was opened: evidence comes before alerts."""
+KEEP_S = 1800.0
+MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
+
+
+class RecentEvidence:
+    """Implements `aiops.policy.evidence.Evidence` over bounded recent memory."""
+
+    def __init__(self, history: History, meanings: Meanings) -> None:
+        self._history, self._meanings = history, meanings
+        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
+        self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
+        self._by_name: dict[str, list[Signal]] = {}
+        self._known = 0
+        self._now = 0.0
+        self.graph = Graph()
+
+    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
+        """Take in one step and forget what is older than half an hour."""
+        self._now = now
+        for signal in signals[self._known:]:
+            self._by_name.setdefault(signal.name, []).append(signal)
+        self._known = len(signals)
+        self._lines.extend(lines)
+        self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
+        while self._lines and self._lines[0].time < now - KEEP_S:
+            self._lines.popleft()
+        while self._anomalies and self._anomalies[0].at < now - KEEP_S:
+            self._anomalies.popleft()
+
+    def anomalies(self, incident: Incident) -> list[Anomaly]:
+        """On the incident's entities since shortly before it was opened."""
+        since, mine = incident.opened_at - LOOK_BACK_S, set(incident.entities)
+        return [a for a in self._anomalies if a.entity in mine and a.at >= since]
+
+    def measure(self, name: str, incident: Incident) -> float | None:
+        """The worst value over the incident's entities and their neighbours; None where nobody reports it.
+
+        A raw metric that packs only use as an ingredient is answered by the first signal made from it.
+        """
+        signals = self._by_name.get(name) or [
+            s for n in self._meanings.used_by.get(name, ()) for s in self._by_name.get(n, [])]
+        scope = self._scope(incident)
+        near = [s for s in signals if s.entity in incident.entities] or [s for s in signals if s.entity in scope]
+        values = [v for s in near if (v := self._value(s, incident)) is not None]
+        if not values:
+            return None
+        return min(values) if near[0].direction == "down" else max(values)
+
+    def log_count(self, pattern: str, incident: Incident) -> int:
+        """Lines on the incident's entities and their neighbours that match; 0 for a pattern that is no expression."""
+        matches, scope = _matcher(pattern), self._scope(incident)
+        since = incident.opened_at - LOOK_BACK_S
+        return sum(1 for line in self._lines if line.time >= since and line.entity in scope and matches(line.text))
+
+    def age(self, incident: Incident) -> float:
+        """Seconds since the newest anomaly, or alert of others, on the incident's entities."""
+        alerts = [a.at for a in incident.alerts if a.state == "firing" and "alertmanager" in a.detectors]
+        return self._now - max([a.at for a in self.anomalies(incident)] + alerts, default=incident.opened_at)
+
+    def clear(self, incident: Incident) -> bool:
+        return all(a.state == "resolved" for a in incident.alerts)
+
+    def _scope(self, incident: Incident) -> set[Entity]:
+        return {n for e in incident.entities for n in (e, *self.graph.neighbours(e))}
+
+    def _value(self, signal: Signal, incident: Incident) -> float | None:
+        _, values, _, _ = self._history.column(signal.id, incident.opened_at - LOOK_BACK_S)
+        if not len(values):
+            return None
+        return float(values.sum()) if signal.additive else float(values[-1])
+
+
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error:
+        return lambda text: pattern in text
+    return lambda text: compiled.search(text) is not None

@@ -1,0 +1,147 @@
+"""The book of incidents: what the correlator finds, joined with what was decided and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aiops import serial
+from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
+
+MAX_TIMELINE = 200
+FORGET_S = 3600.0
+
+
+class IncidentBook:
+    """Open incidents, and closed ones for an hour (late outcomes still find them). `chain` hashes those that left."""
+
+    def __init__(self) -> None:
+        self._incidents: dict[str, Incident] = {}
+        self._changed: set[str] = set()
+        self._action_of: dict[str, str] = {}
+        self.opened = 0
+        self._critical: set[str] = set()
+        self._acted: set[str] = set()
+        self.chain = ""
+
+    @property
+    def prioritised(self) -> int:
+        """Incidents that hurt users: at least one critical alert."""
+        return len(self._critical)
+
+    @property
+    def actionable(self) -> int:
+        """Incidents for which some policy had an answer."""
+        return len(self._acted)
+
+    def open(self) -> list[Incident]:
+        return [i for i in self._incidents.values() if i.state == "open"]
+
+    def current(self) -> list[Incident]:
+        """All that are still in the book, by id."""
+        return [self._incidents[k] for k in sorted(self._incidents)]
+
+    # ---------------------------------------------------------------------------------------------- from correlation
+    def update(self, now: float, found: Sequence[Incident]) -> list[Incident]:
+        """Takes in this step's incidents; returns them with their history."""
+        self._changed = set()
+        for new in found:
+            old = self._incidents.get(new.id)
+            story = self._story(now, old, new)
+            kept = replace(new, actions=old.actions, outcomes=old.outcomes, timeline=old.timeline) if old else new
+            kept = replace(kept, causes=self._steady(old, kept))
+            self._incidents[new.id] = self._told(kept, story)
+            if old is None:
+                self.opened += 1
+            if new.severity == "critical":
+                self._critical.add(new.id)
+            if story:
+                self._changed.add(new.id)
+        self._forget(now)
+        return [self._incidents[i.id] for i in found]
+
+    @staticmethod
+    def _steady(old: Incident | None, new: Incident) -> tuple[Cause, ...]:
+        """After closing, the causes stay what they were while it was open."""
+        return old.causes if old and new.state == "closed" and old.causes else new.causes
+
+    @staticmethod
+    def _story(now: float, old: Incident | None, new: Incident) -> list[TimelineEntry]:
+        before = {a.key: a.state for a in old.alerts} if old else {}
+        story = [TimelineEntry(now, "opened", new.title)] if old is None else []
+        for a in new.alerts:
+            if before.get(a.key) != a.state:
+                verb = "alert" if a.state == "firing" else "recovered"
+                story.append(TimelineEntry(now, verb, f"{a.entity} {a.signal}"))
+        if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
+            story.append(TimelineEntry(now, "cause", f"now {new.causes[0].entity}, before {old.causes[0].entity}"))
+        if old and old.state != new.state:
+            story.append(TimelineEntry(now, "closed" if new.state == "closed" else "reopened", new.title))
+        return story
+
+    # ------------------------------------------------------------------------------------------------ from decisions
+    def record(self, now: float, actions: Sequence[Action], outcomes: Sequence[Outcome],
+               commands: Sequence[Command]) -> tuple[Incident, ...]:
+        """Writes decisions, outcomes and what people said into the incidents; returns all that changed in this step."""
+        for action in actions:
+            self._put_action(action)
+        for outcome in outcomes:
+            self._put_outcome(outcome)
+        for command in commands:
+            if command.target in self._incidents:
+                entry = TimelineEntry(now, "feedback", f"{command.verb.replace('_', ' ')} ({command.by or 'somebody'})")
+                self._set(self._told(self._incidents[command.target], [entry]))
+        return tuple(self._incidents[k] for k in sorted(self._changed) if k in self._incidents)
+
+    def _put_action(self, action: Action) -> None:
+        incident = self._incidents.get(action.incident)
+        if incident is None:
+            return
+        others = tuple(a for a in incident.actions if a.id != action.id)
+        entry = TimelineEntry(action.at, action.decision, f"{action.type} {action.target}: {action.reason}")
+        self._action_of[action.id] = incident.id
+        if action.decision != "refused":
+            self._acted.add(incident.id)
+        self._set(self._told(replace(incident, actions=(*others, action)), [entry]))
+
+    def _put_outcome(self, outcome: Outcome) -> None:
+        incident = self._incidents.get(self._action_of.get(outcome.action, ""))
+        if incident is None:
+            return
+        entry = TimelineEntry(outcome.at, outcome.status, outcome.reason or outcome.status)
+        self._set(self._told(replace(incident, outcomes=(*incident.outcomes, outcome)), [entry]))
+
+    def _set(self, incident: Incident) -> None:
+        self._incidents[incident.id] = incident
+        self._changed.add(incident.id)
+
+    @staticmethod
+    def _told(incident: Incident, story: Sequence[TimelineEntry]) -> Incident:
+        """With more timeline; the beginning and the newest entries are kept when it grows too long."""
+        if not story:
+            return incident
+        timeline = (*incident.timeline, *story)
+        if len(timeline) > MAX_TIMELINE:
+            timeline = (*timeline[:MAX_TIMELINE // 4], *timeline[-(3 * MAX_TIMELINE // 4):])
+        return replace(incident, timeline=timeline)
+
+    def digest(self) -> str:
+        """SHA-256 over all incidents and decisions so far, figures at six significant digits."""
+        chain = hashlib.sha256(self.chain.encode())
+        for incident in self.current():
+            chain.update(canonical(incident).encode())
+        return chain.hexdigest()
+
+    def _forget(self, now: float) -> None:
+        for i in list(self._incidents.values()):
+            if i.closed_at is not None and now - i.closed_at > FORGET_S:
+                self.chain = hashlib.sha256((self.chain + canonical(i)).encode()).hexdigest()
+                del self._incidents[i.id]
+                self._action_of = {k: v for k, v in self._action_of.items() if v != i.id}
+
+
+def canonical(incident: Incident) -> str:
+    """One spelling of an incident, for digests."""
+    return json.dumps(serial.rounded(serial.incident(replace(incident, updated_at=0.0))), sort_keys=True)

@@ -1,0 +1,175 @@
+"""The one pure step: a batch in, a report out. No clock, no thread, no I/O; live and replay share it.
+
+    batch -> signals -> anomalies -> alerts -> incidents -> decisions -> report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from aiops.alerting import Alerting
+from aiops.evidence import RecentEvidence
+from aiops.history import History
+from aiops.incidents import IncidentBook
+from aiops.interfaces import Detector
+from aiops.meaning import Meanings
+from aiops.signals import Door
+from aiops.types import (
+    Action,
+    Anomaly,
+    Batch,
+    Bools,
+    Command,
+    Counts,
+    Floats,
+    Frame,
+    Incident,
+    Outcome,
+    Point,
+    Report,
+)
+from correlators.correlate import Correlate
+from correlators.graph import Graph
+
+MASK_S = 6 * 3600.0
+"""An incident keeps its entities from learning for this long at most: after that it is the new normal."""
+AFTER_CHANGE_S = 60.0
+LEAD_TICKS_S = 900.0
+MAX_POINTS_A_STEP = 5000
+
+
+class Decided(Protocol):
+    @property
+    def actions(self) -> tuple[Action, ...]: ...
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]: ...
+
+
+class Decider(Protocol):
+    def decide(self, now: float, incidents: Sequence[Incident], evidence: RecentEvidence,
+               outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
+
+
+class Banded(Protocol):
+    """A detector that says in which band it expects each signal: expected and half-width, float64[S]."""
+
+    band: tuple[Floats, Floats]
+
+    def ready_count(self) -> int: ...
+
+
+@dataclass
+class Totals:
+    batches: int = 0
+    samples: int = 0
+    log_lines: int = 0
+    raw_anomalies: int = 0
+    alerts: int = 0
+
+
+class Pipeline:
+    """Holds all state of the daemon's mind. `step` must be called with strictly rising `batch.at`."""
+
+    def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
+                 decider: Decider) -> None:
+        self._detectors, self._alerting, self._correlator, self._decider = detectors, alerting, correlator, decider
+        self._banded: Any = next((d for d in detectors if hasattr(d, "band")), None)
+        self.door = Door(meanings)
+        self.history = History()
+        self.evidence = RecentEvidence(self.history, meanings)
+        self.graph = Graph()
+        self.book = IncidentBook()
+        self._totals = Totals()
+        self._at = -np.inf
+        self._changed_at: dict[str, float] = {}
+        self._alerted: set[str] = set()
+        self._drawn: set[str] = set()
+
+    def step(self, batch: Batch) -> Report:
+        """Everything that follows from one batch. Raises ValueError when time does not rise."""
+        if not batch.at > self._at:
+            raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
+        self._at = batch.at
+        self._learn_topology(batch)
+        frame = self._frame(batch)
+        anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
+        self._remember(frame, anomalies)
+        alerts = self._alerting.update(frame, anomalies, batch.alerts)
+        found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
+        incidents = self.book.update(batch.at, found)
+        decided = self._decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
+        changed = self.book.record(batch.at, decided.actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        self._count(batch, anomalies, alerts)
+        return Report(
+            batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
+            self._points(frame, changed), self.counts(), tuple(self._notes(anomalies)), tuple(self._correlator.assigned))
+
+    # ------------------------------------------------------------------------------------------------ the way in
+    def _learn_topology(self, batch: Batch) -> None:
+        if batch.links is not None:
+            self.graph = self.evidence.graph = Graph(batch.links)
+        for event in batch.events:
+            if event.kind == "change":
+                self._changed_at[event.entity] = batch.at
+
+    def _frame(self, batch: Batch) -> Frame:
+        values = self.door.values(batch)
+        return Frame(batch.at, values, self._may_learn(batch.at), self.door.signals, batch.lines, batch.events)
+
+    def _may_learn(self, at: float) -> Bools:
+        """Nothing is learned from entities in a young open incident, nor just after a change."""
+        held = {e for i in self.book.open() if at - i.opened_at < MASK_S for e in i.entities}
+        held |= {e for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
+        if not held:
+            return np.ones(len(self.door.signals), np.bool_)
+        return np.array([s.entity not in held for s in self.door.signals], np.bool_)
+
+    def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
+        none = np.full(len(frame.values), np.nan)
+        expected, width = self._banded.band if self._banded and len(frame.values) else (none, none)
+        self.history.add(frame.at, frame.values, expected, width)
+        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies)
+
+    # ----------------------------------------------------------------------------------------------- the way out
+    def _count(self, batch: Batch, anomalies: Sequence[Anomaly], alerts: Sequence[Any]) -> None:
+        t = self._totals
+        t.batches += 1
+        t.samples += len(batch.series)
+        t.log_lines += len(batch.lines)
+        t.raw_anomalies += len(anomalies) + sum(a.status == "firing" for a in batch.alerts)
+        firing = {a.key for a in alerts if a.state == "firing"}
+        t.alerts += len(firing - self._alerted)
+        self._alerted = firing
+
+    def counts(self) -> Counts:
+        t = self._totals
+        ready = int(self._banded.ready_count()) if self._banded else 0
+        return Counts(
+            t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
+            self.book.actionable, self.door.series_count, len(self.door.signals), ready,
+            dict(sorted(self.door.dropped.items())))
+
+    def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
+        """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""
+        points: list[Point] = []
+        by_key = {(s.entity, s.key): s.id for s in frame.signals}
+        active: set[str] = set()
+        for incident in (*changed, *self.book.open()):
+            for alert in incident.alerts:
+                signal = by_key.get((alert.entity, alert.signal))
+                if signal is None or alert.key in active or len(points) > MAX_POINTS_A_STEP:
+                    continue
+                active.add(alert.key)
+                since = frame.at if alert.key in self._drawn else incident.opened_at - LEAD_TICKS_S
+                rows = zip(*self.history.column(signal, since), strict=True)
+                points += [Point(t, alert.entity, alert.signal, v, e, e - w, e + w) for t, v, e, w in rows]
+        self._drawn = active
+        return tuple(points)
+
+    @staticmethod
+    def _notes(anomalies: Sequence[Anomaly]) -> list[str]:
+        return [f"{a.entity}: {a.text}" for a in anomalies if a.p_value == 1.0]

@@ -1,0 +1,66 @@
+"""The folder is the registry: `detectors/baseline.py` is `baseline`, `remediations/scale_up.py` is `ScaleUp`.
+
+One file holds one public class (or function) named after the file. Nothing is registered and nothing is imported before
+it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+
+class UnknownPlugin(ValueError):  # noqa: N818 - reads as what it is
+    """No file of that name in the folder. The text names the nearest one that exists."""
+
+
+def names(package: str) -> list[str]:
+    """The plug-ins of a package by file name, sorted. Files that start with `_` are helpers."""
+    folder = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
+
+
+def type_names(package: str) -> list[str]:
+    """The plug-ins as YAML writes types: `scale_up` -> `ScaleUp`."""
+    return [camel(name) for name in names(package)]
+
+
+def camel(name: str) -> str:
+    """`scale_up` -> `ScaleUp`."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+def load(package: str, name: str) -> Any:
+    """The one public class or function of `<package>/<name>.py`. `name` may be the file's or the class's name.
+
+    Raises UnknownPlugin where there is no such file, and TypeError where the file holds no such thing.
+    """
+    files = {_bare(file): file for file in names(package)}
+    file = files.get(_bare(name)) if name.isidentifier() else None
+    as_type = name[:1].isupper()
+    if file is None or (as_type and name != camel(file)):
+        raise UnknownPlugin(_unknown(package, name, type_names(package) if as_type else names(package)))
+    return _public(importlib.import_module(f"{package}.{file}"), file)
+
+
+def _bare(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _unknown(package: str, name: str, known: list[str]) -> str:
+    singular = package.rsplit(".", 1)[-1].removesuffix("s")
+    by_case = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_case, n=1)
+    hint = f"Did you mean {by_case[close[0]]!r}?" if close else f"Known: {', '.join(known) or 'none'}."
+    return f"unknown {singular} {name!r}. {hint}"
+
+
+def _public(module: ModuleType, file: str) -> Any:
+    for wanted in (camel(file), file):
+        found = getattr(module, wanted, None)
+        if found is not None:
+            return found
+    raise TypeError(f"{module.__file__}: no class {camel(file)!r} and no function {file!r}. Name it after the file.")

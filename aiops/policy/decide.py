@@ -1,0 +1,219 @@
+"""The decider: for every open incident and every policy that it triggers, exactly one decision, with its reason.
+
+Pure: no clock, no I/O; equal calls give equal answers. The order of one step: outcomes, people's answers, questions
+that expired, verification, and only then new decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aiops.meaning import Meanings
+from aiops.policy import guards, scope
+from aiops.policy.conditions import Verdict
+from aiops.policy.evidence import Evidence
+from aiops.policy.guards import Question
+from aiops.policy.learning import TrackRecord
+from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, Attempt, Ledger, State, action_id
+from aiops.policy.lifecycle import Lifecycle
+from aiops.policy.load import Policy, Step
+from aiops.policy.scope import Hit
+from aiops.policy.turn import Decision, Turn
+from aiops.policy.verify import good
+from aiops.types import Action, Command, Incident, Outcome
+from aiops.types import Decision as Kind
+
+__all__ = ["Decision", "PolicyBook"]
+Mode = Literal["observe", "ask", "act"]
+_STATE: Mapping[str, State] = {"act": "submitted", "ask": "asked", "shadow": "shadow"}
+LONGEST_REASON = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One action of a policy, aimed and judged. `problem` says why it cannot be aimed."""
+
+    index: int
+    step: Step
+    target: str
+    params: Mapping[str, object]
+    verdict: Verdict
+    problem: str = ""
+
+
+class PolicyBook:
+    """All policies, their attempts and their track record. `mode` is the most that any policy may do.
+
+    Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
+    """
+
+    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings) -> None:
+        self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
+        self.mode, self.meanings = mode, meanings
+        self.ledger, self.record = Ledger(), TrackRecord()
+        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
+        self._remembered: dict[str, Incident] = {}
+
+    def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
+               outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
+        """Everything that follows at `now` from what is known and from what came back."""
+        turn = self._turn(now, incidents, evidence)
+        self._lifecycle.hear(turn, outcomes)
+        self._lifecycle.obey(turn, commands)
+        self._lifecycle.expire(turn)
+        self._lifecycle.verify(turn)
+        for incident in sorted((i for i in incidents if i.id in turn.open), key=lambda i: (i.opened_at, i.id)):
+            for policy in self.policies.values():
+                self._consider(turn, policy, incident)
+        self._remember(turn)
+        return turn.decision()
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON; `restore` of it goes on exactly there."""
+        return {"ledger": self.ledger.state(), "record": self.record.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.ledger.restore(state.get("ledger", {}))
+        self.record.restore(state.get("record", {}))
+
+    def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
+        known = self._remembered | {i.id: i for i in incidents}
+        return Turn(now, evidence, known, frozenset(i.id for i in incidents if i.state == "open"))
+
+    def _remember(self, turn: Turn) -> None:
+        """Incidents that an attempt still needs, even after they are closed; the rest is forgotten."""
+        needed = {a.incident for a in self.ledger.live()}
+        self._remembered = {key: i for key, i in turn.incidents.items() if key in needed}
+        self.ledger.prune(turn.now, turn.open)
+
+    # -------------------------------------------------------------------------------------------- one policy
+    def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
+        mine = self.ledger.of(policy.name, incident.id)
+        if any(a.live or a.state in CLOSED_TO_POLICY for a in mine):
+            return
+        hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
+        if hit is None:
+            return
+        choices = self._choices(turn, policy, incident, hit)
+        met = [c for c in choices if c.verdict.met]
+        if not met:
+            self._refuse(turn, policy, incident, choices[0], "condition", _no_condition(choices))
+            return
+        chosen = _next(met, mine)
+        if chosen is not None:
+            self._settle(turn, policy, incident, chosen, mine, _signature(policy, incident))
+
+    def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
+        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
+        past = list(self.ledger.attempts.values())
+        out = []
+        for i, step in enumerate(policy.steps):
+            target, params, problem = _aim(policy, step, incident, hit)
+            if step.remediation.disruptive:
+                params |= {"max_unavailable": policy.spec.guards.max_unavailable}
+            more = {"target": scope.entity_scope(target) if target else {},
+                    "history": scope.history_scope(policy, target, past, turn.now)}
+            out.append(Choice(i, step, target, params, step.condition.evaluate(values | more), problem))
+        return out
+
+    def _settle(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, mine: list[Attempt],
+                signature: str) -> None:
+        """Guards, then mode: the one decision on this action."""
+        if choice.problem:
+            self._refuse(turn, policy, incident, choice, "target", choice.problem)
+            return
+        decision, why = self._granted(policy, signature, choice.step.type)
+        past = tuple(self.ledger.attempts.values())
+        question = Question(policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive,
+                            turn.now, turn.evidence.age(incident), past, rehearsal=decision == "shadow")
+        refusal = guards.refuse(question)
+        if refusal:
+            self._refuse(turn, policy, incident, choice, *refusal)
+            return
+        number = sum(a.index == choice.index for a in mine)
+        attempt = self._attempt(turn, policy, incident, choice, number, decision, signature,
+                                _cut(f"{choice.verdict.reason}{why}"))
+        self.ledger.put(attempt)
+        turn.actions.append(attempt.action(decision, turn.now, _STATE[decision]))
+
+    def _attempt(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, number: int, decision: Kind,
+                 signature: str, reason: str) -> Attempt:
+        before = bool(good(policy.spec, self._lifecycle.look(turn, policy, incident.id)))
+        shadow = decision == "shadow"
+        key = action_id(policy.name, incident.id, choice.index, number)
+        return Attempt(key, policy.name, incident.id, choice.index, number, choice.step.type,
+                       choice.target, dict(choice.params), reason, turn.now, _STATE[decision],
+                       disruptive=choice.step.remediation.disruptive, signature=signature, good_before=before,
+                       acted_at=None if decision == "ask" else turn.now, ended_at=turn.now if shadow else None)
+
+    def _granted(self, policy: Policy, signature: str, action: str) -> tuple[Kind, str]:
+        """What the modes allow, and the words for it."""
+        mode = policy.spec.mode
+        if mode == "shadow":
+            return "shadow", "; only rehearsed: the policy is in mode shadow"
+        if self.mode == "observe":
+            return "shadow", "; only rehearsed: the daemon is in mode observe"
+        if mode == "earned":
+            record = self.record.of(signature, action)
+            if not record.trusted:
+                return "ask", f"; asks: trust is not earned yet ({record})"
+            mode, earned = "act", f"; acts by itself: {record}"
+        else:
+            earned = ""
+        if mode == "ask":
+            return "ask", "; asks: the policy is in mode ask"
+        if self.mode == "ask":
+            return "ask", "; asks: the daemon is in mode ask"
+        return "act", earned
+
+    def _refuse(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, category: str,
+                reason: str) -> None:
+        """Say it once for each policy, incident and kind of reason; it is looked at again in the next step."""
+        if not self.ledger.first_time(policy.name, incident.id, category, turn.now):
+            return
+        key = action_id(policy.name, incident.id, choice.index, "refused", category)
+        target = choice.target or str(next(iter(choice.step.target.values()), ""))
+        turn.actions.append(Action(key, choice.step.type, target, dict(choice.params), incident.id, policy.name,
+                                   "refused", _cut(reason), turn.now, category))
+
+
+def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit) -> tuple[str, dict[str, object], str]:
+    """Target entity and parameters, or what is wrong."""
+    try:
+        namespace = scope.namespace_for(policy, step, incident, hit)
+        target, params = step.aim(scope.template_values(incident), namespace)
+    except ValueError as e:
+        return "", {}, f"no target for {step.type}: {e}"
+    return target, params, ""
+
+
+def _next(met: Sequence[Choice], mine: Sequence[Attempt]) -> Choice | None:
+    """The first action that holds and failed least in this incident; what the cluster refused is passed over.
+
+    None where the best one was already decided and nothing came of it that calls for another.
+    """
+    failed = {c.index: sum(a.index == c.index and a.state in FRUITLESS for a in mine) for c in met}
+    last = {a.index: a.state for a in mine}
+    for choice in sorted(met, key=lambda c: (failed[c.index], c.index)):
+        state = last.get(choice.index)
+        if state is None or state in FRUITLESS:
+            return choice
+        if state != "refused":
+            return None
+    return None
+
+
+def _signature(policy: Policy, incident: Incident) -> str:
+    """The kind of fault, for the track record: what triggered, and the kind of its cause."""
+    kind = scope.parts(incident.causes[0].entity)[0] if incident.causes else "unknown"
+    return f"{getattr(policy.spec.trigger, 'metric', 'incident')}|{kind}"
+
+
+def _no_condition(choices: Sequence[Choice]) -> str:
+    return "no condition met: " + "; ".join(f"{c.step.type}: {c.verdict.reason}" for c in choices)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

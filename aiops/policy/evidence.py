@@ -1,0 +1,32 @@
+"""What a policy may ask about an incident. The pipeline answers; policies never see raw data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiops.types import Anomaly, Incident
+
+
+class Evidence(Protocol):
+    """Answers about now, in the incident's window and scope. Pure for one step."""
+
+    def anomalies(self, incident: Incident) -> Sequence[Anomaly]:
+        """Recent anomalies on the incident's entities."""
+        ...
+
+    def measure(self, name: str, incident: Incident) -> float | None:
+        """A signal or raw metric: last value of a level, increase of what adds up. None where it is not known."""
+        ...
+
+    def log_count(self, pattern: str, incident: Incident) -> int:
+        """Lines on the incident's entities that match the regular expression."""
+        ...
+
+    def age(self, incident: Incident) -> float:
+        """Seconds since the newest evidence that supports the incident."""
+        ...
+
+    def clear(self, incident: Incident) -> bool:
+        """Whether all its alerts are resolved."""
+        ...

@@ -1,0 +1,135 @@
+"""What keeps a right decision from doing harm. Each guard is a pure function: a reason to refuse, or None.
+
+Order matters only for which reason is shown. In shadow, earlier shadow decisions count as if they had been done, so
+that a rehearsal shows what the policy would really do.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aiops.policy.ledger import FRUITLESS, Attempt
+from aiops.policy.schema import Spec
+from aiops.quantities import format_duration
+
+SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+HALF_OPEN_S = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence."""
+
+    policy: str
+    spec: Spec
+    incident: str
+    target: str
+    disruptive: bool
+    now: float
+    age_s: float
+    past: tuple[Attempt, ...]
+    rehearsal: bool = False
+
+    @property
+    def namespace(self) -> str:
+        return self.target.split("/")[1]
+
+    def acted(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Attempts that touched the cluster, or in a rehearsal would have."""
+        return [a for a in attempts if a.acted_at is not None and (self.rehearsal or not a.rehearsed)]
+
+    @property
+    def same_target(self) -> list[Attempt]:
+        return [a for a in self.past if a.policy == self.policy and a.target == self.target]
+
+
+def namespace(q: Question) -> str | None:
+    """Everywhere but the cluster's own namespaces, which must be named word for word; or only where it is allowed."""
+    allowed = q.spec.guards.namespaces
+    if q.namespace in SYSTEM and q.namespace not in allowed:
+        return f"namespace {q.namespace} belongs to the cluster itself; name it in guards.namespaces to allow it"
+    if allowed and not any(fnmatch.fnmatchcase(q.namespace, pattern) for pattern in allowed):
+        return f"namespace {q.namespace} is not among guards.namespaces ({', '.join(allowed)})"
+    return None
+
+
+def evidence(q: Question) -> str | None:
+    """Old evidence is no ground for an action."""
+    most = q.spec.guards.max_evidence_age
+    if q.age_s <= most:
+        return None
+    if not math.isfinite(q.age_s):
+        return "no evidence is known any more"
+    return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def busy(q: Question) -> str | None:
+    """One action at a time for each incident and for each target."""
+    for a in q.past:
+        if a.live and a.incident == q.incident:
+            return f"{a.type} of {a.target} by {a.policy} ({a.id}) is not finished"
+        if a.live and a.target == q.target and a.acted_at is not None:
+            return f"{a.target} is still being treated by {a.policy} ({a.id}) for {a.incident}"
+    return None
+
+
+def breaker(q: Question) -> str | None:
+    """Stop after so many attempts in a row that did not help. One probe is allowed after a day."""
+    ended = [a for a in q.acted(q.same_target) if a.ended_at is not None]
+    ended.sort(key=lambda a: (a.ended_at or 0.0, a.id))
+    row = 0
+    for a in reversed(ended):
+        if a.state not in FRUITLESS:
+            break
+        row += 1
+    limit = q.spec.escalate.after
+    if row < limit or q.now - (ended[-1].ended_at or 0.0) > HALF_OPEN_S:
+        return None
+    return f"{row} attempt{'s' if row > 1 else ''} on {q.target} did not help; escalate to {q.spec.escalate.to}"
+
+
+def cooldown(q: Question) -> str | None:
+    """Time between two actions of the policy on one target."""
+    last = max((a.acted_at or 0.0 for a in q.acted(q.same_target)), default=None)
+    wait = q.spec.guards.cooldown
+    if last is None or q.now - last >= wait:
+        return None
+    left = format_duration(max(1.0, round(last + wait - q.now)))
+    return f"cooldown: the last action on {q.target} was {format_duration(round(q.now - last))} ago; wait {left} more"
+
+
+def rate(q: Question) -> str | None:
+    """At most so many actions of this policy in a window."""
+    limit = q.spec.guards.max_actions
+    recent = [a for a in q.acted(a for a in q.past if a.policy == q.policy) if q.now - (a.acted_at or 0.0) < limit.per]
+    if len(recent) < limit.count:
+        return None
+    return f"{len(recent)} actions in the last {format_duration(limit.per)}; guards.maxActions allows {limit.count}"
+
+
+def unavailable(q: Question) -> str | None:
+    """Not more disruptive actions at once in a namespace than may be unavailable."""
+    if not q.disruptive:
+        return None
+    most = q.spec.guards.max_unavailable
+    most = most if isinstance(most, int) else 1
+    others = [a for a in q.past if a.live and a.disruptive and a.acted_at is not None and not a.rehearsed
+              and a.target.split("/")[1] == q.namespace]
+    if len(others) < most:
+        return None
+    return f"{len(others)} disruptive action(s) under way in namespace {q.namespace}; guards.maxUnavailable is {most}"
+
+
+GUARDS: tuple[Callable[[Question], str | None], ...] = (namespace, evidence, busy, breaker, cooldown, rate, unavailable)
+
+
+def refuse(q: Question) -> tuple[str, str] | None:
+    """The first guard that says no, as (its name, its reason)."""
+    for guard in GUARDS:
+        reason = guard(q)
+        if reason:
+            return guard.__name__, reason
+    return None

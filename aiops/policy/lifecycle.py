@@ -1,0 +1,158 @@
+"""What happens to an action after it was decided: a person's answer, its outcome, whether it helped, and undoing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aiops import plugins
+from aiops.meaning import Meanings
+from aiops.policy import guards
+from aiops.policy.guards import Question
+from aiops.policy.learning import TrackRecord
+from aiops.policy.ledger import Attempt, Ledger, action_id
+from aiops.policy.load import Policy
+from aiops.policy.turn import Turn
+from aiops.policy.verify import Look, good, judge
+from aiops.quantities import format_duration
+from aiops.types import Action, Command, Outcome, OutcomeStatus
+
+FINAL: Mapping[str, str] = {"refused": "refused", "failed": "failed", "unknown": "unknown", "helped": "helped",
+                            "no_help": "no_help"}
+NO_ANSWER_S = 900.0
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Moves attempts on. Holds no state of its own but the ledger and the track record that it is given."""
+
+    policies: Mapping[str, Policy]
+    mode: str
+    meanings: Meanings
+    ledger: Ledger
+    record: TrackRecord
+
+    def look(self, turn: Turn, policy: Policy, incident: str) -> Look:
+        """What verification sees now."""
+        name = policy.spec.feedback.success_metric
+        rule = self.meanings.signals.get(name or "")
+        value = turn.measure(name, incident) if name else None
+        return Look(value, turn.clear(incident), rule.direction if rule else "both")
+
+    # ------------------------------------------------------------------------------------------------- outcomes
+    def hear(self, turn: Turn, outcomes: Iterable[Outcome]) -> None:
+        """Outcomes that came back from the cluster. Unknown ids (an old run) and repeated ones change nothing."""
+        undos = {action_id(a.id, "undo"): a for a in self.ledger.live() if a.undo == "running"}
+        for outcome in outcomes:
+            attempt = self.ledger.attempts.get(outcome.action)
+            if outcome.action in undos:
+                self.ledger.change(undos[outcome.action], undo=outcome.status, undo_at=outcome.at)
+            elif attempt and attempt.state == "submitted":
+                self._heard(attempt, outcome)
+
+    def _heard(self, attempt: Attempt, outcome: Outcome) -> None:
+        if outcome.status == "done":
+            self.ledger.change(attempt, state="verifying", done_at=outcome.at)
+        elif outcome.status in FINAL:
+            self.ledger.change(attempt, state=FINAL[outcome.status], ended_at=outcome.at)
+
+    # ------------------------------------------------------------------------------------------------- people
+    def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
+        """Approvals and rejections. One that comes too late, twice or for nothing is noted and changes nothing."""
+        for command in commands:
+            if command.verb not in ("approve", "reject"):
+                continue
+            attempt = self.ledger.attempts.get(command.target)
+            if attempt is None or attempt.state != "asked":
+                state = "no such action" if attempt is None else f"it is {attempt.state}"
+                turn.notes.append(f"{command.verb} {command.target}: nothing is asked there, {state}.")
+            elif command.verb == "reject":
+                self._turn_down(turn, attempt, "rejected", f"rejected by {command.by or 'a person'}")
+            else:
+                self._approve(turn, attempt, command.by or "a person")
+
+    def _approve(self, turn: Turn, attempt: Attempt, by: str) -> None:
+        """Ask every guard again: minutes went by since the question was asked."""
+        policy = self.policies.get(attempt.policy)
+        why = self._no_longer(turn, attempt, policy)
+        if why or policy is None:
+            self._turn_down(turn, attempt, "refused", f"approved by {by}, but {why}")
+            return
+        before = bool(good(policy.spec, self.look(turn, policy, attempt.incident)))
+        attempt = self.ledger.change(attempt, state="submitted", acted_at=turn.now, good_before=before)
+        turn.actions.append(attempt.action("act", turn.now, f"approved by {by}"))
+
+    def _no_longer(self, turn: Turn, attempt: Attempt, policy: Policy | None) -> str | None:
+        if policy is None:
+            return f"policy {attempt.policy} is not loaded any more"
+        if self.mode == "observe":
+            return "the daemon only observes now"
+        if attempt.incident not in turn.open:
+            return "the incident is over"
+        past = tuple(a for a in self.ledger.attempts.values() if a.id != attempt.id)
+        age = turn.evidence.age(turn.incidents[attempt.incident])
+        refusal = guards.refuse(Question(policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive,
+                                         turn.now, age, past))
+        return refusal[1] if refusal else None
+
+    def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
+        attempt = self.ledger.change(attempt, state=state, ended_at=turn.now)
+        turn.actions.append(attempt.action("refused", turn.now, state, reason))
+
+    def expire(self, turn: Turn) -> None:
+        """Withdraw questions that nobody answered, or whose incident is over."""
+        for attempt in [a for a in self.ledger.live() if a.state == "asked"]:
+            policy = self.policies.get(attempt.policy)
+            within = policy.spec.guards.approval_within if policy else 0.0
+            if attempt.incident not in turn.open:
+                self._turn_down(turn, attempt, "expired", "the incident ended before anybody approved")
+            elif turn.now - attempt.decided_at >= within:
+                self._turn_down(turn, attempt, "expired", f"nobody approved within {format_duration(within)}")
+
+    # ------------------------------------------------------------------------------------------------- verify
+    def verify(self, turn: Turn) -> None:
+        """Judge what was done; give up on what never answered."""
+        for attempt in self.ledger.live():
+            policy = self.policies.get(attempt.policy)
+            if attempt.undo == "running":
+                self._undo_overdue(turn, attempt)
+            elif attempt.state == "submitted" and turn.now - (attempt.acted_at or 0.0) > NO_ANSWER_S:
+                self._end(turn, attempt, "unknown", f"no answer within {format_duration(NO_ANSWER_S)}")
+            elif attempt.state == "verifying" and policy is None:
+                self._end(turn, attempt, "unknown", f"policy {attempt.policy} is not loaded any more")
+            elif attempt.state == "verifying" and policy is not None:
+                self._judge(turn, attempt, policy)
+
+    def _judge(self, turn: Turn, attempt: Attempt, policy: Policy) -> None:
+        look = self.look(turn, policy, attempt.incident)
+        verdict = judge(policy.spec, look, turn.now - (attempt.done_at or turn.now), attempt.good_before)
+        if verdict is None:
+            return
+        status, reason = verdict
+        attempt = self._end(turn, attempt, status, reason)
+        if status in ("helped", "no_help") and policy.spec.feedback.learning_enabled:
+            self.record.learn(attempt.signature, attempt.type, status == "helped")
+        if status == "no_help" and policy.spec.undo:
+            self._undo(turn, attempt, reason)
+
+    def _end(self, turn: Turn, attempt: Attempt, status: OutcomeStatus, reason: str) -> Attempt:
+        turn.outcomes.append(Outcome(attempt.id, status, turn.now, reason))
+        return self.ledger.change(attempt, state=status, ended_at=turn.now)
+
+    # ------------------------------------------------------------------------------------------------- undo
+    def _undo(self, turn: Turn, attempt: Attempt, why: str) -> None:
+        if not plugins.load("remediations", attempt.type).reversible:
+            return
+        if self.mode == "observe":
+            turn.notes.append(f"{attempt.id}: not undone, the daemon only observes now.")
+            return
+        self.ledger.change(attempt, undo="running", undo_at=turn.now)
+        turn.actions.append(Action(action_id(attempt.id, "undo"), attempt.type, attempt.target,
+                                   {**attempt.params, "undo_of": attempt.id}, attempt.incident, attempt.policy, "act",
+                                   f"did not help: {why}", turn.now, "undo"))
+
+    def _undo_overdue(self, turn: Turn, attempt: Attempt) -> None:
+        if turn.now - (attempt.undo_at or 0.0) > NO_ANSWER_S:
+            self.ledger.change(attempt, undo="unknown")
+            text = f"no answer to the undo within {format_duration(NO_ANSWER_S)}"
+            turn.outcomes.append(Outcome(action_id(attempt.id, "undo"), "unknown", turn.now, text))

@@ -1,0 +1,234 @@
+"""What a RemediationPolicy may say, as pydantic models. `load.py` reads files into these and compiles conditions."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from aiops.quantities import Duration
+from aiops.types import Severity
+from aiops.yamlfile import Strict
+
+PolicyMode = Literal["shadow", "ask", "act", "earned"]
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as e:
+        remedy = "To mean ( ) [ ] * + ? themselves, put a backslash before them."
+        raise ValueError(f"{value!r} is not a regular expression: {e}. {remedy}") from None
+    return value
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("must be longer than zero. Write for example 30s or 10m.")
+    return seconds
+
+
+def _share(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"\d{1,3}%", value):
+        raise ValueError(f"{value!r} is neither a count nor a share. Write for example 1 or 25%.")
+    if isinstance(value, str) and not 1 <= int(value[:-1]) <= 100:
+        raise ValueError(f"{value!r} is out of range. Write a share from 1% to 100%.")
+    return value
+
+
+Regex = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_regex)]
+Positive = Annotated[Duration, AfterValidator(_positive)]
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class Metadata(Strict):
+    """As Kubernetes writes it. `namespace` is where unqualified targets are looked for."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    namespace: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class AnomalyTrigger(Strict):
+    """A signal (or a raw metric, through the signals made from it) behaves oddly.
+
+    `model`: only what this detector saw. `sensitivity`: the least anomaly score, 0..1, that counts.
+    """
+
+    type: Literal["Anomaly"]
+    metric: Name
+    model: Name | None = None
+    sensitivity: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class IncidentTrigger(Strict):
+    """Any incident of at least this severity."""
+
+    type: Literal["Incident"]
+    severity: Severity = "info"
+
+
+Trigger = Annotated[AnomalyTrigger | IncidentTrigger, Field(discriminator="type")]
+
+
+class Match(Strict):
+    """Where the policy applies: globs over the entity that triggered it, and the least severity of the incident."""
+
+    entity: Name = "*"
+    namespace: Name = "*"
+    severity: Severity = "info"
+
+
+class Correlation(Strict):
+    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` (a regular expression, lines counted).
+
+    It is `correlation.NAME`; a pattern is `correlation["logs:PATTERN"]`, or `correlation.AS` with `name: AS`.
+    """
+
+    metric: Name | None = None
+    logs: Regex | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Correlation:
+        if (self.metric is None) == (self.logs is None):
+            raise ValueError("exactly one of metric and logs is needed.")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Its name in the map `correlation`."""
+        return self.name or self.metric or f"logs:{self.logs}"
+
+
+class Diagnosis(Strict):
+    """What is measured before the conditions are read."""
+
+    correlations: tuple[Correlation, ...] = ()
+
+
+class ActionRule(Strict):
+    """One thing that may be done. Actions are tried in the file's order; the first whose condition holds is taken."""
+
+    type: Name
+    condition: Annotated[str, Field(min_length=1, max_length=2000)] = "true"
+    target: dict[str, Any]
+
+
+class MaxActions(Strict):
+    """At most `count` actions of this policy in any window of length `per`."""
+
+    count: Annotated[int, Field(ge=1)] = 3
+    per: Positive = 3600.0
+
+
+class Guards(Strict):
+    """What keeps a right decision from doing harm. The defaults are meant for production.
+
+    cooldown        time between two actions of the policy on one target
+    maxUnavailable  pods that may be away at once because of us: a count, or a share of the pods that are selected
+    namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
+    maxEvidenceAge  older evidence is no ground for an action
+    approvalWithin  a question that nobody answers in this time is withdrawn
+    """
+
+    cooldown: Duration = 600.0
+    max_actions: Annotated[MaxActions, Field(alias="maxActions")] = MaxActions()
+    max_unavailable: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_share),
+                               Field(alias="maxUnavailable")] = 1
+    namespaces: tuple[Name, ...] = ()
+    max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
+    approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
+
+
+class Verify(Strict):
+    """When to look whether it helped: `settle` after the action is done, for at most `within`."""
+
+    settle: Duration = 60.0
+    within: Positive = 600.0
+
+
+class Feedback(Strict):
+    """What "helped" means: the metric crosses the threshold to its good side. Without one: all alerts are resolved."""
+
+    success_metric: Annotated[Name | None, Field(alias="successMetric")] = None
+    success_threshold: Annotated[float | None, Field(alias="successThreshold")] = None
+    learning_enabled: Annotated[bool, Field(alias="learningEnabled")] = True
+
+    @model_validator(mode="after")
+    def _both(self) -> Feedback:
+        if (self.success_metric is None) != (self.success_threshold is None):
+            raise ValueError("successMetric and successThreshold belong together. Give both or neither.")
+        return self
+
+
+class Escalate(Strict):
+    """After how many attempts in a row that did not help the policy stops, and who is named then."""
+
+    after: Annotated[int, Field(ge=1)] = 2
+    to: Name = "a person"
+
+
+class Expect(Strict):
+    """What a test expects. `none`: the policy is not triggered. Left out = not looked at."""
+
+    decision: Literal["act", "ask", "shadow", "refused", "none"]
+    type: str | None = None
+    target: str | None = None
+    reason: str | None = None
+
+
+class TestAnomaly(Strict):
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for."""
+
+    __test__ = False
+
+    metric: str | None = None
+    entity: str = "pod/default/example-0"
+    score: Annotated[float, Field(ge=0, le=1)] = 1.0
+    detector: str | None = None
+
+
+class Case(Strict):
+    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence."""
+
+    name: Name
+    anomaly: TestAnomaly = TestAnomaly()
+    severity: Severity = "warning"
+    cause: str | None = None
+    correlation: dict[str, float | None] = Field(default_factory=dict)
+    age: Duration = 0.0
+    expect: Expect
+
+
+class Spec(Strict):
+    """The policy proper. Everything but trigger and actions is optional and defaults to the careful choice."""
+
+    trigger: Trigger
+    match: Match = Match()
+    diagnosis: Diagnosis = Diagnosis()
+    actions: Annotated[tuple[ActionRule, ...], Field(min_length=1, max_length=20)]
+    mode: PolicyMode = "shadow"
+    guards: Guards = Guards()
+    verify: Verify = Verify()
+    undo: bool = True
+    feedback: Feedback = Feedback()
+    escalate: Escalate = Escalate()
+    tests: tuple[Case, ...] = ()
+
+    @model_validator(mode="after")
+    def _earned_needs_learning(self) -> Spec:
+        if self.mode == "earned" and not self.feedback.learning_enabled:
+            raise ValueError("mode 'earned' needs feedback.learningEnabled: true. Trust is earned from outcomes.")
+        return self
+
+
+class RemediationPolicy(Strict):
+    """One document, as a file and as a custom resource."""
+
+    api_version: Annotated[Literal["aiops.io/v1"], Field(alias="apiVersion")]
+    kind: Literal["RemediationPolicy"]
+    metadata: Metadata
+    spec: Spec

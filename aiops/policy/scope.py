@@ -1,0 +1,158 @@
+"""From an incident to what a policy sees: is it triggered, by what, and which measurements may its conditions read."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiops.meaning import Meanings
+from aiops.policy.evidence import Evidence
+from aiops.policy.ledger import Attempt
+from aiops.policy.load import Policy, Step
+from aiops.policy.schema import AnomalyTrigger
+from aiops.types import Cause, Entity, Incident
+
+SEVERITY = {"info": 0, "warning": 1, "critical": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What triggered a policy: an alert or anomaly, reduced to what conditions may read."""
+
+    entity: Entity
+    name: str
+    score: float
+    p_value: float
+    value: float
+    expected: float
+    detector: str
+    since: float
+
+
+def parts(entity: Entity) -> tuple[str, str, str]:
+    """`pod/shop/api` -> kind, namespace, name; a name may hold further slashes."""
+    kind, _, rest = entity.partition("/")
+    namespace, _, name = rest.partition("/")
+    return kind, namespace, name
+
+
+def triggered(policy: Policy, incident: Incident, evidence: Evidence, meanings: Meanings) -> Hit | None:
+    """The strongest evidence that fits trigger and match, or None."""
+    spec = policy.spec
+    least = spec.trigger.severity if not isinstance(spec.trigger, AnomalyTrigger) else "info"
+    if SEVERITY[incident.severity] < max(SEVERITY[spec.match.severity], SEVERITY[least]):
+        return None
+    hits = [h for h in _hits(policy, incident, evidence, meanings) if _here(policy, h.entity)]
+    return max(hits, key=lambda h: (h.score, -h.since, h.entity, h.name, h.detector), default=None)
+
+
+def _here(policy: Policy, entity: Entity) -> bool:
+    match = policy.spec.match
+    return fnmatch.fnmatchcase(entity, match.entity) and fnmatch.fnmatchcase(parts(entity)[1], match.namespace)
+
+
+def _hits(policy: Policy, incident: Incident, evidence: Evidence, meanings: Meanings) -> Iterator[Hit]:
+    trigger = policy.spec.trigger
+    seen = list(_seen(incident, evidence))
+    if not isinstance(trigger, AnomalyTrigger):
+        yield from (hit for hit, _ in seen)
+        return
+    names = {trigger.metric, *meanings.used_by.get(trigger.metric, ())}
+    about = {hit.entity for hit, _ in seen if hit.name in names}
+    for hit, whole in seen:
+        fits = hit.name in names or (whole and trigger.model is not None and hit.entity in about)
+        if fits and hit.score >= trigger.sensitivity and trigger.model in (None, hit.detector):
+            yield hit
+
+
+def _seen(incident: Incident, evidence: Evidence) -> Iterator[tuple[Hit, bool]]:
+    """Every alert (once for each of its detectors) and anomaly, and whether it is about an entity as a whole."""
+    for a in incident.alerts:
+        if a.state != "resolved":
+            for detector in a.detectors or ("",):
+                yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since), False
+    for n in evidence.anomalies(incident):
+        since = n.onset if math.isfinite(n.onset) else n.at
+        yield Hit(n.entity, _bare(n.name), n.score, n.p_value, n.value, n.expected, n.detector, since), n.signal < 0
+
+
+def _bare(name: str) -> str:
+    """The signal's name without its labels."""
+    return name.split("{", 1)[0]
+
+
+def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str, float]:
+    """The map `correlation`. What is not known is left out, so that a condition over it is not met."""
+    out: dict[str, float | None] = {}
+    lines: list[int] = []
+    for item in policy.spec.diagnosis.correlations:
+        if item.logs is not None:
+            lines.append(evidence.log_count(item.logs, incident))
+            out[item.key] = float(lines[-1])
+        else:
+            out[item.key] = evidence.measure(item.metric or "", incident)
+    for name in policy.wanted:
+        out[name] = evidence.measure(name, incident)
+    if lines:
+        out.setdefault("logs", float(sum(lines)))
+    return {k: v for k, v in out.items() if v is not None and math.isfinite(v)}
+
+
+def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float) -> dict[str, Any]:
+    """Everything that conditions read but `target` and `history`, which hang on the action."""
+    return {"correlation": correlation, "anomaly": _anomaly(hit, now), "incident": _incident(incident, now),
+            "cause": _cause(incident.causes[0]) if incident.causes else {}, "now": now}
+
+
+def _anomaly(hit: Hit, now: float) -> dict[str, Any]:
+    numbers = {"score": hit.score, "p_value": hit.p_value, "value": hit.value, "expected": hit.expected}
+    known = {k: v for k, v in numbers.items() if math.isfinite(v)}
+    return known | {"metric": hit.name, "detector": hit.detector, "age_s": now - hit.since} | entity_scope(hit.entity)
+
+
+def _incident(incident: Incident, now: float) -> dict[str, Any]:
+    return {"id": incident.id, "severity": incident.severity, "age_s": now - incident.opened_at,
+            "entities": list(incident.entities), "impact": incident.impact.weight,
+            "alerts": float(sum(a.state != "resolved" for a in incident.alerts))}
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return entity_scope(cause.entity) | {"score": cause.score, "signals": list(cause.signals)}
+
+
+def entity_scope(entity: Entity) -> dict[str, Any]:
+    kind, namespace, name = parts(entity)
+    return {"entity": entity, "kind": kind, "namespace": namespace, "name": name}
+
+
+def history_scope(policy: Policy, target: Entity, past: list[Attempt], now: float) -> dict[str, Any]:
+    """What this policy did to this target: counts by how they ended, and how long ago the last one was."""
+    mine = [a for a in past if a.policy == policy.name and a.target == target and a.acted_at is not None]
+    out: dict[str, Any] = {"attempts": float(len(mine))}
+    out |= {state: float(sum(a.state == state for a in mine)) for state in ("helped", "no_help", "failed")}
+    return out | ({"last_s": now - max(a.acted_at or 0.0 for a in mine)} if mine else {})
+
+
+def template_values(incident: Incident) -> dict[str, str]:
+    """What `${…}` may be filled with."""
+    values = {"incident.id": incident.id}
+    if incident.causes:
+        kind, namespace, name = parts(incident.causes[0].entity)
+        values |= {"cause.kind": kind, "cause.namespace": namespace, "cause.name": name}
+    return values
+
+
+def namespace_for(policy: Policy, step: Step, incident: Incident, hit: Hit) -> str:
+    """Where an unqualified target is looked for: the policy's own namespace, that of the entity it speaks of, the only
+    one that the guards allow, the only one in the incident; else `default`, as kubectl does."""
+    cause = parts(incident.causes[0].entity)[1] if incident.causes else ""
+    by_cause = any("cause." in str(v) for v in step.target.values())
+    trigger = parts(hit.entity)[1]
+    literal = [n for n in policy.spec.guards.namespaces if not any(c in n for c in "*?[")]
+    around = sorted({parts(e)[1] for e in incident.entities} - {""})
+    candidates = [policy.namespace or "", *([cause, trigger] if by_cause else [trigger, cause]),
+                  literal[0] if len(literal) == 1 else "", around[0] if len(around) == 1 else ""]
+    return next((c for c in candidates if c), "default")

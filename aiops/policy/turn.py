@@ -1,0 +1,42 @@
+"""One call of the policy book: what it was given, and what it has to say so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiops.policy.evidence import Evidence
+from aiops.types import Action, Incident, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided in one step. `notes` are for the log: commands that could not be obeyed, and why."""
+
+    actions: tuple[Action, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """`incidents` by id: those handed in now, and those remembered because something is still to come of an action."""
+
+    now: float
+    evidence: Evidence
+    incidents: Mapping[str, Incident]
+    open: frozenset[str]
+    actions: list[Action] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def clear(self, incident: str) -> bool:
+        """Whether the incident is over or all its alerts are resolved."""
+        return incident not in self.open or self.evidence.clear(self.incidents[incident])
+
+    def measure(self, name: str, incident: str) -> float | None:
+        known = self.incidents.get(incident)
+        return self.evidence.measure(name, known) if known else None
+
+    def decision(self) -> Decision:
+        return Decision(tuple(self.actions), tuple(self.outcomes), tuple(self.notes))

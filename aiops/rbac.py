@@ -1,0 +1,57 @@
+"""Which rights in Kubernetes are needed: to read always, to act only what each remediation declares in `verbs`.
+
+One source for the manifests (`scripts/rbac.py`) and for `aiops doctor`, which asks the cluster about each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiops import plugins
+
+Right = tuple[str, str, str]  # API group ("" is core), resource, verb
+
+WATCH = ("get", "list", "watch")
+READ: frozenset[Right] = frozenset(
+    {(group, resource, verb) for group, resources in {
+        "": ("events", "namespaces", "nodes", "pods", "services"),
+        "apps": ("daemonsets", "deployments", "replicasets", "statefulsets"),
+        "batch": ("cronjobs", "jobs"),
+        "discovery.k8s.io": ("endpointslices",),
+        "autoscaling": ("horizontalpodautoscalers",),
+    }.items() for resource in resources for verb in WATCH} | {("", "pods/log", "get")}
+)
+
+
+def actions() -> dict[str, frozenset[Right]]:
+    """The rights of each remediation by its YAML type. Remediations that touch no cluster are left out."""
+    names = plugins.names("remediations")
+    found = {plugins.camel(name): frozenset(plugins.load("remediations", name).verbs) for name in names}
+    return {name: verbs for name, verbs in found.items() if verbs}
+
+
+def rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
+    """Rights as the `rules` of a Role: one rule for all resources of a group that share their verbs. Sorted."""
+    verbs: dict[tuple[str, str], set[str]] = {}
+    for group, resource, verb in rights:
+        verbs.setdefault((group, resource), set()).add(verb)
+    grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (group, resource), allowed in sorted(verbs.items()):
+        grouped.setdefault((group, tuple(sorted(allowed))), []).append(resource)
+    return [{"apiGroups": [group], "resources": names, "verbs": list(allowed)}
+            for (group, allowed), names in sorted(grouped.items())]
+
+
+def cluster_role(name: str, rights: Iterable[Right], why: str) -> dict[str, Any]:
+    """A ClusterRole manifest; by itself it grants nothing to anybody."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "aiops"}, "annotations": {"aiops.io/why": why}},
+        "rules": rules(rights),
+    }
+
+
+def kebab(name: str) -> str:
+    """`ScaleUp` -> `scale-up`."""
+    return "".join(("-" if c.isupper() and i else "") + c.lower() for i, c in enumerate(name))

@@ -1,0 +1,269 @@
+"""What a configuration may say: one model a section, each checking itself. `aiops.config` reads files into them.
+
+docs/configuration.md explains each key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from aiops.quantities import Bytes, Duration
+from aiops.yamlfile import Strict
+
+Mode = Literal["observe", "ask", "act"]
+Severity = Literal["info", "warning", "critical"]
+LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
+PLANNED = ("peers", "exhaustion")
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise ValueError(f"{value!r} is not a URL. Write it like http://prometheus:9090.")
+    if "@" in value.split("/")[2]:
+        raise ValueError("the URL holds a password, which would end up in logs. Use a file for the secret.")
+    return value
+
+
+def detector_names() -> tuple[str, ...]:
+    """The detectors of this installation: the folder is the registry. Does not import them."""
+    spec = importlib.util.find_spec("detectors")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return tuple(sorted(p.stem for f in folders for p in Path(f).glob("*.py") if not p.stem.startswith("_")))
+
+
+def _detector(name: str) -> str:
+    known = detector_names()
+    if name in known:
+        return name
+    if name in PLANNED:
+        raise ValueError(f"{name!r} is not available in this version. Remove it.")
+    raise ValueError(f"no detector {name!r}.{_hint(name, known)}")
+
+
+def _hint(name: str, known: tuple[str, ...]) -> str:
+    """` Did you mean 'x'?`, or all there is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def _words(value: object) -> object:
+    """`a,b` from the environment as a list."""
+    return [w.strip() for w in value.split(",") if w.strip()] if isinstance(value, str) else value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+Words = Annotated[list[str], BeforeValidator(_words)]
+Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words)]
+
+
+class Prometheus(Strict):
+    """Polls a Prometheus, or anything that speaks its API. `packs` None: every pack."""
+
+    url: Url
+    packs: Words | None = None
+    interval_s: Duration = Field(default=15.0, alias="interval", gt=0)
+    backfill_s: Duration = Field(default=14 * 86400.0, alias="backfill", ge=0)
+    timeout_s: Duration = Field(default=30.0, alias="timeout", gt=0)
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    tenant: str = ""
+
+
+class PodLogs(Strict):
+    """The pods whose logs are followed."""
+
+    selector: str = Field(min_length=1)
+
+
+class Kubernetes(Strict):
+    """Events, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`."""
+
+    events: bool = True
+    logs: PodLogs | None = None
+    namespaces: Words = Field(default=[])
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class Host(Strict):
+    """CPU, memory, disk and network of this machine."""
+
+    interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
+    node: str | None = None
+    processes: bool = True
+
+
+class Nvml(Strict):
+    """The NVIDIA GPUs of this machine. `node` in both: the name under which it is shown; None for the host name."""
+
+    interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
+    node: str | None = None
+
+
+class Logs(Strict):
+    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to."""
+
+    paths: Words = Field(min_length=1)
+    entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
+
+
+class RecordingSource(Strict):
+    """A recording, played into the daemon as if it happened now."""
+
+    path: Path
+
+
+def _refuse_remote_write(_: object) -> None:
+    raise ValueError("not available in this version. Remove it, and let aiops poll Prometheus instead.")
+
+
+def _one_key(value: object) -> object:
+    """`host` and `host:` both mean `host: {}`."""
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, dict):
+        return {k: {} if v is None else v for k, v in value.items()}
+    return value
+
+
+class OneOf(Strict):
+    """A map with exactly one key, which says what the item is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shape(cls, value: object) -> object:
+        value = _one_key(value)
+        if isinstance(value, dict) and len(value) != 1:
+            names, found = ", ".join(cls.model_fields), ", ".join(map(str, value)) or "none"
+            raise ValueError(f"exactly one key is needed (one of {names}), found {found}.")
+        return value
+
+    @property
+    def kind(self) -> str:
+        """The one key."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def settings(self) -> Any:
+        """What was given under it."""
+        return getattr(self, self.kind)
+
+
+class SourceItem(OneOf):
+    prometheus: Prometheus | None = None
+    remote_write: Annotated[None, BeforeValidator(_refuse_remote_write)] = None
+    kubernetes: Kubernetes | None = None
+    host: Host | None = None
+    nvml: Nvml | None = None
+    logs: Logs | None = None
+    recording: RecordingSource | None = None
+
+
+class Slack(Strict):
+    """An incoming webhook (its URL in a file or a variable), or a bot token with a channel."""
+
+    webhook_file: Path | None = Field(default=None, alias="webhookFile")
+    webhook_env: str | None = Field(default=None, alias="webhookEnv")
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    channel: str = ""
+    minimum: Severity = "warning"
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Slack:
+        given = [k for k in (self.webhook_file, self.webhook_env, self.token_file) if k is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of webhookFile, webhookEnv, tokenFile.")
+        if self.token_file is not None and not self.channel:
+            raise ValueError("tokenFile needs a channel. Add for example channel: \"#incidents\".")
+        return self
+
+
+class Webhook(Strict):
+    """Every change of an incident as a signed POST."""
+
+    url: Url
+    secret_file: Path | None = Field(default=None, alias="secretFile")
+    minimum: Severity = "info"
+
+
+class Console(Strict):
+    """One line for each change on standard output."""
+
+
+class SinkItem(OneOf):
+    slack: Slack | None = None
+    webhook: Webhook | None = None
+    console: Console | None = None
+
+
+class Budget(Strict):
+    """How many false incidents are accepted, over all series."""
+
+    incidents: float = Field(default=1.0, gt=0)
+    per_s: Duration = Field(default=86400.0, alias="per", gt=0)
+
+    @property
+    def per_day(self) -> float:
+        return self.incidents * 86400.0 / self.per_s
+
+
+class Topology(Strict):
+    """Who depends on whom: from the cluster (needs a kubernetes source), from call metrics, from a file."""
+
+    kubernetes: bool = True
+    calls: bool = True
+    file: Path | None = None
+
+
+class Journal(Strict):
+    """The ring in which everything that came in is kept."""
+
+    max_bytes: Bytes = Field(default=2 * 2**30, alias="maxBytes", ge=2**20)
+    keep_s: Duration = Field(default=7 * 86400.0, alias="keep", gt=0)
+
+
+class Config(Strict):
+    """Everything that can be set. Relative paths were made absolute by `load`."""
+
+    api_version: Literal["aiops.io/v1"] = Field(default="aiops.io/v1", alias="apiVersion")
+    kind: Literal["Config"] = "Config"
+    mode: Mode = "observe"
+    budget: Budget = Budget()
+    sources: list[SourceItem] = Field(default=[], min_length=1)
+    topology: Topology = Topology()
+    detectors: Detectors = Field(default_factory=lambda: list(detector_names()))
+    packs: Path | None = None
+    policies: Path | None = None
+    sinks: list[SinkItem] = Field(default=[])
+    store: Path = Path("/var/lib/aiops")
+    journal: Journal = Journal()
+    interval_s: Duration | None = Field(default=None, alias="interval")
+    page: Url | None = None
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    listen: str = "127.0.0.1:8750"
+
+    @field_validator("listen")
+    @classmethod
+    def _safe_address(cls, value: str, info: ValidationInfo) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"{value!r} is not an address. Write host:port, for example 127.0.0.1:8750.")
+        if not LOOPBACK.fullmatch(host) and info.data.get("token_file") is None:
+            raise ValueError(f"{value} can be reached from other machines and there is no tokenFile. "
+                             "Set tokenFile, or listen on 127.0.0.1.")
+        return value
+
+    @property
+    def tick_s(self) -> float:
+        """Seconds between two steps: `interval`, else the shortest interval of a source."""
+        polled = [getattr(s.settings, "interval_s", None) or 15.0 for s in self.sources]
+        return self.interval_s or min(polled)
+
+    def source(self, kind: str) -> Any:
+        """The settings of the first source of a kind, or None."""
+        return next((s.settings for s in self.sources if s.kind == kind), None)

@@ -1,0 +1,60 @@
+"""Incidents as plain JSON: one form for `replay --json`, the store, the HTTP API and webhooks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from aiops.types import Action, Alert, Cause, Incident, Outcome
+
+JSON = dict[str, Any]
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN; what is not a number becomes null."""
+    return value if math.isfinite(value) else None
+
+
+def incident(i: Incident) -> JSON:
+    return {
+        "id": i.id, "title": i.title, "opened_at": i.opened_at, "updated_at": i.updated_at, "closed_at": i.closed_at,
+        "state": i.state, "severity": i.severity, "entities": list(i.entities),
+        "impact": {"entities": list(i.impact.entities), "weight": i.impact.weight},
+        "alerts": [alert(a) for a in i.alerts], "causes": [cause(c) for c in i.causes],
+        "actions": [action(a) for a in i.actions], "outcomes": [outcome(o) for o in i.outcomes],
+        "timeline": [{"at": t.at, "kind": t.kind, "text": t.text} for t in i.timeline],
+    }
+
+
+def alert(a: Alert) -> JSON:
+    return {
+        "entity": a.entity, "signal": a.signal, "since": a.since, "score": a.score, "p_value": a.p_value, "at": a.at,
+        "state": a.state, "severity": a.severity, "detectors": list(a.detectors), "value": number(a.value),
+        "expected": number(a.expected), "lower": number(a.lower), "upper": number(a.upper), "unit": a.unit,
+        "direction": a.direction, "text": a.text,
+    }
+
+
+def cause(c: Cause) -> JSON:
+    return {"entity": c.entity, "score": c.score, "signals": list(c.signals),
+            "reasons": [{"text": r.text, "contribution": r.contribution} for r in c.reasons]}
+
+
+def action(a: Action) -> JSON:
+    return {"id": a.id, "policy": a.policy, "type": a.type, "target": a.target, "params": dict(a.params),
+            "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident}
+
+
+def outcome(o: Outcome) -> JSON:
+    return {"action": o.action, "status": o.status, "at": o.at, "reason": o.reason}
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Every float in a JSON value at `digits` significant digits, so that digests do not hang on the last bit."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v, digits) for v in value]
+    return value

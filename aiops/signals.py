@@ -1,0 +1,234 @@
+"""The door: raw samples become signals.
+
+Counters turn into rates (resets and gaps repaired), series that belong together are combined as the packs say, and what
+cannot be used is counted by reason. Everything after this point sees one column of numbers per signal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
+from aiops.types import Batch, Bools, Floats, Ints, Series, Signal
+
+STALE_S = 300.0
+"""A series that said nothing for this long no longer counts in sums. Prometheus' own look-back."""
+MAX_SIGNALS = 2_000_000
+
+_HISTOGRAM_PARTS = ("_sum", "_count")
+
+
+def grown(array: np.ndarray[Any, Any], size: int, fill: float | bool) -> np.ndarray[Any, Any]:
+    """`array` with its last axis at least `size` long, spare room included, new places set to `fill`."""
+    have = array.shape[-1]
+    if size <= have:
+        return array
+    room = max(size, have + have // 2, 64) - have
+    return np.concatenate([array, np.full((*array.shape[:-1], room), fill, array.dtype)], axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One raw series as an ingredient of one signal; `part` 0 is the numerator, 1 the denominator."""
+
+    signal: int
+    raw: int
+    part: int
+
+
+class Door:
+    """Keeps the last sample of each raw series and computes each tick's signal values. O(samples + signals) a tick."""
+
+    def __init__(self, meanings: Meanings) -> None:
+        self._meanings = meanings
+        self.signals: tuple[Signal, ...] = ()
+        self.dropped: Counter[str] = Counter()
+        self._names: dict[tuple[str, str, str], int] = {}
+        self._rules: list[SignalRule] = []
+        self._series: dict[int, Series] = {}
+        self._parts: list[_Part] = []
+        self._compiled = _Compiled.of((), ())
+        self._known = np.zeros(0, np.bool_)
+        self._counter = np.zeros(0, np.bool_)
+        self._time = np.zeros(0)
+        self._last = np.zeros(0)
+        self._level = np.zeros(0)
+        self._delta = np.zeros(0)
+
+    @property
+    def series_count(self) -> int:
+        return len(self._series)
+
+    def values(self, batch: Batch) -> Floats:
+        """One float64 a signal, NaN where it did not report in this tick."""
+        if batch.new_series:
+            self._register(batch.new_series)
+        updated = self._absorb(*self._usable(batch))
+        return self._compiled.values(self._level, self._delta, self._fresh(batch.at), updated)
+
+    # ------------------------------------------------------------------------------------------------ registration
+    def _register(self, new: Iterable[Series]) -> None:
+        first_new = len(self.signals)
+        signals = list(self.signals)
+        for series in new:
+            if series.id not in self._series and series.id >= 0:
+                self._series[series.id] = series
+                self._add(series, signals)
+        size = max(self._series, default=-1) + 1
+        self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
+        for name in ("_time", "_last", "_level", "_delta"):
+            setattr(self, name, grown(getattr(self, name), size, np.nan))
+        for series in new:
+            self._known[series.id] = True
+            self._counter[series.id] = self._meanings.kind(series.metric, series.kind) == "counter"
+        if len(signals) != first_new:
+            self.signals = tuple(signals)
+        self._compiled = _Compiled.of(self._parts, self._rules)
+
+    def _add(self, series: Series, signals: list[Signal]) -> None:
+        try:
+            labels = parse_labels(series.labels)
+        except ValueError:
+            self.dropped["labels_malformed"] += 1
+            return
+        for name, rule, kept in self._uses(series, labels):
+            for part, selector in enumerate(rule.parts):
+                if selector.metric == series.metric and selector.matches(labels):
+                    signal = self._signal(series.entity, name, rule, kept, signals)
+                    if signal is not None:
+                        self._parts.append(_Part(signal, series.id, part))
+
+    def _uses(self, series: Series, labels: Mapping[str, str]) -> Iterable[tuple[str, SignalRule, dict[str, str]]]:
+        """The signals that this series feeds: those of the packs, else itself."""
+        used = self._meanings.used_by.get(series.metric, ())
+        for name in used:
+            rule = self._meanings.signals[name]
+            yield name, rule, {k: labels[k] for k in rule.by if k in labels}
+        if not used and not self._meanings.knows(series.metric) and not self._meanings.ignored(series.metric):
+            name, default = _default_rule(series.metric, self._meanings.kind(series.metric, series.kind) == "counter")
+            if default:
+                yield name, default, dict(labels)
+
+    def _signal(self, entity: str, name: str, rule: SignalRule, kept: Mapping[str, str],
+                signals: list[Signal]) -> int | None:
+        text = format_labels(kept)
+        key = (entity, name, text)
+        if key in self._names:
+            return self._names[key]
+        if len(signals) >= MAX_SIGNALS:
+            self.dropped["too_many_signals"] += 1
+            return None
+        self._names[key] = len(signals)
+        self._rules.append(rule)
+        signals.append(Signal(
+            len(signals), entity, name, text, rule.unit, rule.direction, rule.min_effect.abs, rule.min_effect.rel,
+            additive=rule.increase is not None, resource=rule.resource))
+        return self._names[key]
+
+    # ----------------------------------------------------------------------------------------------------- samples
+    def _usable(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
+        """The newest usable sample of each series; the rest is counted by reason."""
+        ids, times, values = batch.series, batch.time, batch.value
+        known = (ids >= 0) & (ids < len(self._known))
+        known[known] = self._known[ids[known]]
+        finite = np.isfinite(values) & np.isfinite(times)
+        self._count("unknown_series", ~known)
+        self._count("not_a_number", known & ~finite)
+        keep = known & finite
+        ids, times, values = ids[keep], times[keep], values[keep]
+        if len(ids) > 1 and not np.all(np.diff(ids) > 0):
+            order = np.lexsort((times, ids))
+            ids, times, values = ids[order], times[order], values[order]
+            last = np.append(np.diff(ids) != 0, True)
+            same = np.append((np.diff(ids) == 0) & (np.diff(times) == 0), False)
+            self._count("duplicate", same)
+            ids, times, values = ids[last], times[last], values[last]
+        late = times <= self._time[ids]
+        self._count("late_or_duplicate", late)
+        return ids[~late], times[~late], values[~late]
+
+    def _absorb(self, ids: Ints, times: Floats, values: Floats) -> Bools:
+        """Remember the samples; bool per raw series: did it report something usable now?"""
+        change = values - self._last[ids]
+        delta = np.where(change < 0, values, change)  # a counter that fell was reset: it counted `value` since then
+        span = times - self._time[ids]
+        counter = self._counter[ids]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self._level[ids] = np.where(counter, delta / span, values)
+        self._delta[ids] = np.where(counter, delta, values)
+        self._time[ids], self._last[ids] = times, values
+        updated = np.zeros(len(self._known), np.bool_)
+        updated[ids] = np.isfinite(self._level[ids])
+        return updated
+
+    def _fresh(self, at: float) -> Bools:
+        with np.errstate(invalid="ignore"):
+            return (at - self._time) <= STALE_S
+
+    def _count(self, reason: str, which: Bools) -> None:
+        n = int(np.count_nonzero(which))
+        if n:
+            self.dropped[reason] += n
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """All rules as index arrays: ingredient j adds raw series `raw[j]` to part `part[j]` of signal `signal[j]`."""
+
+    signal: Ints
+    raw: Ints
+    part: Ints
+    divides: Bools
+    inverts: Bools
+    takes_delta: Bools
+    extremes: tuple[tuple[int, str], ...]
+    count: int
+
+    @classmethod
+    def of(cls, parts: Sequence[_Part], rules: Sequence[SignalRule]) -> _Compiled:
+        signal = np.array([p.signal for p in parts], np.int32)
+        return cls(
+            signal, np.array([p.raw for p in parts], np.int32), np.array([p.part for p in parts], np.int32),
+            np.array([r.ratio is not None or r.mean is not None for r in rules], np.bool_),
+            np.array([r.invert for r in rules], np.bool_),
+            np.array([r.increase is not None for r in rules], np.bool_),
+            tuple((i, r.combine) for i, r in enumerate(rules) if r.combine != "sum"), len(rules))
+
+    def values(self, level: Floats, delta: Floats, fresh: Bools, updated: Bools) -> Floats:
+        if not self.count:
+            return np.empty(0)
+        x = np.where(self.takes_delta[self.signal], delta[self.raw], level[self.raw])
+        usable = fresh[self.raw] & np.isfinite(x)
+        touched = np.bincount(self.signal[updated[self.raw]], minlength=self.count) > 0
+        over = self._sum(x, usable & (self.part == 0))
+        under = self._sum(x, usable & (self.part == 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = np.where(self.divides, np.where(under > 0, over / under, np.nan), over)
+        for signal, how in self.extremes:
+            mine = x[usable & (self.signal == signal)]
+            out[signal] = getattr(np, how)(mine) if mine.size else np.nan
+        out = np.where(self.inverts, 1.0 - out, out)
+        out[~touched] = np.nan
+        return out
+
+    def _sum(self, x: Floats, which: Bools) -> Floats:
+        return np.bincount(self.signal[which], x[which], minlength=self.count).astype(np.float64)
+
+
+def _default_rule(metric: str, counter: bool) -> tuple[str, SignalRule | None]:
+    """How a metric is watched that no pack knows. Buckets are left out: their sum and count say what is needed."""
+    if metric.endswith("_bucket"):
+        return metric, None
+    for ending in _HISTOGRAM_PARTS:
+        if counter and metric.endswith(ending):
+            base = metric.removesuffix(ending)
+            pair = (Selector(metric=base + "_sum"), Selector(metric=base + "_count"))
+            return base, SignalRule(mean=pair, min_effect={"rel": 0.5})  # type: ignore[arg-type]
+    selector = Selector(metric=metric)
+    rule = {"rate": selector} if counter else {"value": selector}
+    return metric, SignalRule.model_validate({**rule, "min_effect": {"rel": 0.25}})

@@ -1,0 +1,102 @@
+"""The daemon's own metrics in a registry of its own; names after https://prometheus.io/docs/practices/naming/.
+
+No entity, series or pod name is ever a label value: the number of time series does not grow with what is watched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from aiops.types import Counts, Report
+
+_COUNTERS = {
+    "batches": "Batches that the pipeline has seen.", "samples": "Samples that the pipeline has seen.",
+    "log_lines": "Log lines that the pipeline has seen.", "raw_anomalies": "Single anomalous values, before they add up.",
+    "alerts": "Deviations that lasted.", "incidents": "Incidents opened.",
+    "prioritised": "Incidents important enough to tell people.",
+    "actionable": "Incidents for which a policy decided something.",
+}
+_GAUGES = {"series": "Raw time series known.", "signals": "Signals watched.", "ready": "Signals past their warm-up."}
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """A Sink, and what `/metrics` shows. Thread-safe. Totals are taken over from the reports, never counted twice."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._mutex = threading.Lock()
+        self._counts = Counts()
+        self._open: set[str] = set()
+        self._decisions: dict[tuple[str, str], int] = {}
+        self._outcomes: dict[str, int] = {}
+        self.registry.register(_Totals(self))
+        ProcessCollector(registry=self.registry)
+        Info("aiops_build", "The running version.", registry=self.registry).info({"version": version})
+        self._step = Histogram("aiops_step_seconds", "Wall time of one step of the pipeline.", registry=self.registry,
+                               buckets=_BUCKETS)
+        self._up = Gauge("aiops_source_up", "1 when the last poll of the source worked.", ["source"], registry=self.registry)
+        self._at = Gauge("aiops_last_step_timestamp_seconds", "Event time of the newest batch.", registry=self.registry)
+
+    def publish(self, report: Report) -> None:
+        """Take over the totals of a report."""
+        with self._mutex:
+            self._counts = report.counts
+            for incident in report.incidents:
+                (self._open.add if incident.state == "open" else self._open.discard)(incident.id)
+            for a in report.actions:
+                self._decisions[a.type, a.decision] = self._decisions.get((a.type, a.decision), 0) + 1
+            for o in report.outcomes:
+                self._outcomes[o.status] = self._outcomes.get(o.status, 0) + 1
+        self._at.set(report.at)
+
+    def step(self, seconds: float) -> None:
+        """How long one step took."""
+        self._step.observe(seconds)
+
+    def source(self, name: str, up: bool) -> None:
+        """Whether the last poll of a source worked."""
+        self._up.labels(name).set(1 if up else 0)
+
+    def text(self) -> str:
+        """The text format of Prometheus, version 0.0.4."""
+        return generate_latest(self.registry).decode()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def families(self) -> Iterable[Metric]:
+        """Everything that follows from the totals."""
+        with self._mutex:
+            counts, is_open = self._counts, len(self._open)
+            decisions, outcomes = dict(self._decisions), dict(self._outcomes)
+        for name, help_text in _COUNTERS.items():
+            yield CounterMetricFamily(f"aiops_{name}", help_text, value=getattr(counts, name))
+        for name, help_text in _GAUGES.items():
+            yield GaugeMetricFamily(f"aiops_{name}", help_text, value=getattr(counts, name))
+        yield GaugeMetricFamily("aiops_incidents_open", "Incidents that are open now.", value=is_open)
+        yield _labelled("aiops_dropped_samples", "Input that could not be used.", ["reason"],
+                        {(reason,): n for reason, n in counts.dropped.items()})
+        yield _labelled("aiops_decisions", "What policies decided.", ["type", "decision"], decisions)
+        yield _labelled("aiops_outcomes", "What became of actions.", ["status"], {(s,): n for s, n in outcomes.items()})
+
+
+def _labelled(name: str, help_text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(list(key), value)
+    return family
+
+
+class _Totals(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.families()

@@ -1,0 +1,110 @@
+"""Keeps one source going: runs its polls, backs off when it fails, and says how it is.
+
+Backoff is exponential with full jitter: the n-th failure in a row waits a random time up to base * 2^n, never more than
+five minutes. https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+
+from aiops.interfaces import Clock, Samples, Source
+
+MAX_BACKOFF_S = 300.0
+MIN_BACKOFF_S = 1.0
+MAX_ERROR_CHARS = 300
+State = Literal["ok", "failing", "starting"]
+_SECRET = re.compile(r"(://)[^/\s@]+@|(?i:\b(bearer\s+|token=|password=|passwd=|secret=|api_?key=|authorization:\s*))[^\s&'\",;]+")
+
+
+class Supervised:
+    """One source under supervision. Not thread-safe: one caller polls it; `status` may be read from any thread.
+
+    `jitter_seed` makes the waits repeatable; by default it follows from the source's name.
+    """
+
+    def __init__(self, source: Source, clock: Clock, *, jitter_seed: int | None = None) -> None:
+        self.source, self._clock = source, clock
+        self._random = np.random.default_rng(zlib.crc32(source.name.encode()) if jitter_seed is None else jitter_seed)
+        self._state: State = "starting"
+        self._error = ""
+        self._failures = 0
+        self._failures_in_row = 0
+        self._last_success: float | None = None
+        self._next_try: float | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def due(self, now: float) -> bool:
+        """False while backing off. A `next_try` further away than any backoff means the clock was set back: try."""
+        if self._closed:
+            return False
+        return self._next_try is None or now >= self._next_try or self._next_try - now > MAX_BACKOFF_S
+
+    def poll(self, into: Samples) -> bool:
+        """Poll once if it is due; True when it was polled and worked. Never raises."""
+        now = self._clock.now()
+        return self.due(now) and self._attempt("poll", now, into)
+
+    def backfill(self, into: Samples) -> bool:
+        """Let the source hand in its history, if it has one; True when done (or there is none). Never raises.
+
+        A source remembers how far it got, so that a later call goes on from there.
+        """
+        if not hasattr(self.source, "backfill"):
+            return True
+        now = self._clock.now()
+        return self.due(now) and self._attempt("backfill", now, into)
+
+    def status(self) -> dict[str, Any]:
+        """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes."""
+        notes = getattr(self.source, "notes", {})
+        return {"name": self.name, "state": self._state, "error": self._error, "last_success": self._last_success,
+                "failures": self._failures, "next_try": self._next_try,
+                "notes": sorted(notes.values() if isinstance(notes, dict) else notes)}
+
+    def close(self) -> None:
+        """Close the source; polls after that do nothing. Never raises."""
+        self._closed = True
+        try:
+            self.source.close()
+        except Exception as e:  # noqa: BLE001 - whatever a source does must not stop the daemon from ending
+            self._error = brief(e)
+
+    def _attempt(self, verb: str, now: float, into: Samples) -> bool:
+        try:
+            getattr(self.source, verb)(now, into)
+        except Exception as e:  # noqa: BLE001 - any source may fail in any way; the daemon goes on and shows it
+            self._failed(brief(e))
+            return False
+        self._state, self._error, self._next_try = "ok", "", None
+        self._failures_in_row = 0
+        self._last_success = now
+        return True
+
+    def _failed(self, error: str) -> None:
+        self._failures += 1
+        self._failures_in_row += 1
+        self._state, self._error = "failing", error
+        self._next_try = self._clock.now() + self._wait()
+
+    def _wait(self) -> float:
+        base = max(MIN_BACKOFF_S, min(self.source.interval_s, MAX_BACKOFF_S))
+        most = min(MAX_BACKOFF_S, base * 2.0 ** min(self._failures_in_row, 16))
+        return max(MIN_BACKOFF_S, float(self._random.uniform(0.0, most)))
+
+
+def brief(error: BaseException) -> str:
+    """One bounded line about an error, credentials blotted out."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if type(error) in (KeyError, IndexError, AttributeError, TypeError):
+        text = f"{type(error).__name__}: {text}"
+    text = _SECRET.sub(lambda m: f"{m[1] or m[2]}***{'@' if m[1] else ''}", text)
+    return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS - 1] + "…"

@@ -1,0 +1,85 @@
+"""The topology: who depends on whom. A thin reading of a networkx graph, replaced whole whenever it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+import networkx as nx
+
+from aiops.types import Edge, EdgeKind, Entity, Links, Node
+
+HUB_DEGREE = 12
+"""A node with more neighbours than this connects everything, and therefore nothing, unless it is in trouble itself."""
+
+
+class Graph:
+    """Edges point from the dependent to what it depends on. Unknown entities are legal and have no neighbours."""
+
+    def __init__(self, links: Links = Links()) -> None:  # noqa: B008 - frozen
+        g: nx.DiGraph[Entity] = nx.DiGraph()
+        for node in links.nodes:
+            g.add_node(node.entity, criticality=node.criticality, labels=dict(node.labels))
+        for edge in links.edges:
+            if edge.source != edge.target:
+                g.add_edge(edge.source, edge.target, kind=edge.kind)
+        self._g = g
+        self._near = lru_cache(maxsize=100_000)(self._near_uncached)
+
+    def __contains__(self, entity: object) -> bool:
+        return entity in self._g
+
+    def criticality(self, entity: Entity) -> float:
+        return float(self._g.nodes[entity].get("criticality", 1.0)) if entity in self._g else 1.0
+
+    def is_proxy(self, entity: Entity) -> bool:
+        """Somebody else's view of a call (a load balancer, a client-side record): never a cause."""
+        return entity in self._g and self._g.nodes[entity].get("labels", {}).get("proxy") == "true"
+
+    def dependencies(self, entity: Entity) -> list[tuple[Entity, EdgeKind]]:
+        """What the entity needs, directly: its callees, its node, and for a service the pods that it owns. Sorted."""
+        if entity not in self._g:
+            return []
+        return sorted((t, self._g.edges[entity, t]["kind"]) for t in self._g.successors(entity))
+
+    def dependents(self, entity: Entity) -> list[Entity]:
+        """All who depend on the entity, directly or not. Sorted."""
+        return sorted(nx.ancestors(self._g, entity)) if entity in self._g else []
+
+    def distance(self, a: Entity, b: Entity, limit: int, troubled: Collection[Entity]) -> int | None:
+        """Hops between two entities, in either direction; None beyond `limit`. Paths do not lead through quiet hubs."""
+        if a == b:
+            return 0
+        reached: set[Entity] = {a}
+        edge: set[Entity] = {a}
+        for hops in range(1, limit + 1):
+            through = [e for e in edge if e == a or e in troubled or not self.is_hub(e)]
+            edge = {n for e in through for n in self._near(e)} - reached
+            if b in edge:
+                return hops
+            reached |= edge
+        return None
+
+    def is_hub(self, entity: Entity) -> bool:
+        """Shared by so many that sharing it says nothing: machines, and nodes of high degree."""
+        return entity.startswith("node/") or len(self._near(entity)) > HUB_DEGREE
+
+    def neighbours(self, entity: Entity) -> tuple[Entity, ...]:
+        return self._near(entity)
+
+    def _near_uncached(self, entity: Entity) -> tuple[Entity, ...]:
+        if entity not in self._g:
+            return ()
+        return tuple(sorted({*self._g.successors(entity), *self._g.predecessors(entity)}))
+
+
+def merged(links: Iterable[Links]) -> Links:
+    """Several sources' topologies as one; the first description of a node or edge wins."""
+    nodes: dict[Entity, Node] = {}
+    edges: dict[tuple[Entity, Entity, EdgeKind], Edge] = {}
+    for part in links:
+        for node in part.nodes:
+            nodes.setdefault(node.entity, node)
+        for edge in part.edges:
+            edges.setdefault((edge.source, edge.target, edge.kind), edge)
+    return Links(tuple(nodes[k] for k in sorted(nodes)), tuple(edges[k] for k in sorted(edges)))

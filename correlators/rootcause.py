@@ -1,0 +1,134 @@
+"""Which entity is the cause? Arithmetic that a person can check.
+
+A candidate's score is the strength of its own deviation, less what its dependencies explain: a dependency that turned
+bad no later explains most of it, one that turned bad afterwards little. A change just before the onset speaks for a
+candidate. Pods, processes and services that took the very resource that their node lacks explain the node, and not the
+other way round. Each item is a reason with its contribution; shares add up to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiops.humanise import quantity, utc
+from aiops.types import Alert, Cause, Entity, Event, Reason
+from correlators.graph import Graph
+
+EXPLAINED, EXPLAINED_LATER = 0.8, 0.3
+SAME_TIME_S = 15.0
+CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
+SEVERAL_BONUS = 0.25
+FLOOR = 0.05
+CLOCK = "%H:%M:%S"
+CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    entity: Entity
+    alerts: tuple[Alert, ...]
+
+    @property
+    def onset(self) -> float:
+        return min(a.since for a in self.alerts)
+
+    @property
+    def strength(self) -> float:
+        """ln(1 + nats) of the strongest signal: a hundred times more evidence is not a hundred times more guilt."""
+        return math.log1p(max(a.strength for a in self.alerts))
+
+    @property
+    def resources(self) -> set[str]:
+        return {a.resource for a in self.alerts if a.resource in CONSUMED}
+
+
+def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0) -> tuple[Cause, ...]:
+    """All candidates, best first. `changes` are the change events remembered; `tick_s` is how exactly onsets are known."""
+    candidates = _candidates(alerts, graph)
+    scored = []
+    for entity, candidate in candidates.items():
+        reasons = [*_own(candidate), *_explained(candidate, candidates, graph, tick_s), *_changed(candidate, changes)]
+        scored.append((max(FLOOR, sum(r.contribution for r in reasons)), candidate, tuple(reasons), entity))
+    total = sum(s for s, *_ in scored) or 1.0
+    ordered = sorted(scored, key=lambda x: (-x[0], x[1].onset, x[3]))
+    return tuple(Cause(entity, score / total, _signals(c), reasons) for score, c, reasons, entity in ordered)
+
+
+def _candidates(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, _Candidate]:
+    by_entity: dict[Entity, list[Alert]] = {}
+    for a in sorted(alerts, key=lambda a: a.key):
+        by_entity.setdefault(a.entity, []).append(a)
+    real = {e: v for e, v in by_entity.items() if not graph.is_proxy(e)} or by_entity
+    return {e: _Candidate(e, tuple(v)) for e, v in real.items()}
+
+
+def _signals(candidate: _Candidate) -> tuple[str, ...]:
+    return tuple(a.signal for a in sorted(candidate.alerts, key=lambda a: (-a.strength, a.key)))
+
+
+def _own(candidate: _Candidate) -> list[Reason]:
+    worst = max(candidate.alerts, key=lambda a: (a.strength, a.key))
+    reasons = [Reason(describe(worst), candidate.strength)]
+    kinds = {a.resource or a.signal for a in candidate.alerts}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(a.signal for a in candidate.alerts)[:5])
+        text = f"{len(candidate.alerts)} of its signals deviate: {names}"
+        reasons.append(Reason(text, SEVERAL_BONUS * math.log(len(kinds))))
+    return reasons
+
+
+def describe(a: Alert) -> str:
+    """`http_error_rate is 31 %, expected 0.1 %, since 03:12:05`."""
+    if a.text:
+        return a.text
+    if math.isnan(a.value) or math.isnan(a.expected):
+        return f"{a.signal} since {utc(a.since, CLOCK)}"
+    return f"{a.signal} is {quantity(a.value, a.unit)}, expected {quantity(a.expected, a.unit)}, since {utc(a.since, CLOCK)}"
+
+
+def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph, tick_s: float) -> list[Reason]:
+    """The strongest single explanation by somebody whom the candidate depends on."""
+    best: Reason | None = None
+    for entity in _explainers(c, others, graph):
+        other = others[entity]
+        later_s = other.onset - c.onset
+        share = EXPLAINED if later_s <= max(SAME_TIME_S, tick_s) else EXPLAINED_LATER
+        taken = -share * min(other.strength, c.strength) if share == EXPLAINED else -share * other.strength
+        if best is None or taken < best.contribution:
+            when = "at the same time" if abs(later_s) <= max(SAME_TIME_S, tick_s) else (
+                f"{later_s:.0f} s later" if later_s > 0 else f"{-later_s:.0f} s earlier")
+            best = Reason(f"explained by {entity}, which it depends on and which turned bad {when}", taken)
+    return [best] if best else []
+
+
+def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph) -> list[Entity]:
+    """Candidates that this one depends on, directly or through one quiet entity, and consumers of what it lacks."""
+    found: list[Entity] = []
+    for entity, kind in graph.dependencies(c.entity):
+        if entity in others:
+            if not (kind == "runs_on" and _consumes(c, others[entity])):
+                found.append(entity)
+        else:
+            found += [e for e, _ in graph.dependencies(entity) if e in others]
+    for entity in graph.neighbours(c.entity):
+        runs_here = (c.entity, "runs_on") in graph.dependencies(entity)
+        if entity in others and runs_here and _consumes(others[entity], c):
+            found.append(entity)
+    return sorted(set(found) - {c.entity})
+
+
+def _consumes(guest: _Candidate, host: _Candidate) -> bool:
+    """The guest's own use of a resource rose, and it is the one that the host lacks."""
+    return bool(guest.resources & host.resources)
+
+
+def _changed(c: _Candidate, changes: Sequence[Event]) -> list[Reason]:
+    near = [e for e in changes if e.entity == c.entity and -CHANGE_AFTER_S <= c.onset - e.time <= CHANGE_BEFORE_S]
+    if not near:
+        return []
+    last = max(near, key=lambda e: (e.time, e.text))
+    ago = max(c.onset - last.time, 0.0)
+    bonus = CHANGE_BONUS * (1.0 - ago / CHANGE_BEFORE_S)
+    return [Reason(f"changed {ago:.0f} s before: {last.text or last.reason}", bonus)]

@@ -1,0 +1,101 @@
+"""A lasting new normal, announced once.
+
+One ADWIN (river) an entity watches how far its signals are, on average, from where they were; when the window splits,
+the entity has settled elsewhere: a note for people, never an alert.
+
+Source: Bifet, Gavaldà, "Learning from Time-Changing Data with Adaptive Windowing", SDM 2007. Slow to see small shifts;
+blind to changes that cancel out over the signals of an entity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aiops.signals import grown
+from aiops.types import Anomaly, Floats, Frame
+
+MAX_ENTITIES = 200
+SETTLE = 60
+MIN_SHIFT = 3.0
+REST_S = 3600.0
+
+
+class Drift:
+    """Running mean and scale over each signal's whole past; one ADWIN for each of the first 200 entities."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self._place = np.zeros(0, np.int64)
+        self._adwin: list[Any] = []
+        self._told: list[float] = []
+        self.n = np.zeros(0)
+        self.mean = np.zeros(0)
+        self.scale = np.zeros(0)
+
+    def observe(self, frame: Frame) -> Sequence[Anomaly]:
+        self._register(frame)
+        z = self._distance(frame)
+        found = []
+        for entity, place in self._of.items():
+            mine = z[self._place == place]
+            mine = mine[np.isfinite(mine)]
+            if mine.size and self._moved(place, float(np.mean(mine)), frame.at):
+                found.append(Anomaly(frame.at, entity, "new_normal", 0.0, 1.0, "drift", text="settled at a new level"))
+        self._learn(frame)
+        return found
+
+    def _register(self, frame: Frame) -> None:
+        if len(self._place) == len(frame.signals):
+            return
+        from river.drift import ADWIN
+
+        for signal in frame.signals[len(self._place):]:
+            if signal.entity not in self._of and len(self._of) < MAX_ENTITIES:
+                self._of[signal.entity] = len(self._adwin)
+                self._adwin.append(ADWIN(delta=1e-5))
+                self._told.append(-np.inf)
+            self._place = np.append(self._place, self._of.get(signal.entity, -1))
+        for name in ("n", "mean", "scale"):
+            setattr(self, name, grown(getattr(self, name), len(frame.signals), 0.0))
+
+    def _distance(self, frame: Frame) -> Floats:
+        size = len(frame.signals)
+        settled = self.n[:size] >= SETTLE
+        scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.mean[:size]) + 1e-9)
+        z = np.clip((frame.values - self.mean[:size]) / scale, -10.0, 10.0)
+        return np.where(settled & frame.learn, z, np.nan)
+
+    def _moved(self, place: int, value: float, at: float) -> bool:
+        adwin = self._adwin[place]
+        before = adwin.estimation
+        adwin.update(value)
+        if not adwin.drift_detected or at - self._told[place] < REST_S or abs(adwin.estimation - before) < MIN_SHIFT:
+            return False
+        self._told[place] = at
+        return True
+
+    def _learn(self, frame: Frame) -> None:
+        i = np.flatnonzero(np.isfinite(frame.values) & frame.learn)
+        n = self.n[i] + 1
+        share = np.maximum(1.0 / n, 1e-3)
+        step = frame.values[i] - self.mean[i]
+        self.mean[i] += share * step
+        self.scale[i] += share * (np.abs(step) - self.scale[i])
+        self.n[i] = n
+
+    def state(self) -> dict[str, Any]:
+        """The windows start afresh after a restore: only levels and what was told are kept."""
+        return {"of": dict(self._of), "place": self._place.copy(), "told": list(self._told),
+                **{k: getattr(self, k).copy() for k in ("n", "mean", "scale")}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        from river.drift import ADWIN
+
+        self._of, self._told = dict(state["of"]), list(state["told"])
+        self._place = np.array(state["place"], np.int64)
+        self._adwin = [ADWIN(delta=1e-5) for _ in self._of]
+        for k in ("n", "mean", "scale"):
+            setattr(self, k, np.array(state[k], np.float64))
