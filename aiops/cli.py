@@ -23,6 +23,8 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
     ("aiops.plugins", "UnknownPlugin", USAGE),
+    ("aiops.build", "ConfigurationError", USAGE),
+    ("aiops.sources.kubeapi", "KubeError", UNREACHABLE),
 )
 
 app = typer.Typer(
@@ -110,9 +112,9 @@ def _usage(error: TyperException) -> str:
     """`error: aiops replay: no such option: --sped. See 'aiops replay --help'.`"""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "aiops"
-    text = error.format_message().strip()
-    if not text:  # a group without a command: its help was shown
-        return ""
+    text = error.format_message().strip().replace("Value error, ", "")
+    if text.startswith("Usage:"):  # a command group by itself: its help is the answer
+        return text
     return f"error: {path}: {text[:1].lower()}{text[1:].rstrip('.')}. See '{path} --help'."
 
 

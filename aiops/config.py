@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from aiops import layered, yamlfile
 from aiops.layered import Layers, Merged, Origin
-from aiops.schema import Config
+from aiops.schema import Config, hint
 from aiops.yamlfile import Problem, Problems
 
 __all__ = ["Config", "Loaded", "default_for", "in_cluster", "known_keys", "load", "read"]
@@ -83,9 +83,22 @@ def read(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any] | N
         config = yamlfile.validate(Merged(str(path or "default"), layers.data, {}, layers), Config)
     except Problems as e:
         problems += e.problems
+    else:
+        problems += _unknown_packs(config, layers)
     if problems:
         raise Problems(problems)
     return Loaded(config, layers, base)
+
+
+def _unknown_packs(config: Config, layers: Layers) -> Iterator[Problem]:
+    """Packs are checked here and not in the schema: which there are depends on the setting `packs`."""
+    folders = [Path(__file__).parent / "packs", *([config.packs] if config.packs else [])]
+    known = tuple(sorted({p.stem for folder in folders for p in folder.glob("*.yaml")}))
+    for i, item in enumerate(config.sources):
+        for j, name in enumerate((item.prometheus.packs or []) if item.prometheus else []):
+            if name not in known:
+                place = ("sources", i, "prometheus", "packs", j)
+                yield Merged("", {}, {}, layers).problem(place, f"no pack {name!r}.{hint(name, known)}")
 
 
 def _any_ours(env: Mapping[str, str]) -> bool:

@@ -57,12 +57,16 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What remediations may know about one pod. `started_at` in UTC seconds; `leaving` once it was told to stop."""
+    """What remediations may know about one pod. `started_at` in UTC seconds; `leaving` once it was told to stop.
+
+    `owned`: a controller will replace it when it goes.
+    """
 
     entity: str
     ready: bool
     started_at: float
     leaving: bool = False
+    owned: bool = True
 
 
 class Cluster(Protocol):

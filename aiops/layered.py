@@ -59,8 +59,19 @@ class Layers:
         for key, below in inner:
             self._remember((*place, key), below, origin)
 
+    def given(self, place: Place) -> Origin:
+        """Where the value in effect was given; `default` for a key that no layer set, though one may have set its map."""
+        here: Any = self.data
+        for key in place:
+            if not isinstance(here, dict | list):
+                break
+            if isinstance(here, dict) and key not in here:
+                return Origin("default")
+            here = here[key]  # type: ignore[index]
+        return self.origin(place)
+
     def origin(self, place: Place) -> Origin:
-        """The origin of a place, or of the nearest place around it."""
+        """The origin of a place, or of the nearest place around it: where a mistake has to be mended."""
         while place and place not in self.origins:
             place = place[:-1]
         return self.origins.get(place, Origin("default"))

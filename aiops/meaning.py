@@ -60,7 +60,7 @@ Selected = Annotated[Selector, BeforeValidator(_selector)]
 
 
 class Effect(Strict):
-    """The smallest deviation that matters: `abs` in the signal's unit, `rel` as share of the expected value. Both must be exceeded."""
+    """The smallest deviation that matters: `abs` in the signal's unit, `rel` as share of the expected value; both count."""
 
     abs: float = Field(default=0.0, ge=0)
     rel: float = Field(default=0.0, ge=0)
@@ -212,7 +212,8 @@ def load(folder: Path = SHIPPED, names: Sequence[str] | None = None) -> Meanings
     have = {p.pack for p in packs}
     missing = [n for n in names if n not in have]
     if missing:
-        raise Problems([yamlfile.Problem(str(folder), 0, "", f"no pack {n!r}. Known: {', '.join(sorted(have))}.") for n in missing])
+        known = ", ".join(sorted(have))
+        raise Problems([yamlfile.Problem(str(folder), 0, "", f"no pack {n!r}. Known: {known}.") for n in missing])
     return Meanings(tuple(p for p in packs if p.pack in names))
 
 

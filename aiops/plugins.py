@@ -34,20 +34,22 @@ def camel(name: str) -> str:
 
 
 def load(package: str, name: str) -> Any:
-    """The one public class or function of `<package>/<name>.py`. `name` may be the file's or the class's name.
+    """The one public class or function of `<package>/<name>.py`. `name` is the file's (`baseline`).
 
     Raises UnknownPlugin where there is no such file, and TypeError where the file holds no such thing.
     """
-    files = {_bare(file): file for file in names(package)}
-    file = files.get(_bare(name)) if name.isidentifier() else None
-    as_type = name[:1].isupper()
-    if file is None or (as_type and name != camel(file)):
-        raise UnknownPlugin(_unknown(package, name, type_names(package) if as_type else names(package)))
-    return _public(importlib.import_module(f"{package}.{file}"), file)
+    known = names(package)
+    if name not in known:
+        raise UnknownPlugin(_unknown(package, name, known))
+    return _public(importlib.import_module(f"{package}.{name}"), name)
 
 
-def _bare(name: str) -> str:
-    return name.replace("_", "").lower()
+def load_type(package: str, name: str) -> Any:
+    """As `load`, by the name that YAML writes types with (`ScaleUp`)."""
+    files = {camel(file): file for file in names(package)}
+    if name not in files:
+        raise UnknownPlugin(_unknown(package, name, list(files)))
+    return load(package, files[name])
 
 
 def _unknown(package: str, name: str, known: list[str]) -> str:

@@ -15,11 +15,9 @@ Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 WATCH = ("get", "list", "watch")
 READ: frozenset[Right] = frozenset(
     {(group, resource, verb) for group, resources in {
-        "": ("events", "namespaces", "nodes", "pods", "services"),
+        "": ("events", "nodes", "pods", "services"),
         "apps": ("daemonsets", "deployments", "replicasets", "statefulsets"),
-        "batch": ("cronjobs", "jobs"),
         "discovery.k8s.io": ("endpointslices",),
-        "autoscaling": ("horizontalpodautoscalers",),
     }.items() for resource in resources for verb in WATCH} | {("", "pods/log", "get")}
 )
 

@@ -41,7 +41,7 @@ class Result:
             "funnel": {"raw_anomalies": c.raw_anomalies, "alerts": c.alerts, "incidents": c.incidents,
                        "prioritised": c.prioritised, "actionable": c.actionable},
             "signals": c.signals, "dropped": dict(c.dropped),
-            "incidents": [serial.rounded(serial.incident(i)) for i in incidents], "digest": self.digest}
+            "incidents": [serial.incident(i) for i in incidents], "digest": self.digest}
 
 
 def replay(name: str, batches: Iterator[Batch], pipeline: Pipeline, actuator: Actuator, sinks: Sequence[Sink] = (),

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_serializer, model_validator
 
 from aiops.quantities import Bytes, Duration
 from aiops.yamlfile import Strict
@@ -43,10 +43,10 @@ def _detector(name: str) -> str:
         return name
     if name in PLANNED:
         raise ValueError(f"{name!r} is not available in this version. Remove it.")
-    raise ValueError(f"no detector {name!r}.{_hint(name, known)}")
+    raise ValueError(f"no detector {name!r}.{hint(name, known)}")
 
 
-def _hint(name: str, known: tuple[str, ...]) -> str:
+def hint(name: str, known: tuple[str, ...]) -> str:
     """` Did you mean 'x'?`, or all there is."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
@@ -83,6 +83,7 @@ class PodLogs(Strict):
 class Kubernetes(Strict):
     """Events, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`."""
 
+    interval_s: Duration = Field(default=30.0, alias="interval", gt=0)
     events: bool = True
     logs: PodLogs | None = None
     namespaces: Words = Field(default=[])
@@ -94,15 +95,12 @@ class Host(Strict):
     """CPU, memory, disk and network of this machine."""
 
     interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
-    node: str | None = None
-    processes: bool = True
 
 
 class Nvml(Strict):
-    """The NVIDIA GPUs of this machine. `node` in both: the name under which it is shown; None for the host name."""
+    """The NVIDIA GPUs of this machine."""
 
     interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
-    node: str | None = None
 
 
 class Logs(Strict):
@@ -112,14 +110,15 @@ class Logs(Strict):
     entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
 
 
-class RecordingSource(Strict):
-    """A recording, played into the daemon as if it happened now."""
+def _not_yet(instead: str) -> Any:
+    """A key of the contract that this version does not have: refused, since a source that is ignored loses data."""
+    def refuse(_: object) -> None:
+        raise ValueError(f"not available in this version. {instead}")
+    return Annotated[None, BeforeValidator(refuse)]
 
-    path: Path
 
-
-def _refuse_remote_write(_: object) -> None:
-    raise ValueError("not available in this version. Remove it, and let aiops poll Prometheus instead.")
+RemoteWrite = _not_yet("Remove it, and let aiops poll Prometheus instead.")
+Recording = _not_yet("Play recordings with 'aiops replay DIR --serve'.")
 
 
 def _one_key(value: object) -> object:
@@ -137,11 +136,18 @@ class OneOf(Strict):
     @model_validator(mode="before")
     @classmethod
     def _shape(cls, value: object) -> object:
+        if isinstance(value, str) and value not in cls.model_fields:
+            raise ValueError(f"unknown {value!r}.{hint(value, tuple(cls.model_fields))}")
         value = _one_key(value)
         if isinstance(value, dict) and len(value) != 1:
             names, found = ", ".join(cls.model_fields), ", ".join(map(str, value)) or "none"
             raise ValueError(f"exactly one key is needed (one of {names}), found {found}.")
         return value
+
+    @model_serializer
+    def _only_what_it_is(self) -> dict[str, Any]:
+        """Back into the one-key form, so that what was written down can be read again."""
+        return {self.kind: self.settings}
 
     @property
     def kind(self) -> str:
@@ -156,12 +162,12 @@ class OneOf(Strict):
 
 class SourceItem(OneOf):
     prometheus: Prometheus | None = None
-    remote_write: Annotated[None, BeforeValidator(_refuse_remote_write)] = None
+    remote_write: RemoteWrite = None
     kubernetes: Kubernetes | None = None
     host: Host | None = None
     nvml: Nvml | None = None
     logs: Logs | None = None
-    recording: RecordingSource | None = None
+    recording: Recording = None
 
 
 class Slack(Strict):
@@ -260,9 +266,8 @@ class Config(Strict):
 
     @property
     def tick_s(self) -> float:
-        """Seconds between two steps: `interval`, else the shortest interval of a source."""
-        polled = [getattr(s.settings, "interval_s", None) or 15.0 for s in self.sources]
-        return self.interval_s or min(polled)
+        """Seconds between two steps: `interval`, else the shortest interval of a source, 15 at most."""
+        return self.interval_s or min(15.0, *(getattr(s.settings, "interval_s", 15.0) for s in self.sources), 15.0)
 
     def source(self, kind: str) -> Any:
         """The settings of the first source of a kind, or None."""

@@ -49,12 +49,17 @@ def outcome(o: Outcome) -> JSON:
     return {"action": o.action, "status": o.status, "at": o.at, "reason": o.reason}
 
 
-def rounded(value: Any, digits: int = 6) -> Any:
-    """Every float in a JSON value at `digits` significant digits, so that digests do not hang on the last bit."""
+TIMES = frozenset({"at", "since", "opened_at", "updated_at", "closed_at"})
+
+
+def rounded(value: Any, digits: int = 6, key: str = "") -> Any:
+    """Every float in a JSON value at `digits` significant digits, times at the millisecond: no digest hangs on the last bit."""
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return round(value, 3) if key in TIMES else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {k: rounded(v, digits) for k, v in value.items()}
+        return {k: rounded(v, digits, k) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(v, digits) for v in value]
+        return [rounded(v, digits, key) for v in value]
     return value

@@ -50,6 +50,7 @@ class Baseline:
         self.error_season: Floats
         self.tail = Tail()
         self.band: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+        self.last_p = np.zeros(0)
         self.season = np.zeros((0, 0), np.float32)
         self._meta: tuple[int, Floats, Floats, Floats] = (0, np.zeros(0), np.zeros(0), np.zeros(0))
 
@@ -63,7 +64,7 @@ class Baseline:
         residual = frame.values - expected
         scale = self._safe_scale(size, expected)
         score = self._bad(frame, residual) / scale
-        p = self.tail.p_value(score)
+        p = self.last_p = np.where(self._ready(size), self.tail.p_value(score), 1.0)
         odd = (p < REPORT_P) & self._ready(size) & self._worth_telling(frame, residual, expected)
         width = self.tail.quantile(REPORT_P, size) * scale
         self.band = (expected, np.where(self._ready(size), width, np.nan))

@@ -77,14 +77,22 @@ def _pods(action: Action, cluster: Cluster) -> Sequence[Pod]:
     found = sorted(cluster.pods(namespace, name.removeprefix(SELECTOR)), key=lambda p: p.entity)
     if not found:
         raise Refused(f"no pod in namespace {namespace} matches {name.removeprefix(SELECTOR)}.")
-    return found
+    return _replaceable(found)
 
 
 def _named(action: Action, cluster: Cluster) -> Sequence[Pod]:
     found = cluster.pod(action.target)
     if found is None:
         raise Refused(f"{action.target} does not exist.")
-    return [found]
+    return _replaceable([found])
+
+
+def _replaceable(pods: Sequence[Pod]) -> Sequence[Pod]:
+    """The same pods. Raises Refused where one of them would not come back."""
+    orphan = next((p.entity for p in pods if not p.owned), None)
+    if orphan:
+        raise Refused(f"{orphan} has no controller: evicted, it would not come back.")
+    return pods
 
 
 def _until_none_is_left(action: Action, cluster: Cluster, pods: int) -> None:

@@ -45,8 +45,8 @@ class ScaleUp:
     disruptive: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
-        ("apps", "deployments/scale", "get"), ("apps", "deployments/scale", "patch"),
-        ("apps", "statefulsets/scale", "get"), ("apps", "statefulsets/scale", "patch"),
+        ("apps", "deployments", "get"), ("apps", "deployments/scale", "patch"),
+        ("apps", "statefulsets", "get"), ("apps", "statefulsets/scale", "patch"),
         ("autoscaling", "horizontalpodautoscalers", "list"),
     })
 

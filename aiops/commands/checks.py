@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from aiops.commands.common import GOOD, PROBLEMS, UNREACHABLE, ConfigOption, argument, clean, console, existing, say
+from aiops import humanise
+from aiops.commands.common import GOOD, PROBLEMS, UNREACHABLE, ConfigOption, argument, clean, console, existing, note, say
 from aiops.commands.daemon import load
 
 PathsArgument = Annotated[list[Path] | None, argument("[PATH]...", "Files and folders.")]
@@ -25,7 +26,7 @@ def check(paths: PathsArgument = None) -> int:
         say(clean(problem))
     if found:
         return PROBLEMS
-    say(f"{len(files)} files, no problems.")
+    say(f"{humanise.count(len(files), 'file')}, no problems.")
     return GOOD
 
 
@@ -34,10 +35,22 @@ def policy_test(paths: PathsArgument = None) -> int:
 
     Without PATH: policies/.
     """
-    from aiops.policy import testing
-
     chosen = [existing(p, "file or folder") for p in paths or [Path("policies")]]
-    return int(testing.run(chosen))
+    from aiops import meaning
+    from aiops.policy import testing
+    from aiops.policy.load import load as load_policies
+
+    known = meaning.shipped()
+    policies = load_policies(chosen, known)
+    results = testing.run(policies, known)
+    for result in results:
+        say(clean(result))
+    for policy in policies:
+        if not policy.spec.tests:
+            note(f"note: {policy.file}: {policy.name}: has no tests.")
+    wrong = sum(not r.passed for r in results)
+    say(f"{humanise.count(len(results), 'test')} of {humanise.count(len(policies), 'policy', 'policies')}, {wrong} failed.")
+    return PROBLEMS if wrong else GOOD
 
 
 def doctor(config: ConfigOption = None) -> int:
@@ -49,6 +62,9 @@ def doctor(config: ConfigOption = None) -> int:
 
     loaded = load(config)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     style = {"ok": "green", "info": "dim", "problem": "yellow", "unreachable": "red"}
     states = set()
     for finding in examine(loaded.config, os.environ):

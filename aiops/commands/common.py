@@ -51,11 +51,11 @@ def clean(text: object) -> str:
 
 
 def console() -> Console:
-    """Where tables go. Wide when nobody looks at it, so that `grep` finds whole lines."""
+    """Where tables go. Very wide when it is no terminal, so that `grep` finds whole lines."""
     from rich.console import Console
 
     out = Console(highlight=False, markup=False, emoji=False)
-    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
+    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=1000)
 
 
 def say(text: str = "") -> None:

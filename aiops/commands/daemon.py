@@ -80,6 +80,6 @@ def annotated(loaded: Loaded) -> Any:
             else:
                 out.append(inner if leaf and not isinstance(inner, str) else node(inner, below))
             if leaf:
-                out.yaml_add_eol_comment(str(loaded.layers.origin(below)), key, column=60)
+                out.yaml_add_eol_comment(str(loaded.layers.given(below)), key, column=60)
         return out
     return node(loaded.config.model_dump(mode="json", by_alias=True, exclude_none=True), ())

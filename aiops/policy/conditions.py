@@ -104,7 +104,8 @@ def compile(text: str) -> Condition:
         raise _error(str(e), text) from None
     result = expression.return_type().name()
     if result.upper() != "BOOL":
-        kind = "a value of unknown type" if result.upper() == "DYN" else f"a {result.lower()}"
+        kinds = {"DYN": "a value of unknown type", "INT": "a number", "DOUBLE": "a number", "UINT": "a number"}
+        kind = kinds.get(result.upper(), f"a {result.lower()}")
         raise ConditionError(1, 1, f"this is {kind}, not true or false. Compare it: `… > 0.8`", text)
     return Condition(text, expression)
 
@@ -128,14 +129,22 @@ def _remedy(message: str) -> str:
         return f"syntax error: {found}"
     overload = re.match(r"found no matching overload for '(.*?)' applied to '\((.*)\)'", message)
     if overload:
-        return f"{overload[1].strip('_').replace('_', ' ') or overload[1]!r} cannot be applied to ({overload[2]})"
+        return f"{_operator(overload[1])} cannot be applied to ({overload[2]})"
     return message
 
 
 def _plain(message: str) -> str:
-    """The library's message without its status codes."""
+    """The library's message without its status codes and inner names."""
+    overload = re.search(r"[Nn]o matching overloads found : (\S+?)\((.*)\)", message)
+    if overload:
+        return f"{_operator(overload[1])} cannot be applied to ({overload[2].replace('int64', 'int')})"
     text = re.sub(r"^[A-Z_]+: |\s*\[[A-Z_]+\]$", "", message.strip()).splitlines()
     return (text[0][:1].lower() + text[0][1:]) if text else "cannot be read"
+
+
+def _operator(name: str) -> str:
+    """`_>_` -> `'>'`."""
+    return repr(name.strip("_").replace("_", " ") or name)
 
 
 def _spell(variable: str, name: str) -> str:

@@ -141,7 +141,7 @@ class Lifecycle:
 
     # ------------------------------------------------------------------------------------------------- undo
     def _undo(self, turn: Turn, attempt: Attempt, why: str) -> None:
-        if not plugins.load("remediations", attempt.type).reversible:
+        if not plugins.load_type("remediations", attempt.type).reversible:
             return
         if self.mode == "observe":
             turn.notes.append(f"{attempt.id}: not undone, the daemon only observes now.")

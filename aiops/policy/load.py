@@ -131,7 +131,7 @@ def _step(document: Document, i: int, spec: Spec, problems: list[Problem]) -> St
     condition = _condition(document, (*place, "condition"), rule.condition, problems)
     remediation = None
     try:
-        remediation = plugins.load("remediations", rule.type)()
+        remediation = plugins.load_type("remediations", rule.type)()
     except plugins.UnknownPlugin as e:
         text = str(e).replace("unknown remediation", "unknown action type")
         problems.append(document.problem((*place, "type"), text))
@@ -167,7 +167,7 @@ def _conditions_anyway(document: Document) -> list[Problem]:
 
 def _unknown_type(document: Document, i: int, kind: str) -> list[Problem]:
     try:
-        plugins.load("remediations", kind)
+        plugins.load_type("remediations", kind)
     except plugins.UnknownPlugin as e:
         text = str(e).replace("unknown remediation", "unknown action type")
         return [document.problem(("spec", "actions", i, "type"), text)]

@@ -209,7 +209,7 @@ class Spec(Strict):
     trigger: Trigger
     match: Match = Match()
     diagnosis: Diagnosis = Diagnosis()
-    actions: Annotated[tuple[ActionRule, ...], Field(min_length=1, max_length=20)]
+    actions: Annotated[list[ActionRule], Field(min_length=1, max_length=20)]
     mode: PolicyMode = "shadow"
     guards: Guards = Guards()
     verify: Verify = Verify()

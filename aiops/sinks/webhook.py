@@ -2,7 +2,7 @@
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
-The signature covers `ID.TIMESTAMP.BODY`; the id stays the same when a delivery is repeated, so receivers can drop the second.
+The signature covers `ID.TIMESTAMP.BODY`; a repeated delivery has the same id, so that receivers can drop the second.
 """
 
 from __future__ import annotations

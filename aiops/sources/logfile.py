@@ -30,7 +30,7 @@ _CRI = re.compile(r"\d{4}-\d\d-\d\dT\S+ (stdout|stderr) (?P<flag>[PF]) ?(?P<text
 
 @dataclass(slots=True)
 class _File:
-    """A file being followed. `rest` is the last line as far as it has been written; `skipping` the tail of a too long one."""
+    """A file being followed. `rest`: the last line as far as it has been written. `skipping`: inside a line too long."""
 
     path: str
     inode: int
@@ -60,6 +60,7 @@ class LogFileSource:
         self._files: dict[str, _File] = {}
         self._known: dict[str, tuple[int, int]] = {}
         self._looked = False
+        self._turn = 0
         self.dropped: dict[str, int] = {}
         self.notes: dict[str, str] = {}
 
@@ -67,13 +68,16 @@ class LogFileSource:
         """Every whole line written since the last poll, with time `now`, at most 20,000 a poll over all files."""
         self._find()
         left = MAX_LINES
-        for path in sorted(self._files):
+        paths = sorted(self._files)
+        first = self._turn % max(1, len(paths))
+        for i, path in enumerate([*paths[first:], *paths[:first]]):
             entity = self._entity_of(path)
             for text in self._lines(self._files[path], left):
                 into.line(LogLine(now, entity, text))
                 left -= 1
-            if left <= 0:
+            if left <= 0:  # the rest comes with the next poll, which begins with the next file
                 self._count("too_many")
+                self._turn = first + i + 1
                 return
 
     def close(self) -> None:

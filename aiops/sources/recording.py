@@ -93,6 +93,7 @@ class FolderRecording:
             raise RecordingError(f"{folder}: no such folder. Name a recording, e.g. one below fixtures/.")
         self.folder = folder
         self.skipped: Counter[str] = Counter()
+        self.alert_lines = 0
         self.about = self._about()
         self._metrics = self._read_metrics()
         self._lines = self._read_lines("logs.jsonl", LogLine)
@@ -109,7 +110,8 @@ class FolderRecording:
         documents = yamlfile.read(path) if path.exists() else []
         return yamlfile.validate(documents[0], About) if documents else About(name=self.folder.name)
 
-    def _links(self) -> Links | None:
+    def links(self) -> Links | None:
+        """The topology, where the recording has one. Raises Problems."""
         path = self.folder / "topology.yaml"
         return read_topology(path) if path.exists() else None
 
@@ -169,6 +171,7 @@ class FolderRecording:
     def _read_alerts(self, name: str) -> Iterator[RawAlert]:
         """Alerts with their place in the file, unusable ones left out: the place is what `--alerts-out` answers for."""
         for index, line in enumerate(self._raw_lines(name)):
+            self.alert_lines = index + 1
             try:
                 yield msgspec.json.decode(line, type=_AlertRow).alert(index)
             except msgspec.DecodeError:
@@ -235,7 +238,7 @@ class FolderRecording:
             yield Batch(
                 float(tick * self.step_s), ids[start:end], times[start:end], values[start:end],
                 (m.series if m else ()) if k == 0 else (),
-                lines.until(int(tick)), events.until(int(tick)), alerts.until(int(tick)), self._links() if k == 0 else None)
+                lines.until(int(tick)), events.until(int(tick)), alerts.until(int(tick)), self.links() if k == 0 else None)
             start = end
 
 

@@ -18,7 +18,7 @@ MAX_BACKOFF_S = 300.0
 MIN_BACKOFF_S = 1.0
 MAX_ERROR_CHARS = 300
 State = Literal["ok", "failing", "starting"]
-_SECRET = re.compile(r"(://)[^/\s@]+@|(?i:\b(bearer\s+|token=|password=|passwd=|secret=|api_?key=|authorization:\s*))[^\s&'\",;]+")
+_SECRET = re.compile(r"(://)[^/\s@]+@|(?i:\b(authorization:\s*(?:\w+\s+)?|bearer\s+|token=|password=|passwd=|secret=|api_?key=))[^\s&'\",;]+")
 
 
 class Supervised:

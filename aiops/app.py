@@ -1,0 +1,147 @@
+"""The composition root: the only place that knows everybody. `run` is the daemon, `replay` the same from a recording."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from aiops import build, meaning
+from aiops.clock import WallClock
+from aiops.cluster.actuator import SimulatedActuator
+from aiops.cluster.simulated import SimulatedCluster
+from aiops.loop import NoActuator
+from aiops.pipeline import Pipeline
+from aiops.replay import Result, paced
+from aiops.replay import replay as play
+from aiops.schema import Config
+from aiops.sinks.journal import Journal, runs
+from aiops.sources.recording import FolderRecording, RecordingError
+from aiops.types import Links
+
+GOOD, FOUND_PROBLEMS = 0, 1
+
+
+def run(config: Config, base: Path) -> int:
+    """The daemon, until SIGTERM or SIGINT. Returns the exit code."""
+    from aiops.daemon import Daemon
+
+    return Daemon(config, WallClock()).run()
+
+
+def replay(folder: Path, policies: Path | None = None, as_json: bool = False, speed: float = 0.0, serve: bool = False,
+           verify: bool = False, alerts_out: Path | None = None, listen: str = "127.0.0.1:8750") -> int:
+    """A recording, or the journal of a run, through the pipeline. Nothing outside this process is touched.
+
+    Raises RecordingError, Problems: unreadable input.
+    """
+    player = Player(folder, policies)
+    if serve:
+        from aiops.show import serve_replay
+
+        return serve_replay(player, speed or 20.0, listen)
+    with progress(len(player), not as_json) as advance:
+        result = player.play(speed, advance)
+    if alerts_out:
+        _write_alerts(alerts_out, result, player.alert_count)
+    problems = _verified(folder, result) if verify else []
+    if as_json:
+        json.dump(result.json(), sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        from aiops.summary import print_summary
+
+        print_summary(result, player.skipped())
+    for problem in problems:
+        sys.stderr.write(f"{folder}: {problem}\n")
+    return FOUND_PROBLEMS if problems else GOOD
+
+
+class Player:
+    """One recording or journal with everything that is needed to play it once."""
+
+    def __init__(self, folder: Path, policies: Path | None) -> None:
+        self.folder = folder
+        self._source: Journal | FolderRecording = Journal(folder) if runs(folder) else FolderRecording(folder)
+        known = meaning.shipped()
+        if isinstance(self._source, Journal):
+            about = json.loads(str(self._source.header.get("config", "{}")))
+            config = Config.model_validate(about) if about else None
+            self.pipeline = journal_pipeline(self._source, policies, config)
+            self.actuator: NoActuator | SimulatedActuator = NoActuator()
+            self.links = Links()
+        else:
+            self.links = self._source.links() or Links()
+            self.pipeline = build.pipeline(known, build.policies(policies, known), "act")
+            self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links))
+
+    def __len__(self) -> int:
+        """Batches to come; 0 where that is not known before."""
+        return len(self._source) if isinstance(self._source, FolderRecording) else 0
+
+    @property
+    def alert_count(self) -> int:
+        return self._source.alert_lines if isinstance(self._source, FolderRecording) else 0
+
+    def play(self, speed: float = 0.0, advance: Callable[[], None] = lambda: None,
+             wait: Callable[[float], None] | None = None, sinks: tuple[object, ...] = ()) -> Result:
+        """Plays it to the end; `advance` is called after each batch."""
+        pace = wait or paced(WallClock(), speed)
+
+        def each(at: float) -> None:
+            pace(at)
+            advance()
+        return play(self.folder.name, self._source.batches(), self.pipeline, self.actuator, sinks, each)  # type: ignore[arg-type]
+
+    def skipped(self) -> dict[str, int]:
+        """What could not be read, by reason."""
+        if isinstance(self._source, FolderRecording):
+            return {k: n for k, n in sorted(self._source.skipped.items()) if n}
+        found = {"torn lines": self._source.torn, "gaps": self._source.gaps, "unordered batches": self._source.unordered}
+        return {k: n for k, n in found.items() if n}
+
+
+def journal_pipeline(journal: Journal, policies: Path | None, config: Config | None) -> Pipeline:
+    """The pipeline of the run that wrote the journal: its configuration, and its policies unless others are named."""
+    if config is None:
+        raise RecordingError(f"{journal.folder}: the journal does not say with which configuration it was made.")
+    known = build.meanings(config)
+    texts: dict[str, str] = journal.header.get("policies", {})
+    book = build.policies(policies, known) if policies else build.policies_from(texts, known)
+    return build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+
+
+@contextmanager
+def progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not wanted or not sys.stderr.isatty() or not total:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("replaying", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _write_alerts(path: Path, result: Result, count: int) -> None:
+    with path.open("w", encoding="utf-8") as out:
+        _alert_lines(out, result, count)
+
+
+def _alert_lines(out: TextIO, result: Result, count: int) -> None:
+    for index in range(count):
+        out.write(json.dumps({"index": index, "incident": result.assigned.get(index)}) + "\n")
+
+
+def _verified(folder: Path, result: Result) -> list[str]:
+    from aiops import verify
+
+    expect = verify.read(folder)
+    if expect is None:
+        raise RecordingError(f"{folder}: has no expect.yaml, so there is nothing to verify against.")
+    return verify.differences(expect, list(result.incidents.values()))

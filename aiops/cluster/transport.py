@@ -1,0 +1,87 @@
+"""JSON over the Kubernetes client's connection and credentials, with its errors translated once.
+
+A read, a dry run and a refused connection change nothing: Retry. A write that was sent and not answered, or answered by a
+gateway in between, may have been carried out: Ambiguous. What the API server understood and turned down: Refused.
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiops.interfaces import Ambiguous, Refused, Retry
+
+MANAGER = "aiops"
+TIMEOUT_S = (5.0, 30.0)
+JSON = dict[str, Any]
+_MERGE = "application/merge-patch+json"
+
+
+class Api:
+    """A connection to one API server. `client` is a `kubernetes.client.ApiClient`."""
+
+    def __init__(self, client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> None:
+        self._client, self._timeout_s = client, timeout_s
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
+        return self._call("GET", path, query or {}, None, "application/json", writes=False)
+
+    def patch(self, path: str, body: JSON) -> JSON:
+        """A merge patch: on trial first (`dryRun=All`), then in earnest."""
+        query = {"fieldManager": MANAGER}
+        self._call("PATCH", path, query | {"dryRun": "All"}, body, _MERGE, writes=False)
+        return self._call("PATCH", path, query, body, _MERGE, writes=True)
+
+    def post(self, path: str, body: JSON, writes: bool = True) -> JSON:
+        return self._call("POST", path, {}, body, "application/json", writes)
+
+    def _call(self, method: str, path: str, query: Mapping[str, str], body: JSON | None, content: str,
+              writes: bool) -> JSON:
+        from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+        headers = {"Accept": "application/json"} | ({"Content-Type": content} if body is not None else {})
+        request = self._client.param_serialize(method, path, query_params=list(query.items()), header_params=headers,
+                                               body=body, auth_settings=["BearerToken"])
+        try:
+            answer = self._client.call_api(*request, _request_timeout=self._timeout_s)
+            text = answer.read()
+        except Exception as e:  # noqa: BLE001 - the client lets errors of three libraries through
+            if isinstance(e, HTTPError) and writes and not isinstance(_root(e), ConnectTimeoutError | NewConnectionError):
+                raise Ambiguous(f"no answer to {method} {path}: {type(e).__name__}") from None
+            raise Retry(f"{method} {path} failed: {type(e).__name__}: {str(e)[:200]}") from None
+        return self._answer(method, path, answer, text, writes)
+
+    def _answer(self, method: str, path: str, answer: Any, text: bytes, writes: bool) -> JSON:
+        try:
+            data = json.loads(text or b"{}")
+        except ValueError:
+            data = {}
+        if 200 <= answer.status < 300:
+            return data if isinstance(data, dict) else {}
+        said = str(data.get("message") or answer.reason or "") if isinstance(data, dict) else ""
+        raise _verdict(answer.status, f"{method} {path}: {answer.status}: {said[:300]}", answer.headers, writes)
+
+
+def _verdict(status: int, text: str, headers: Mapping[str, str], writes: bool) -> Exception:
+    if status == 429:
+        return Retry(text, _seconds(headers.get("Retry-After"), 10.0))
+    if status == 409:
+        return Retry(text, 1.0)
+    if status == 503 or (status >= 500 and not writes):
+        return Retry(text, _seconds(headers.get("Retry-After"), 5.0))
+    if status >= 500:
+        return Ambiguous(text)
+    if status in (401, 403):
+        return Refused(f"{text} Grant the right, see `aiops doctor`.")
+    return Refused(text)
+
+
+def _seconds(header: str | None, default: float) -> float:
+    return float(header) if header and header.isdigit() else default
+
+
+def _root(error: BaseException) -> BaseException:
+    """urllib3 wraps the real error once it gives up retrying."""
+    return getattr(error, "reason", None) or error

@@ -1,0 +1,123 @@
+"""The running daemon: all parts put together, started in order, stopped in order."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from aiops import __version__, build
+from aiops.build import ConfigurationError
+from aiops.clock import WallClock
+from aiops.intake import Intake
+from aiops.live import Live
+from aiops.loop import NoActuator
+from aiops.office import Office
+from aiops.schema import Config
+from aiops.sinks.console import Console
+from aiops.sinks.journal import JournalWriter
+from aiops.sinks.metrics import Metrics
+from aiops.store.sqlite import Store
+from aiops.types import Batch
+from aiops.web.server import Server
+
+log = structlog.get_logger("aiops")
+DEFAULT_TICK_S = 5.0
+SEGMENT_BYTES = 64 << 20
+
+
+class Daemon:
+    """Made from a configuration; `run` blocks until it is told to stop."""
+
+    def __init__(self, config: Config, clock: WallClock) -> None:
+        self.config, self.clock = config, clock
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """0 after an orderly stop. Raises Problems or ConfigurationError where the configuration cannot be used."""
+        self._prepare()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self._start()
+        try:
+            self._stop.wait()
+        finally:
+            self._end()
+        return 0
+
+    def _prepare(self) -> None:
+        config, clock = self.config, self.clock
+        folder(config.store)
+        known = build.meanings(config)
+        book = build.policies(config.policies, known)
+        self.store = Store(config.store / "aiops.sqlite")
+        self.metrics = Metrics(__version__)
+        tick_s = config.interval_s or min((s.settings.interval_s for s in config.sources if hasattr(s.settings, "interval_s")),
+                                          default=DEFAULT_TICK_S)
+        pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+        self.actuator = self._actuator()
+        self.journal = JournalWriter(
+            config.store / "journal",
+            {"started_at": clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
+             "policies": build.policy_texts(config.policies)},
+            SEGMENT_BYTES, max(2, config.journal.max_bytes // SEGMENT_BYTES))
+        page = f"http://{config.listen}/"
+        self.receivers = build.receivers(config, clock, page)
+        sinks = [self.store, self.metrics, Console(), *self.receivers]
+        self.live = Live(pipeline, build.sources(config, clock, known), Intake(tick_s), self.actuator, sinks, clock, tick_s,
+                         self._write, self.metrics.step)
+        token = build.secret(config.token_file) if config.token_file else None
+        self.office = Office(self.live, self.store, self.metrics, config, clock, token, self.receivers)
+        host, _, port = config.listen.rpartition(":")
+        self.server = Server(self.office.app(), host.strip("[]"), int(port), token=token)
+
+    def _actuator(self) -> Any:
+        """Only a daemon that may act, or ask, holds a way to change the cluster."""
+        kubernetes = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
+        if self.config.mode == "observe" or kubernetes is None:
+            return NoActuator()
+        return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context)
+
+    def _write(self, batch: Batch) -> None:
+        before = self.journal.problem
+        if not self.journal.write(batch) and self.journal.problem != before:
+            log.error("journal", problem=self.journal.problem)
+
+    def _start(self) -> None:
+        for form in self.store.interrupt_open(self.clock.now()):
+            for receiver in self.receivers:
+                receiver.tell(form, self.clock.now())
+        if self.store.notice:
+            log.warning("store", notice=self.store.notice)
+        for receiver in self.receivers:
+            receiver.start()
+        if hasattr(self.actuator, "start"):
+            self.actuator.start()
+        self.server.start()
+        self.live.start()
+        sys.stderr.write(f"aiops {__version__}: {self.config.mode} mode, {len(self.live.sources)} sources. "
+                         f"Page: {self.server.url}\n")
+        sys.stderr.flush()
+
+    def _end(self) -> None:
+        self.live.stop()
+        if hasattr(self.actuator, "stop"):
+            self.actuator.stop()
+        self.server.stop()
+        self.journal.close(self.live.pipeline.book.digest())
+        for receiver in self.receivers:
+            receiver.close()
+        self.store.close()
+
+
+def folder(path: Path) -> None:
+    """Makes the store's folder. Raises ConfigurationError naming path and remedy."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigurationError(f"store: {path} cannot be made: {(e.strerror or str(e)).lower()}. "
+                                 "Set store to a folder that this user may write.") from None

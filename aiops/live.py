@@ -1,0 +1,96 @@
+"""The live shell: polls sources on their own schedule, makes a batch per tick, journals it, and steps the pipeline.
+
+Everything here is about time and threads; what is decided is decided in `Pipeline.step` alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from aiops.intake import Intake
+from aiops.interfaces import Actuator, Clock, Samples, Sink
+from aiops.loop import advance
+from aiops.pipeline import Pipeline
+from aiops.types import Batch, Report
+
+log = structlog.get_logger("aiops.live")
+
+
+class Polled(Protocol):
+    """A source under supervision: never raises, backs off by itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def interval_s(self) -> float: ...
+    def poll(self, into: Samples) -> bool: ...
+    def backfill(self, into: Samples) -> bool: ...
+    def status(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+class Live:
+    """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources."""
+
+    def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
+                 sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
+                 timed: Callable[[float], None] = lambda seconds: None) -> None:
+        self.pipeline, self.sources, self.intake = pipeline, sources, intake
+        self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
+        self._journal, self._timed = journal, timed
+        self.lock = threading.RLock()
+        self.last: Report | None = None
+        self.started_at = clock.now()
+        self._scheduler: Any = None
+        self._filled: set[str] = set()
+        self.failed_steps = 0
+
+    def start(self) -> None:
+        """One job a source and one for the tick; a job that is late runs once, never twice at a time."""
+        from apscheduler.schedulers.background import BackgroundScheduler
+
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+        for source in self.sources:
+            self._scheduler.add_job(self._poll, "interval", args=[source], seconds=source.interval_s,
+                                    id=f"poll:{source.name}", next_run_time=self._soon(0.0))
+        self._scheduler.add_job(self.tick, "interval", seconds=self._tick_s, id="tick", next_run_time=self._soon(1.0))
+        self._scheduler.start()
+
+    def _soon(self, after_s: float) -> datetime:
+        return datetime.fromtimestamp(self._clock.now(), UTC) + timedelta(seconds=after_s)
+
+    def _poll(self, source: Polled) -> None:
+        if source.name not in self._filled and source.backfill(self.intake):
+            self._filled.add(source.name)
+        if source.name in self._filled:
+            source.poll(self.intake)
+
+    def tick(self) -> None:
+        """Everything that arrived since the last tick, through the pipeline. A failure is logged, never fatal."""
+        with self.lock:
+            for batch in self.intake.drain(self._clock.now(), tuple(self._actuator.collect())):
+                self._step(batch)
+
+    def _step(self, batch: Batch) -> None:
+        began = self._clock.monotonic()
+        self._journal(batch)
+        try:
+            self.last = advance(self.pipeline, batch, self._actuator, self._sinks)
+        except Exception:
+            self.failed_steps += 1
+            log.exception("step failed; the batch is in the journal", at=batch.at)
+        self._timed(self._clock.monotonic() - began)
+
+    def stop(self) -> None:
+        """Stop polling, take the last step, close the sources."""
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=True)
+        self.tick()
+        for source in self.sources:
+            source.close()

@@ -1,0 +1,50 @@
+"""What a replay found, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from aiops.humanise import duration, utc
+from aiops.replay import Result
+from aiops.types import Incident
+
+
+def print_summary(result: Result, skipped: Mapping[str, int], console: Console | None = None) -> None:
+    """One table of incidents, the reasons of each first cause, the funnel, and what was left out."""
+    out = console or Console(highlight=False)
+    c = result.counts
+    span = duration(result.ended_at - result.started_at)
+    out.print(f"[bold]{escape(result.fixture)}[/]: {span} from {utc(result.started_at)}; "
+              f"{c.samples:,} samples of {c.series:,} series, {c.log_lines:,} log lines")
+    incidents = sorted(result.incidents.values(), key=lambda i: (i.opened_at, i.id))
+    for incident in incidents:
+        _incident(out, incident)
+    if not incidents:
+        out.print("[green]No incident.[/]")
+    out.print(f"{c.raw_anomalies:,} anomalies → {c.alerts:,} alerts → {c.incidents:,} incidents → "
+              f"{c.prioritised:,} prioritised → {c.actionable:,} actionable")
+    for reason, count in {**skipped, **c.dropped}.items():
+        out.print(f"[yellow]left out[/]: {count:,} {reason.replace('_', ' ')}")
+    out.print(f"digest {result.digest}")
+
+
+def _incident(out: Console, i: Incident) -> None:
+    until = f"closed {utc(i.closed_at, '%H:%M:%S')}" if i.closed_at else "still open"
+    colour = "red" if i.severity == "critical" else "yellow"
+    out.print()
+    out.print(f"[bold {colour}]{i.severity}[/] [bold]{escape(i.title)}[/]  {i.id}, {utc(i.opened_at)}, {until}, "
+              f"{len(i.alerts)} alerts on {len(i.entities)} entities")
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for cause in i.causes[:3]:
+        for n, reason in enumerate(cause.reasons):
+            table.add_row(escape(cause.entity) if n == 0 else "", f"{cause.score:.0%}" if n == 0 else "",
+                          f"{reason.contribution:+.2f}", escape(reason.text))
+    out.print(table)
+    for a in i.actions:
+        out.print(f"  [bold]{a.decision}[/] {escape(a.type)} {escape(a.target)} ({escape(a.policy)}): {escape(a.reason)}")
+    for o in i.outcomes:
+        out.print(f"  [bold]{o.status}[/]: {escape(o.reason)}")

@@ -1,0 +1,171 @@
+"""The HTTP interface: pages, JSON, writes, probes and metrics, over a View."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from aiops.web import forms, pages
+from aiops.web.guard import LOOPBACK, Guard
+from aiops.web.view import NotPossible, View
+
+JSON = dict[str, Any]
+MOST_LISTENERS = 100
+_KNOWN = {404: {"model": forms.Error, "description": "Not known."}}
+_WRITES: dict[int | str, JSON] = {
+    **_KNOWN, 401: {"model": forms.Error, "description": "A token is needed."},
+    403: {"model": forms.Error, "description": "Another origin."},
+    409: {"model": forms.Error, "description": "Understood, and no longer possible."},
+}
+
+
+def create_app(view: View, poll_s: float = 1.0) -> FastAPI:
+    """The app over a view. poll_s: how often listeners of /events look for a new revision.
+
+    `app.state.hosts` are the names under which it is served (Server widens them beyond loopback).
+    """
+    app = FastAPI(title="aiops", version=str(view.status().get("version", "")), docs_url=None, redoc_url=None,
+                  description="Incidents, their causes, and what is done about them.")
+    app.state.view, app.state.hosts, app.state.closing, app.state.listeners = view, LOOPBACK, False, 0
+    app.add_middleware(Guard, state=app.state)
+    app.mount("/static", _Static(directory=pages.HERE / "static"), name="static")
+    _errors(app)
+    _pages(app, view)
+    _reads(app, view)
+    _writes(app, view)
+    _probes(app, view)
+    _events(app, view, poll_s)
+    return app
+
+
+class _Static(StaticFiles):
+    """Our own files; their address changes with their content."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if response.status_code == 200:
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    async def said(_: Request, e: HTTPException) -> Response:
+        return JSONResponse({"error": str(e.detail)}, e.status_code, getattr(e, "headers", None))
+
+    @app.exception_handler(RequestValidationError)
+    async def unusable(_: Request, e: RequestValidationError) -> Response:
+        problems = "; ".join(f"{'.'.join(str(p) for p in p_['loc'])}: {p_['msg']}" for p_ in e.errors())
+        return JSONResponse({"error": problems}, 422)
+
+
+def _pages(app: FastAPI, view: View) -> None:
+    @app.get("/", include_in_schema=False)
+    def overview() -> HTMLResponse:
+        return HTMLResponse(pages.overview(view))
+
+    @app.get("/incidents/{name}", include_in_schema=False)
+    def incident(name: str) -> HTMLResponse:
+        form = view.incident(name)
+        return HTMLResponse(pages.incident(view, form)) if form else HTMLResponse(pages.missing(view, name), 404)
+
+
+def _reads(app: FastAPI, view: View) -> None:
+    @app.get("/api/incidents", responses={200: {"model": forms.Incidents}}, tags=["incidents"])
+    def incidents(
+        state: Annotated[Literal["open", "closed"] | None, Query(description="Both when left out.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        """Incidents, the open before the closed, then newest first."""
+        return JSONResponse({"incidents": list(view.incidents(state, limit, offset))})
+
+    @app.get("/api/incidents/{name}", responses={200: {"model": forms.IncidentWithPoints}, **_KNOWN}, tags=["incidents"])
+    def incident(name: str) -> Response:
+        """One incident, with the points that its plots show."""
+        form = view.incident(name)
+        return JSONResponse(form) if form else _unknown("incident", name)
+
+    @app.get("/api/status", responses={200: {"model": forms.Status}}, tags=["status"])
+    def status() -> Response:
+        """Mode, sources and totals."""
+        return JSONResponse(view.status())
+
+
+def _writes(app: FastAPI, view: View) -> None:
+    @app.post("/api/actions/{name}/approve", responses=_WRITES, status_code=202, tags=["actions"])
+    def approve(name: str) -> Response:
+        """Let an action that asks be carried out; it is checked again before it acts."""
+        return _write(lambda: view.approve(name, "http"), "action", name)
+
+    @app.post("/api/actions/{name}/reject", responses=_WRITES, status_code=202, tags=["actions"])
+    def reject(name: str) -> Response:
+        """Refuse an action that asks."""
+        return _write(lambda: view.reject(name, "http"), "action", name)
+
+    @app.post("/api/incidents/{name}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
+    def feedback(name: str, body: forms.Feedback) -> Response:
+        """Say whether an incident was worth telling."""
+        return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)
+
+
+def _probes(app: FastAPI, view: View) -> None:
+    @app.get("/livez", tags=["status"])
+    def livez() -> PlainTextResponse:
+        """The process answers."""
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", tags=["status"])
+    def readyz(verbose: str | None = None) -> PlainTextResponse:
+        """Telemetry is being watched. `?verbose` lists the checks."""
+        ok, checks = view.ready()
+        lines = [f"[{'+' if c.ok else '-'}]{c.name} {'ok' if c.ok else 'failed'}{': ' + c.text if c.text else ''}"
+                 for c in checks if verbose is not None or not c.ok]
+        last = ("readyz check passed" if verbose is not None else "ok") if ok else "readyz check failed"
+        return PlainTextResponse("\n".join([*lines, last]) + "\n", 200 if ok else 503)
+
+    @app.get("/metrics", tags=["status"])
+    def metrics() -> PlainTextResponse:
+        """The daemon's own metrics for Prometheus."""
+        return PlainTextResponse(view.metrics_text(), media_type="text/plain; version=0.0.4")
+
+
+def _events(app: FastAPI, view: View, poll_s: float) -> None:
+    @app.get("/events", response_class=EventSourceResponse, tags=["status"])
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        """Server-sent events: one with the revision now, and one whenever something that the page shows has changed."""
+        if app.state.listeners >= MOST_LISTENERS:
+            yield ServerSentEvent(event="busy", retry=60_000, raw_data="too many listeners")
+            return
+        app.state.listeners += 1
+        try:
+            last: int | None = None
+            while not app.state.closing:
+                if (now := view.revision()) != last:
+                    last = now
+                    yield ServerSentEvent(event="changed", raw_data=str(now))
+                await asyncio.sleep(poll_s)
+        finally:
+            app.state.listeners -= 1
+
+
+def _write(change: Callable[[], None], what: str, name: str) -> Response:
+    try:
+        change()
+    except LookupError:
+        return _unknown(what, name)
+    except NotPossible as e:
+        return JSONResponse({"error": str(e)}, 409)
+    return JSONResponse({"accepted": True}, 202)
+
+
+def _unknown(what: str, name: str) -> Response:
+    return JSONResponse({"error": f"no {what} {name[:200]!r}"}, 404)

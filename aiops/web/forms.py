@@ -1,0 +1,153 @@
+"""The JSON of the HTTP interface as models: they make the OpenAPI document, and a test holds aiops.serial to them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aiops.web.view import Verdict
+
+
+class Form(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Error(Form):
+    """What is wrong, in one sentence."""
+
+    error: str
+
+
+class Feedback(Form):
+    """What a person says about an incident."""
+
+    verdict: Verdict
+
+
+class Alert(Form):
+    """A signal that left what is normal. `value`, `expected`, `lower`, `upper` in `unit`; null where not known."""
+
+    entity: str
+    signal: str
+    since: float = Field(description="Seconds since 1970, UTC, like every time.")
+    at: float
+    score: float = Field(description="0..1, 1 is most anomalous.")
+    p_value: float
+    state: Literal["pending", "firing", "resolved"]
+    severity: Literal["info", "warning", "critical"]
+    detectors: list[str]
+    value: float | None
+    expected: float | None
+    lower: float | None
+    upper: float | None
+    unit: str
+    direction: Literal["up", "down", "both"]
+    text: str
+
+
+class Reason(Form):
+    text: str
+    contribution: float = Field(description="What this item of evidence added to the candidate's score.")
+
+
+class Cause(Form):
+    """A candidate for the root cause; `score` is its share among all."""
+
+    entity: str
+    score: float
+    signals: list[str]
+    reasons: list[Reason]
+
+
+class Action(Form):
+    id: str
+    policy: str
+    type: str
+    target: str
+    params: dict[str, Any]
+    decision: Literal["act", "ask", "shadow", "refused"]
+    reason: str
+    at: float
+    state: str
+    incident: str
+
+
+class Outcome(Form):
+    action: str
+    status: Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
+    at: float
+    reason: str
+
+
+class Impact(Form):
+    entities: list[str]
+    weight: float
+
+
+class TimelineEntry(Form):
+    at: float
+    kind: str
+    text: str
+
+
+class Incident(Form):
+    id: str
+    title: str
+    opened_at: float
+    updated_at: float
+    closed_at: float | None
+    state: Literal["open", "closed"]
+    severity: Literal["info", "warning", "critical"]
+    entities: list[str]
+    impact: Impact
+    alerts: list[Alert]
+    causes: list[Cause]
+    actions: list[Action]
+    outcomes: list[Outcome]
+    timeline: list[TimelineEntry]
+
+
+class Incidents(Form):
+    incidents: list[Incident]
+
+
+class Point(Form):
+    at: float
+    entity: str
+    signal: str
+    value: float | None
+    expected: float | None
+    lower: float | None
+    upper: float | None
+
+
+class Said(Form):
+    verdict: str
+    at: float
+    by: str
+
+
+class IncidentWithPoints(Incident):
+    points: list[Point]
+    feedback: list[Said] = []
+
+
+class SourceHealth(Form):
+    name: str
+    state: Literal["ok", "failing", "starting"]
+    error: str | None
+    last_success: float | None
+    failures: int
+
+
+class Status(Form):
+    model_config = ConfigDict(extra="allow")
+
+    version: str
+    mode: Literal["observe", "ask", "act"]
+    started_at: float
+    at: float | None
+    counts: dict[str, Any]
+    sources: list[SourceHealth]
+    notes: list[str]

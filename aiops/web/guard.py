@@ -1,0 +1,87 @@
+"""Who may ask what: checked for every request, also for routes that others add to the app.
+
+Host: on loopback only loopback names are served, so that a web site cannot reach the daemon by rebinding its own name to
+127.0.0.1. Writes: never from another origin (Fetch metadata, https://www.w3.org/TR/fetch-metadata/, and Origin), and with the
+token where one is configured. Every answer carries a strict Content Security Policy.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+                               "object-src 'none'",
+    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware. `state.hosts` is the set of names served, or None for any; `state.view.token` the token or None."""
+
+    def __init__(self, app: ASGIApp, state: Any) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refusal = refuse(scope["method"], Headers(scope=scope), self._state.hosts, self._state.view.token)
+        await (refusal or self._app)(scope, receive, secured)
+
+
+def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: str | None) -> Response | None:
+    """The answer to a request that must not go on, or None."""
+    host = headers.get("host", "")
+    if hosts is not None and _name(host) not in hosts:
+        return _no(421, f"This daemon listens on loopback and is not served under {host[:100]!r}. Ask for localhost.")
+    if method in SAFE:
+        return None
+    if not _same_origin(headers, host):
+        return _no(403, "Refused: the request comes from another origin. Use this daemon's own page, or the command line.")
+    if token is not None and not _bearer(headers, token):
+        return _no(401, "A token is needed: send 'Authorization: Bearer TOKEN'.", {"WWW-Authenticate": "Bearer"})
+    return None
+
+
+def _name(host: str) -> str:
+    """Without the port, in lower case."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
+
+
+def _same_origin(headers: Headers, host: str) -> bool:
+    """Programs send neither header; browsers send at least one with every write."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+
+
+def _bearer(headers: Headers, token: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def _no(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": text}, status, headers)

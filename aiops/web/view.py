@@ -1,0 +1,73 @@
+"""What the page and the HTTP interface need to know; the daemon and the replay each offer it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+JSON = dict[str, Any]
+Verdict = Literal["false_alarm", "useful"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold before the daemon is ready. `text` says what is wrong, or empty."""
+
+    name: str
+    ok: bool
+    text: str = ""
+
+
+class NotPossible(Exception):  # noqa: N818 - an answer, not a failure
+    """The request was understood and cannot be done now; the text says why (already answered, incident closed)."""
+
+
+class View(Protocol):
+    """Thread-safe; every method answers at once.
+
+    `token`: what writers must show, None when none is configured.
+    """
+
+    token: str | None
+
+    def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
+        """In the form of aiops.serial: the open before the closed, then newest first."""
+        ...
+
+    def incident(self, name: str) -> JSON | None:
+        """The same form with `points` [{at, entity, signal, value, expected, lower, upper}]; None when not known."""
+        ...
+
+    def status(self) -> JSON:
+        """{version, mode, started_at, at, counts, sources: [{name, state ok|failing|starting, error, last_success, failures}],
+        notes}; `counts` are the fields of aiops.types.Counts."""
+        ...
+
+    def vitals(self) -> Sequence[JSON]:
+        """Signals to show as small plots: {entity, signal, unit, points: [[t, value or None]], expected, lower, upper, ready}."""
+        ...
+
+    def metrics_text(self) -> str:
+        """The daemon's own metrics in the text format of Prometheus."""
+        ...
+
+    def ready(self) -> tuple[bool, Sequence[Check]]:
+        """Whether telemetry is being watched, and the checks behind the answer."""
+        ...
+
+    def revision(self) -> int:
+        """Rises whenever something that the page shows has changed."""
+        ...
+
+    def approve(self, action: str, by: str) -> None:
+        """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def reject(self, action: str, by: str) -> None:
+        """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def feedback(self, incident: str, verdict: Verdict, by: str) -> None:
+        """Raises LookupError when the incident is not known."""
+        ...

@@ -1,0 +1,50 @@
+"""The marker `real`: `@pytest.mark.real("prometheus", "chromium")` needs these programs; without arguments, whatever it looks for.
+
+Where a program is missing the test is skipped and the summary names it. With AIOPS_REQUIRE_REAL=1 (continuous
+integration) a skip is a failure: nobody would notice that the tests against real programs had stopped running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+MISSING = "not installed here: "
+
+
+def required() -> bool:
+    return os.environ.get("AIOPS_REQUIRE_REAL", "") not in ("", "0")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs = [name for mark in item.iter_markers("real") for name in mark.args]
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        pytest.skip(MISSING + ", ".join(missing))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and required() and item.get_closest_marker("real") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"AIOPS_REQUIRE_REAL is set, so this may not be skipped: {reason}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    names = set(_missing(terminalreporter.stats.get("skipped", [])))
+    if names:
+        terminalreporter.write_line(f"real programs {MISSING}{', '.join(sorted(names))}. 'make test' as root on Debian installs them.")
+
+
+def _missing(reports: list[Any]) -> Iterator[str]:
+    for report in reports:
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if MISSING in text:
+            yield from text.split(MISSING, 1)[1].split(", ")

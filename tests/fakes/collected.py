@@ -1,0 +1,50 @@
+"""A `Samples` that keeps what it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiops.types import Event, Links, LogLine, RawAlert
+
+
+@dataclass(frozen=True)
+class Sample:
+    time: float
+    entity: str
+    metric: str
+    labels: dict[str, str]
+    value: float
+    kind: str
+
+
+@dataclass
+class Collected:
+    samples: list[Sample] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    alerts: list[RawAlert] = field(default_factory=list)
+    topology: list[tuple[str, Links]] = field(default_factory=list)
+
+    def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
+               kind: str = "unknown") -> None:
+        self.samples.append(Sample(time, entity, metric, dict(labels), value, kind))
+
+    def line(self, line: LogLine) -> None:
+        self.lines.append(line)
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def alert(self, alert: RawAlert) -> None:
+        self.alerts.append(alert)
+
+    def links(self, source: str, links: Links) -> None:
+        self.topology.append((source, links))
+
+    def values(self, metric: str, **labels: str) -> list[float]:
+        """Values of a metric whose labels include these, in the order they came."""
+        return [s.value for s in self.samples if s.metric == metric and labels.items() <= s.labels.items()]
+
+    def texts(self) -> list[str]:
+        return [line.text for line in self.lines]
