@@ -100,8 +100,8 @@ class Alerting:
         support = SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0
         gain = min(max(surprise - K, 0.0), CAP_SHARE * self.level) * (1.0 + support)
         track.evidence = min(track.evidence + gain, self.level + 1.0)
-        if surprise >= -math.log(track.p_value) or track.state == "pending":
-            track.last = a
+        if _deviation(a) >= _deviation(track.last):
+            track.last = a  # people are shown the worst
         track.p_value = min(track.p_value, a.p_value)
         track.strength = max(track.strength, surprise)
         track.seen_at = at
@@ -129,11 +129,10 @@ class Alerting:
         t = self._tracks[key]
         a = t.last
         signal = frame.signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name, resource=_resource(a.name))
-        value = float(frame.values[a.signal]) if a.signal >= 0 and t.state == "firing" else a.value
         return Alert(
             key, a.entity, a.name, "firing" if t.state == "firing" else "resolved", t.since, frame.at,
             1.0 - t.p_value, t.p_value, t.strength, tuple(sorted(t.detectors)), _severity(signal),
-            a.value if math.isnan(value) else value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
+            a.value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
             signal.resource, a.text)
 
     def _of_others(self, at: float, raw: Sequence[RawAlert]) -> list[Alert]:
@@ -159,6 +158,12 @@ class Alerting:
         out = [self._raw[key] for key in self._raw]
         self._raw = {k: replace(a, indexes=()) for k, a in self._raw.items() if a.state == "firing"}
         return [a for a in out if a.state == "firing" or a.key in touched]
+
+
+def _deviation(a: Anomaly) -> float:
+    """How far from expected, in the signal's unit; the surprise where there is no expectation."""
+    size = abs(a.value - a.expected)
+    return size if math.isfinite(size) else -math.log(a.p_value)
 
 
 def _resource(name: str) -> str:

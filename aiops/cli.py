@@ -24,6 +24,10 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.store.database", "StoreError", USAGE),
     ("aiops.plugins", "UnknownPlugin", USAGE),
     ("aiops.build", "ConfigurationError", USAGE),
+    ("aiops.score", "ScoreError", USAGE),
+    ("aiops.policy.conditions", "ConditionError", USAGE),
+    ("aiops.sources.record", "NoSamplesError", USAGE),
+    ("aiops.web.server", "ListenError", USAGE),
     ("aiops.sources.kubeapi", "KubeError", UNREACHABLE),
 )
 

@@ -13,16 +13,17 @@ import structlog
 from aiops import __version__, build
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
+from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.office import Office
 from aiops.schema import Config
 from aiops.sinks.console import Console
 from aiops.sinks.journal import JournalWriter
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Batch
+from aiops.web.app import create_app
 from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
@@ -67,13 +68,18 @@ class Daemon:
             SEGMENT_BYTES, max(2, config.journal.max_bytes // SEGMENT_BYTES))
         page = f"http://{config.listen}/"
         self.receivers = build.receivers(config, clock, page)
-        sinks = [self.store, self.metrics, Console(), *self.receivers]
+        vitals = Vitals(pipeline)
+        sinks = [self.store, self.metrics, vitals, Console(), *self.receivers]
         self.live = Live(pipeline, build.sources(config, clock, known), Intake(tick_s), self.actuator, sinks, clock, tick_s,
                          self._write, self.metrics.step)
         token = build.secret(config.token_file) if config.token_file else None
-        self.office = Office(self.live, self.store, self.metrics, config, clock, token, self.receivers)
+        desk = Desk(self.store, vitals, self.metrics, config.mode, clock.now(), clock.now, self._states,
+                    self.live.intake.command, token)
         host, _, port = config.listen.rpartition(":")
-        self.server = Server(self.office.app(), host.strip("[]"), int(port), token=token)
+        self.server = Server(create_app(desk), host.strip("[]"), int(port))
+
+    def _states(self) -> list[dict[str, Any]]:
+        return [s.status() for s in self.live.sources]
 
     def _actuator(self) -> Any:
         """Only a daemon that may act, or ask, holds a way to change the cluster."""

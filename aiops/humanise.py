@@ -71,7 +71,7 @@ def quantity(value: float | None, unit: str = "") -> str:
         size, prefix = _scaled(value, 1024.0, _BINARY)
         return f"{size} {prefix}B{suffix}"
     if not per and abs(value) < 1e5 and unit in _WORDS:
-        return f"{figure(value, 4)} {_WORDS[unit]}"
+        return f"{figure(value)} {_WORDS[unit]}"
     size, prefix = _scaled(value, 1000.0, _DECIMAL) if abs(value) >= 1e4 else (figure(value), "")
     return f"{size}{' ' + prefix if prefix else ''}{' ' + _WORDS.get(base, base) if base else ''}{suffix}"
 

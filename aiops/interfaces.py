@@ -136,13 +136,15 @@ class Remediation(Protocol):
     """One kind of action.
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
-    `disruptive`: pods go away while it works. `reversible`: `undo` can put things back.
+    `disruptive`: pods go away while it works. `reversible`: `undo` can put things back. `examples`: targets as policies
+    write them; the contract tests run every one.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
     target: ClassVar[type[Any]]
     disruptive: ClassVar[bool]
     reversible: ClassVar[bool]
+    examples: ClassVar[tuple[Mapping[str, object], ...]]
 
     def plan(self, action: Action, cluster: Cluster) -> str:
         """What `act` would do, in one sentence. Reads only. Raises `Refused` where it cannot work."""

@@ -88,6 +88,7 @@ class Pipeline:
         self._changed_at: dict[str, float] = {}
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
+        self._place: dict[tuple[str, str], int] = {}
 
     def step(self, batch: Batch) -> Report:
         """Everything that follows from one batch. Raises ValueError when time does not rise."""
@@ -156,7 +157,7 @@ class Pipeline:
     def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
         """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""
         points: list[Point] = []
-        by_key = {(s.entity, s.key): s.id for s in frame.signals}
+        by_key = self._places(frame)
         active: set[str] = set()
         for incident in (*changed, *self.book.open()):
             for alert in incident.alerts:
@@ -169,6 +170,12 @@ class Pipeline:
                 points += [Point(t, alert.entity, alert.signal, v, e, e - w, e + w) for t, v, e, w in rows]
         self._drawn = active
         return tuple(points)
+
+    def _places(self, frame: Frame) -> dict[tuple[str, str], int]:
+        """(entity, signal) -> column, extended when signals were added."""
+        for s in frame.signals[len(self._place):]:
+            self._place[s.entity, s.key] = s.id
+        return self._place
 
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:

@@ -210,7 +210,7 @@ class SinkItem(OneOf):
 class Budget(Strict):
     """How many false incidents are accepted, over all series."""
 
-    incidents: float = Field(default=1.0, gt=0)
+    incidents: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     per_s: Duration = Field(default=86400.0, alias="per", gt=0)
 
     @property

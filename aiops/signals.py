@@ -16,8 +16,8 @@ import numpy as np
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
 from aiops.types import Batch, Bools, Floats, Ints, Series, Signal
 
-STALE_S = 300.0
-"""A series that said nothing for this long no longer counts in sums. Prometheus' own look-back."""
+STALE_S, STALE_INTERVALS = 300.0, 3.0
+"""A series that missed three of its own intervals, or 300 s (Prometheus' look-back), no longer counts in sums."""
 MAX_SIGNALS = 2_000_000
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
@@ -59,6 +59,7 @@ class Door:
         self._last = np.zeros(0)
         self._level = np.zeros(0)
         self._delta = np.zeros(0)
+        self._interval = np.zeros(0)
 
     @property
     def series_count(self) -> int:
@@ -81,7 +82,7 @@ class Door:
                 self._add(series, signals)
         size = max(self._series, default=-1) + 1
         self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
-        for name in ("_time", "_last", "_level", "_delta"):
+        for name in ("_time", "_last", "_level", "_delta", "_interval"):
             setattr(self, name, grown(getattr(self, name), size, np.nan))
         for series in new:
             self._known[series.id] = True
@@ -161,6 +162,9 @@ class Door:
         with np.errstate(divide="ignore", invalid="ignore"):
             self._level[ids] = np.where(counter, delta / span, values)
         self._delta[ids] = np.where(counter, delta, values)
+        usual = self._interval[ids]
+        near = np.clip(span, 0.5 * usual, 2.0 * usual)  # one outage does not change what is usual
+        self._interval[ids] = np.where(np.isfinite(usual), usual + 0.3 * (near - usual), span)
         self._time[ids], self._last[ids] = times, values
         updated = np.zeros(len(self._known), np.bool_)
         updated[ids] = np.isfinite(self._level[ids])
@@ -168,7 +172,7 @@ class Door:
 
     def _fresh(self, at: float) -> Bools:
         with np.errstate(invalid="ignore"):
-            return (at - self._time) <= STALE_S
+            return (at - self._time) <= np.fmin(STALE_S, STALE_INTERVALS * self._interval)
 
     def _count(self, reason: str, which: Bools) -> None:
         n = int(np.count_nonzero(which))

@@ -100,6 +100,13 @@ def ended(outcome: JSON) -> str:
     return OUTCOMES.get(outcome["status"], str(outcome["status"]))
 
 
+def decided(form: JSON) -> JSON | None:
+    """The action to speak of: one that waits for an answer, else what was done, else what would have been or was refused."""
+    rank = {"act": 1, "ask": 2, "shadow": 3, "refused": 4}
+    return min(form.get("actions") or [], default=None,
+               key=lambda a: (0 if waits(form, a) else rank.get(a["decision"], 5), -a["at"]))
+
+
 def waits(form: JSON, action: JSON) -> bool:
     """Whether a person can still approve or reject it."""
     return bool(action["decision"] == "ask" and form["state"] == "open" and action.get("state", "") in _WAITING

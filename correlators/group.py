@@ -36,6 +36,11 @@ class Group:
         return {a.entity for a in self.alerts.values()}
 
     @property
+    def suffering(self) -> set[Entity]:
+        """Entities with an alert that still fires; all of them once none does."""
+        return {a.entity for a in self.alerts.values() if a.state == "firing"} or self.entities
+
+    @property
     def firing(self) -> bool:
         return any(a.state == "firing" for a in self.alerts.values())
 
@@ -75,10 +80,12 @@ class Grouper:
         return self.groups.get(self._of.get(alert.key, ""))
 
     def _nearest(self, now: float, alert: Alert, graph: Graph, troubled: set[Entity]) -> Group | None:
-        """The open or just closed group closest in the graph, then in time."""
+        """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
         best: tuple[int, float, str] | None = None
         for group in self.groups.values():
-            apart_s = min(abs(alert.since - group.grown_at), abs(alert.since - group.opened_at))
+            if group.closed_at is not None and alert.entity not in group.entities:
+                continue
+            apart_s = max(0.0, group.opened_at - alert.since, alert.since - group.grown_at)
             if apart_s > self._window_s and alert.entity not in group.entities:
                 continue
             hops = self._hops(alert.entity, group, graph, troubled)
@@ -87,7 +94,7 @@ class Grouper:
         return self.groups[best[2]] if best else None
 
     def _hops(self, entity: Entity, group: Group, graph: Graph, troubled: set[Entity]) -> int | None:
-        near = (graph.distance(entity, other, self._distance, troubled) for other in sorted(group.entities))
+        near = (graph.distance(entity, other, self._distance, troubled) for other in sorted(group.suffering))
         return min((d for d in near if d is not None), default=None)
 
     def _open(self, now: float, alert: Alert) -> Group:

@@ -17,6 +17,8 @@ from aiops.types import Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
 
 EXPLAINED, EXPLAINED_LATER = 0.8, 0.3
+ENOUGH = 0.5
+"""A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
 SAME_TIME_S = 15.0
 CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
 SEVERAL_BONUS = 0.25
@@ -33,6 +35,11 @@ class _Candidate:
     @property
     def onset(self) -> float:
         return min(a.since for a in self.alerts)
+
+    @property
+    def over_at(self) -> float:
+        """When it was well again; infinite while something still fires."""
+        return math.inf if any(a.state == "firing" for a in self.alerts) else max(a.at for a in self.alerts)
 
     @property
     def strength(self) -> float:
@@ -93,9 +100,11 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
     best: Reason | None = None
     for entity in _explainers(c, others, graph):
         other = others[entity]
+        if other.over_at < c.onset:
+            continue  # it was well before this one turned bad
         later_s = other.onset - c.onset
         share = EXPLAINED if later_s <= max(SAME_TIME_S, tick_s) else EXPLAINED_LATER
-        taken = -share * min(other.strength, c.strength) if share == EXPLAINED else -share * other.strength
+        taken = -share * c.strength * min(1.0, other.strength / (ENOUGH * c.strength))
         if best is None or taken < best.contribution:
             when = "at the same time" if abs(later_s) <= max(SAME_TIME_S, tick_s) else (
                 f"{later_s:.0f} s later" if later_s > 0 else f"{-later_s:.0f} s earlier")

@@ -37,15 +37,20 @@ class Drift:
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         self._register(frame)
-        z = self._distance(frame)
-        found = []
-        for entity, place in self._of.items():
-            mine = z[self._place == place]
-            mine = mine[np.isfinite(mine)]
-            if mine.size and self._moved(place, float(np.mean(mine)), frame.at):
-                found.append(Anomaly(frame.at, entity, "new_normal", 0.0, 1.0, "drift", text="settled at a new level"))
+        mean = self._mean_distance(frame)
+        found = [Anomaly(frame.at, entity, "new_normal", 0.0, 1.0, "drift", text="settled at a new level")
+                 for entity, place in self._of.items()
+                 if np.isfinite(mean[place]) and self._moved(place, float(mean[place]), frame.at)]
         self._learn(frame)
         return found
+
+    def _mean_distance(self, frame: Frame) -> Floats:
+        """float64[entities]: how far an entity's signals are from where they were, NaN where nothing can be said."""
+        z = self._distance(frame)
+        use = np.isfinite(z) & (self._place >= 0)
+        place, size = self._place[use], len(self._adwin)
+        with np.errstate(invalid="ignore"):
+            return np.bincount(place, z[use], minlength=size) / np.bincount(place, minlength=size)
 
     def _register(self, frame: Frame) -> None:
         if len(self._place) == len(frame.signals):

@@ -35,6 +35,9 @@ class Restart:
     target: ClassVar = RestartTarget
     disruptive: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
+    examples: ClassVar[tuple[Mapping[str, object], ...]] = (
+        {"pod": "selector:app=api"}, {"pod": "api-0"}, {"deployment": "api"}, {"statefulset": "shop/db"},
+        {"daemonset": "agent"})
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
         ("", "pods", "get"), ("", "pods", "list"), ("", "pods/eviction", "create"),
         ("apps", "deployments", "get"), ("apps", "deployments", "patch"),
@@ -45,6 +48,7 @@ class Restart:
     def plan(self, action: Action, cluster: Cluster) -> str:
         kind, _, _ = parts(action.target)
         if kind != "pod":
+            cluster.replicas(action.target)  # refuses what is not there or not to be touched
             return f"Restart {action.target} by a rollout."
         pods = _pods(action, cluster)
         names = ", ".join(p.entity for p in pods[:5]) + (", …" if len(pods) > 5 else "")

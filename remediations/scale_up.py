@@ -44,6 +44,8 @@ class ScaleUp:
     target: ClassVar = ScaleUpTarget
     disruptive: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
+    examples: ClassVar[tuple[Mapping[str, object], ...]] = (
+        {"deployment": "api", "replicas": "+2"}, {"statefulset": "shop/db", "replicas": 5, "max": 6})
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
         ("apps", "deployments", "get"), ("apps", "deployments/scale", "patch"),
         ("apps", "statefulsets", "get"), ("apps", "statefulsets/scale", "patch"),

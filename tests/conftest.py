@@ -1,4 +1,4 @@
-"""The marker `real`: `@pytest.mark.real("prometheus", "chromium")` needs these programs; without arguments, whatever it looks for.
+"""The marker `real`: `@pytest.mark.real("prometheus", "chromium")` needs these programs; without any, what it looks for.
 
 Where a program is missing the test is skipped and the summary names it. With AIOPS_REQUIRE_REAL=1 (continuous
 integration) a skip is a failure: nobody would notice that the tests against real programs had stopped running.
@@ -40,7 +40,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     names = set(_missing(terminalreporter.stats.get("skipped", [])))
     if names:
-        terminalreporter.write_line(f"real programs {MISSING}{', '.join(sorted(names))}. 'make test' as root on Debian installs them.")
+        programs = ", ".join(sorted(names))
+        terminalreporter.write_line(f"real programs {MISSING}{programs}. 'make test' as root on Debian installs them.")
 
 
 def _missing(reports: list[Any]) -> Iterator[str]:

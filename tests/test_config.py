@@ -54,7 +54,8 @@ def errors(path: Path | None, env: dict[str, str] | None = None, **flags: object
 def test_the_document_of_the_design_loads_but_for_remote_write(tmp_path: Path) -> None:
     """Section 5.6, word for word; the one source that is not there yet is named with its line, and nothing else is."""
     assert errors(file(tmp_path, CONTRACT)) == [
-        "aiops.yaml:7: $.sources[1].remote_write: not available in this version. Remove it, and let aiops poll Prometheus instead."]
+        "aiops.yaml:7: $.sources[1].remote_write: not available in this version. "
+        "Remove it, and let aiops poll Prometheus instead."]
     loaded = config.load(file(tmp_path, CONTRACT.replace("  - remote_write: {}\n", "")), {})
     assert [s.kind for s in loaded.sources] == ["prometheus", "kubernetes", "host"]
     prometheus = loaded.source("prometheus")
@@ -121,15 +122,18 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("kind: Config\nbudget:\n  incident: 1", "aiops.yaml:3: $.budget.incident: unknown key. Did you mean 'incidents'?"),
     ("mode: on", "aiops.yaml:1: $.mode: input should be 'observe', 'ask' or 'act', got 'on'."),
     ("mode: ask\nmode: act", 'aiops.yaml:2: found duplicate key "mode". Remove one of the two.'),
-    ("budget: {per: 5}", "aiops.yaml:1: $.budget.per: 5 is not a duration. It has no unit. Write for example 15s, 1h30m or 14d."),
+    ("budget: {per: 5}",
+     "aiops.yaml:1: $.budget.per: 5 is not a duration. It has no unit. Write for example 15s, 1h30m or 14d."),
     ("budget: {incidents: 0}", "aiops.yaml:1: $.budget.incidents: input should be greater than 0, got 0."),
-    ("journal:\n  maxBytes: lots", "aiops.yaml:2: $.journal.maxBytes: 'lots' is not a size. Write for example 512MiB or 2GiB."),
+    ("journal:\n  maxBytes: lots",
+     "aiops.yaml:2: $.journal.maxBytes: 'lots' is not a size. Write for example 512MiB or 2GiB."),
     ("sources: []", "aiops.yaml:1: $.sources: list should have at least 1 item after validation, not 0."),
     ("sources:\n  - prometheus: {}", "aiops.yaml:2: $.sources[0].prometheus.url: missing, and there is no default. Add it."),
     ("sources:\n  - prometheus: {url: prometheus}",
      "aiops.yaml:2: $.sources[0].prometheus.url: 'prometheus' is not a URL. Write it like http://prometheus:9090."),
     ("sources:\n  - prometheus: {url: 'http://u:p@h'}",
-     "aiops.yaml:2: $.sources[0].prometheus.url: the URL holds a password, which would end up in logs. Use a file for the secret."),
+     "aiops.yaml:2: $.sources[0].prometheus.url: the URL holds a password, which would end up in logs. "
+     "Use a file for the secret."),
     ("sources:\n  - prometheus: {url: 'http://p', packs: [nodes]}",
      "aiops.yaml:2: $.sources[0].prometheus.packs[0]: no pack 'nodes'. Did you mean 'node'?"),
     ("sources:\n  - host: {}\n    nvml: {}", "aiops.yaml:2: $.sources[0]: exactly one key is needed (one of prometheus, "
@@ -138,11 +142,13 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: string should match pattern "
      "'^[^/]+/[^/]*/.+$', got 'api'."),
     ("detectors: [baseline, basline]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
-    ("sinks:\n  - slack: {channel: x}", "aiops.yaml:2: $.sinks[0].slack: give exactly one of webhookFile, webhookEnv, tokenFile."),
+    ("sinks:\n  - slack: {channel: x}",
+     "aiops.yaml:2: $.sinks[0].slack: give exactly one of webhookFile, webhookEnv, tokenFile."),
     ("sinks:\n  - slack: {tokenFile: x}",
      'aiops.yaml:2: $.sinks[0].slack: tokenFile needs a channel. Add for example channel: "#incidents".'),
     ("listen: 8750", "aiops.yaml:1: $.listen: input should be a valid string, got 8750."),
-    ("listen: 'localhost'", "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
+    ("listen: 'localhost'",
+     "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
     ("mode: ask\nlisten: 0.0.0.0:8750", "aiops.yaml:2: $.listen: 0.0.0.0:8750 can be reached from other machines and there "
      "is no tokenFile. Set tokenFile, or listen on 127.0.0.1."),
     ("- a", "aiops.yaml:1: $: is not a map of settings. Start with `kind: Config`."),
@@ -159,7 +165,8 @@ def test_all_mistakes_of_all_layers_are_told_at_once(tmp_path: Path) -> None:
     """Nobody should fix one line to be told about the next."""
     path = file(tmp_path, "mode: on\nbudget: {per: soon}\n")
     found = errors(path, {"AIOPS_BUDGET__INCIDENTS": "many", "AIOPS_MOD": "ask"}, listen="nowhere")
-    assert [e.split(": ")[0] for e in found] == ["AIOPS_MOD", "aiops.yaml:1", "AIOPS_BUDGET__INCIDENTS", "aiops.yaml:2", "--listen"]
+    places = [e.split(": ")[0] for e in found]
+    assert places == ["AIOPS_MOD", "aiops.yaml:1", "AIOPS_BUDGET__INCIDENTS", "aiops.yaml:2", "--listen"]
     assert found[0] == "AIOPS_MOD: no setting has this name. Did you mean AIOPS_MODE?"
 
 
@@ -206,8 +213,8 @@ def test_a_replaced_list_forgets_the_origins_of_the_old_one() -> None:
     assert layers.data == {"a": [5]}
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("15s", 15), ("1h30m", 5400), ("14d", 1209600), ("250ms", 0.25), ("2w", 1209600),
-                                               ("1.5h", 5400), ("0", 0), ("0s", 0)])
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("15s", 15), ("1h30m", 5400), ("14d", 1209600), ("250ms", 0.25), ("2w", 1209600), ("1.5h", 5400), ("0", 0), ("0s", 0)])
 def test_durations_are_read_as_go_and_prometheus_write_them(text: str, seconds: float) -> None:
     """Minutes and milliseconds share a letter; the longer unit wins."""
     assert parse_duration(text) == seconds

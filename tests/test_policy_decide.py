@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from aiops import yamlfile
+from aiops.cluster.actuator import SimulatedActuator
+from aiops.cluster.simulated import SimulatedCluster
 from aiops.meaning import shipped
 from aiops.policy.decide import PolicyBook
 from aiops.policy.learning import Record, TrackRecord, beta_quantile
@@ -532,6 +534,18 @@ def test_memory_is_bounded():
     record = TrackRecord()
     record.restore(json.loads(json.dumps({"a|b": [1, 2]})))
     assert record.of("a", "b") == Record(1, 2)
+
+
+def test_the_whole_loop_on_a_cluster_in_memory():
+    """Decide, act, verify, undo: the replicas are back where they were, and every step is on record."""
+    cluster = SimulatedCluster({"deployment/shop/api": 3})
+    actuator, b, seen = SimulatedActuator(cluster), book(policy(guards={"cooldown": "1h"})), []
+    for tick in range(60):
+        decision = step(b, tick * 15.0, outcomes=actuator.collect())
+        seen += [(a.decision, a.state) for a in decision.actions] + [o.status for o in decision.outcomes]
+        actuator.submit(decision.actions)
+    assert cluster.calls == [("scale", "deployment/shop/api", "3", "5"), ("scale", "deployment/shop/api", "5", "3")]
+    assert seen == [("act", "submitted"), ("act", "undo"), "no_help", ("refused", "cooldown")]
 
 
 def test_deciding_leaves_its_inputs_alone():

@@ -1,6 +1,5 @@
 """Policies as files: the documented one loads word for word, and everything that is wrong is said at once."""
 
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -136,14 +135,12 @@ BROKEN = {
         "subpattern at position 1. To mean ( ) [ ] * + ? themselves, put a backslash before them."]),
     "metric_and_logs": (change("  actions:", "  diagnosis: {correlations: [{logs: a, metric: b}]}\n  actions:"), [
         "p.yaml:6: $.spec.diagnosis.correlations[0]: exactly one of metric and logs is needed."]),
-    "condition_does_not_compile": (change('"true"', "corelation.x > 1"), [textwrap.dedent("""\
-        p.yaml:8: $.spec.actions[0].condition: condition, line 1, column 11: nothing is called 'corelation'. Did you mean 'correlation'?
-            corelation.x > 1
-                      ^""")]),
-    "condition_is_a_number": (change('"true"', "1 + 1"), [textwrap.dedent("""\
-        p.yaml:8: $.spec.actions[0].condition: condition, line 1, column 1: this is a number, not true or false. Compare it: `… > 0.8`
-            1 + 1
-            ^""")]),
+    "condition_does_not_compile": (change('"true"', "corelation.x > 1"), [
+        "p.yaml:8: $.spec.actions[0].condition: condition, line 1, column 11: nothing is called 'corelation'. "
+        "Did you mean 'correlation'?\n    corelation.x > 1\n              ^"]),
+    "condition_is_a_number": (change('"true"', "1 + 1"), [
+        "p.yaml:8: $.spec.actions[0].condition: condition, line 1, column 1: this is a number, not true or false. "
+        "Compare it: `… > 0.8`\n    1 + 1\n    ^"]),
     "misspelt_measurement": (change('"true"', "correlation.http_eror_rate > 0.1"), [
         "p.yaml:8: $.spec.actions[0].condition: correlation.http_eror_rate is not measured by this policy. "
         "Did you mean 'http_error_rate'?"]),
@@ -156,7 +153,8 @@ BROKEN = {
         "p.yaml:9: $.spec.actions[0].target.pod: 'selector:app in (a)' is not a selector. "
         "Write selector:key=value, several with a comma."]),
     "bad_replicas": (change("Restart", "ScaleUp").replace("shop/api}", "shop/api, replicas: -1}"), [
-        "p.yaml:9: $.spec.actions[0].target.replicas: -1 is no way to scale up. Write \"+2\" (two more, quoted) or 5 (to five)."]),
+        "p.yaml:9: $.spec.actions[0].target.replicas: -1 is no way to scale up. "
+        'Write "+2" (two more, quoted) or 5 (to five).']),
     "unknown_template": (change("shop/api", '"${cause.nme}"'), [
         "p.yaml:9: $.spec.actions[0].target.deployment: nothing is called '${cause.nme}'. Did you mean '${cause.name}'?"]),
     "test_twice": (GOOD + "  tests:\n    - {name: a, expect: {decision: act}}\n    - {name: a, expect: {decision: act}}\n", [
@@ -176,7 +174,8 @@ def test_all_problems_of_all_files_come_at_once(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "q.yaml").write_text(change("Restart", "Nothing"))
     found = problems(tmp_path, change('"true"', "corelation.x > 1").replace("      condition", "      extra: 1\n      condition"))
-    assert [f.split(": ")[1] for f in found] == ["$.spec.actions[0].type", "$.spec.actions[0].extra", "$.spec.actions[0].condition"]
+    assert [f.split(": ")[1] for f in found] == \
+        ["$.spec.actions[0].type", "$.spec.actions[0].extra", "$.spec.actions[0].condition"]
     assert found[0].startswith("deep/q.yaml:7")
 
 

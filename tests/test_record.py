@@ -23,7 +23,7 @@ from werkzeug import Request, Response
 from aiops import meaning
 from aiops.clock import WallClock
 from aiops.sources.promapi import MAX_POINTS, PromApi, SourceError
-from aiops.sources.record import record, rounded
+from aiops.sources.record import NoSamplesError, record, rounded
 from aiops.types import Edge, Event, Links, LogLine, Node
 
 START, END = 1_795_000_000.0, 1_795_000_600.0
@@ -222,6 +222,17 @@ def test_a_recording_holds_samples_logs_events_and_topology(
     assert json.loads(logged) == {"time": START + 5, "entity": "service//db", "text": "ERROR disk"}
 
 
+def test_a_server_without_metadata_is_recorded_all_the_same(
+        httpserver: HTTPServer, meanings: meaning.Meanings, tmp_path: Path) -> None:
+    """Not everything that speaks the API keeps metadata; that costs a guess, not the recording."""
+    httpserver.expect_request("/api/v1/metadata").respond_with_data("", status=404)
+    fake = FakePrometheus(httpserver)
+    fake.add(1.0, name__="made_up", service="api")
+    done = record(fake.url, ["made_up"], START, END, 15.0, tmp_path / "r", meanings=meanings)
+    assert done.samples == 40
+    assert done.notes[0].startswith("gauge or counter is guessed from the names of 1 metrics: http://localhost:")
+
+
 def test_gaps_stay_gaps(fake: FakePrometheus, meanings: meaning.Meanings, tmp_path: Path) -> None:
     """What a range query would paper over for five minutes is left out."""
     fake.add(1.0, name__="up", job="db")
@@ -253,7 +264,7 @@ def test_a_series_that_two_selectors_match_is_written_once(
 def test_an_empty_selection_is_an_error_and_writes_nothing(
         fake: FakePrometheus, meanings: meaning.Meanings, tmp_path: Path) -> None:
     """The message names the selector and the times, and says what to check."""
-    with pytest.raises(SourceError, match=r"no samples for up between 1795000000 and 1795000600\. Check the selector"):
+    with pytest.raises(NoSamplesError, match=r"no samples for up between 1795000000 and 1795000600\. Check the selector"):
         record(fake.url, ["up"], START, END, 15.0, tmp_path / "r", meanings=meanings)
     assert list(tmp_path.iterdir()) == []
 

@@ -185,7 +185,8 @@ def test_lines_belong_to_what_the_path_says(tmp_path: Path, path: str, entity: s
     ('{"log":"plain\\n","stream":"stderr"}', "plain"),
     ('2024-05-01T00:00:00.000000000Z stderr F OutOfMemoryError: heap', "OutOfMemoryError: heap"),
     ('2024-05-01T00:00:00Z stdout F {"msg":"x","level":30}', "x"),
-    ("{not json}", "{not json}"), ('{"a":1}', '{"a":1}'), ("[1]", "[1]"), ('{"msg":' + "[" * 5000 + "}", '{"msg":' + "[" * 5000 + "}"),
+    ("{not json}", "{not json}"), ('{"a":1}', '{"a":1}'), ("[1]", "[1]"),
+    ('{"msg":' + "[" * 5000 + "}", '{"msg":' + "[" * 5000 + "}"),
 ])
 def test_structured_lines_become_plain_text(raw: str, shown: str) -> None:
     """Level and message of JSON lines, the container runtime's frame taken off; anything else as it is."""

@@ -144,6 +144,8 @@ def test_a_lost_gpu_is_one_event_and_the_others_are_still_read(driver: ctypes.CD
     assert poll(source).events == []
     driver.fake_lose(0, 0)
     assert {s.entity for s in poll(source).samples} == {"gpu//gpu-7/0", "gpu//gpu-7/1"}
+    driver.fake_lose(0, 1)
+    assert [e.reason for e in poll(source).events] == ["GPULost"], "lost a second time is news"
 
 
 def test_without_any_gpu_that_answers_the_source_fails_and_starts_anew(driver: ctypes.CDLL) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from fakes.collected import Collected
 
@@ -155,3 +157,31 @@ def test_history_is_tried_again_after_a_failure() -> None:
     clock.sleep_until(supervised.status()["next_try"])
     assert supervised.backfill(Collected())
     assert Supervised(Flaky(), clock).backfill(Collected()), "nothing to do is done"
+
+
+def test_history_comes_piece_by_piece_and_goes_on_after_a_failure() -> None:
+    """The caller may step through each piece before the next is read; a failure ends it early, and it is resumed."""
+    class WithHistory(Flaky):
+        done = 0
+
+        def history(self, now: float, into: Samples) -> Iterator[float]:
+            while self.done < 4:
+                if self.error and self.done == 2:
+                    raise self.error
+                into.sample(float(self.done), "node//a", "node_load1", {}, 1.0)
+                self.done += 1
+                yield float(self.done)
+    clock, into = ManualClock(100.0), Collected()
+    source = WithHistory(RuntimeError("busy"))
+    supervised = Supervised(source, clock)
+    pieces = supervised.history(into)
+    assert next(pieces) == 1.0
+    assert len(into.samples) == 1, "nothing is read ahead"
+    assert list(pieces) == [2.0]
+    assert (supervised.filled, supervised.status()["error"]) == (False, "busy")
+    source.error = None
+    assert list(supervised.history(into)) == [], "not before its time"
+    clock.sleep_until(supervised.status()["next_try"])
+    assert list(supervised.history(into)) == [3.0, 4.0]
+    assert supervised.filled
+    assert Supervised(Flaky(), clock).filled, "no history, nothing to wait for"

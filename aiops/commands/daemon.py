@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from aiops.commands.common import ConfigOption, note, option
+from aiops.commands.common import ConfigOption, option
 
 if TYPE_CHECKING:
     from aiops.config import Loaded
@@ -39,7 +39,6 @@ def run(config: ConfigOption = None, mode: ModeOption = None, listen: ListenOpti
     loaded = load(config, mode=mode, listen=listen, store=store, policies=policies)
     from aiops import app
 
-    note(f"The page: http://{loaded.config.listen}/  (mode {loaded.config.mode}, store {loaded.config.store})")
     return int(app.run(loaded.config, loaded.base))
 
 

@@ -11,9 +11,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from aiops.humanise import iso
 from aiops.interfaces import Clock
@@ -52,7 +53,7 @@ class Webhook(Receiver):
     def _deliver(self, m: Message) -> Reply:
         now, name = self._clock.now(), f"msg_{self.outbox.epoch}_{m.id}"
         event = {k: v for k, v in m.body.items() if k != "kind"}
-        body = json.dumps({**event, "id": name}).encode()
+        body = msgspec.json.encode({**event, "id": name})
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
         if self.__key:
             headers |= sign(self.__key, name, int(now), body)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from aiops.interfaces import Samples
 from aiops.sources.kubeapi import KubeApi, KubeError, KubeEvent, KubeNode, Meta, Pod, Service, Slice, Workload
+from aiops.sources.podlogs import PodLogs
 from aiops.types import Edge, Entity, Event, Links, Node
 
 RECENT_S = 3600.0
@@ -29,18 +30,20 @@ Item = TypeVar("Item")
 
 
 class KubernetesSource:
-    """Polls the API server. `namespaces` empty: all of them. Raises KubeError where it cannot be read.
+    """Polls the API server. `namespaces` empty: all of them. `log_selector`: labels of pods whose logs are followed.
+    Raises KubeError where it cannot be read.
 
     A right that is missing (403) for anything but pods is named in `notes`, and that part is left out.
     """
 
     def __init__(self, name: str = "kubernetes", interval_s: float = 30.0, *, namespaces: Sequence[str] = (),
-                 events: bool = True, topology: bool = True, kubeconfig: Path | None = None,
-                 context: str | None = None) -> None:
+                 events: bool = True, topology: bool = True, log_selector: str = "",
+                 kubeconfig: Path | None = None, context: str | None = None) -> None:
         self.name, self.interval_s = name, interval_s
         self.notes: dict[str, str] = {}
         self._api = KubeApi(kubeconfig, context)
         self._namespaces, self._events, self._topology = tuple(namespaces), events, topology
+        self._logs = PodLogs(self._api, log_selector, namespaces) if log_selector else None
         self._before: dict[Entity, _Version] | None = None
         self._known: dict[str, str] = {}
         self._links: Links | None = None
@@ -59,13 +62,18 @@ class KubernetesSource:
         self._put_changes(now, workloads, sets, into)
         if self._events:
             self._put_events(now, into)
+        if self._logs:
+            self._logs.poll(now, into)
+            self.notes = {k: v for k, v in self.notes.items() if not k.startswith("log ")}
+            self.notes |= {f"log {k}": v for k, v in self._logs.notes.items()}
 
     def close(self) -> None:
         self._api.close()
 
     # ---------------------------------------------------------------------------------------------------- reading
     def _list(self, root: str, plural: str, item: type[Item], **query: str) -> list[Item]:
-        paths = [f"{root}/namespaces/{n}/{plural}" for n in self._namespaces] or [f"{root}/{plural}"]
+        namespaces = () if plural == "nodes" else self._namespaces
+        paths = [f"{root}/namespaces/{n}/{plural}" for n in namespaces] or [f"{root}/{plural}"]
         return [found for path in paths for found in self._api.items(path, item, **query)]
 
     def _optional(self, root: str, plural: str, item: type[Item], **query: str) -> list[Item]:
@@ -89,20 +97,11 @@ class KubernetesSource:
         nodes = {_entity("pod", p.metadata): _node("pod", p.metadata) for p in running.values()}
         nodes |= {_entity("service", s.metadata): _node("service", s.metadata) for s in services}
         nodes |= {entity: _node(entity.split("/")[0], w.metadata) for entity, w in workloads}
-        for machine in self._machines():
+        for machine in self._optional("/api/v1", "nodes", KubeNode):
             nodes[f"node//{machine.metadata.name}"] = _node("node", machine.metadata)
             edges.update(_gpus(machine))
         return Links(tuple(nodes[e] for e in sorted(nodes)),
                      tuple(sorted(edges, key=lambda e: (e.source, e.target, e.kind))))
-
-    def _machines(self) -> list[KubeNode]:
-        try:
-            return self._api.items("/api/v1/nodes", KubeNode)
-        except KubeError as e:
-            if e.status != 403:
-                raise
-            self.notes["nodes"] = str(e)
-            return []
 
     # ---------------------------------------------------------------------------------------------------- changes
     def _put_changes(self, now: float, workloads: list[tuple[Entity, Workload]], sets: list[Workload],

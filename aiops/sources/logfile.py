@@ -184,7 +184,6 @@ class LogFileSource:
                 if not file.skipping:
                     most -= 1
                     yield self._text(file.rest)
-                    self._count("too_long")
                 file.rest, file.skipping = b"", True
 
     def _cut(self, file: _File, raw: bytes) -> bool:

@@ -21,6 +21,10 @@ WRITTEN = ("metrics.parquet", "logs.jsonl.gz", "events.jsonl.gz", "topology.yaml
 DIGITS = 9  # significant digits of a value; more only costs space
 
 
+class NoSamplesError(ValueError):
+    """Prometheus answered, and nothing that was asked for is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What a recording holds. `notes` are things a person should know: selectors without data, partial results."""
@@ -54,14 +58,14 @@ def record(url: str, matches: Sequence[str], start: float, end: float, step_s: f
     """Writes the stored samples of `matches` with start < time <= end, and what else is handed in, to the folder `out`.
 
     The times are those of the scrapes and gaps stay gaps; `step_s` only states the nominal interval. Raises SourceError
-    (unreachable, bad selector, nothing there), ValueError (times) and FileExistsError
+    (unreachable, bad selector), ValueError (times; NoSamplesError) and FileExistsError
     (`out` holds a recording, and no `force`).
     """
     _check(start, end, step_s, out, force)
     api = PromApi(url, token=token, tenant=tenant, timeout_s=timeout_s)
     try:
         tracks, notes = _collect(api, matches, start, end, meanings)
-        told = _kinds(tracks, api.metadata(), meanings)
+        told = _kinds(api, tracks, meanings, notes)
         notes += api.warnings
     finally:
         api.close()
@@ -123,14 +127,19 @@ def _collect(api: PromApi, matches: Sequence[str], start: float, end: float,
             notes.append(f"no samples for {match}")
     if not tracks:
         wanted = ", ".join(matches) or "no selector"
-        raise SourceError(api.url, f"no samples for {wanted} between {start:.0f} and {end:.0f}.",
-                          "Check the selector, the times (UTC), and how long this Prometheus keeps its samples.")
+        raise NoSamplesError(f"{api.url}: no samples for {wanted} between {start:.0f} and {end:.0f}. "
+                             "Check the selector, the times (UTC), and how long this Prometheus keeps its samples.")
     return [tracks[k] for k in sorted(tracks)], notes
 
 
-def _kinds(tracks: list[_Track], metadata: dict[str, Kind], meanings: Meanings) -> dict[str, Kind]:
-    """What the targets say about metrics that no pack knows."""
+def _kinds(api: PromApi, tracks: list[_Track], meanings: Meanings, notes: list[str]) -> dict[str, Kind]:
+    """What the targets say about metrics that no pack knows. A server without metadata is noted, the samples are kept."""
     unknown = sorted({t.metric for t in tracks if not meanings.knows(t.metric)})
+    try:
+        metadata = api.metadata() if unknown else {}
+    except SourceError as e:
+        notes.append(f"gauge or counter is guessed from the names of {len(unknown)} metrics: {e}")
+        return {}
     return {m: metadata[m] for m in unknown if metadata.get(m, "unknown") != "unknown"}
 
 

@@ -6,8 +6,10 @@ five minutes. https://aws.amazon.com/builders-library/timeouts-retries-and-backo
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -37,10 +39,15 @@ class Supervised:
         self._last_success: float | None = None
         self._next_try: float | None = None
         self._closed = False
+        self.filled = not hasattr(source, "history")
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    @property
+    def interval_s(self) -> float:
+        return self.source.interval_s
 
     def due(self, now: float) -> bool:
         """False while backing off. A `next_try` further away than any backoff means the clock was set back: try."""
@@ -51,17 +58,33 @@ class Supervised:
     def poll(self, into: Samples) -> bool:
         """Poll once if it is due; True when it was polled and worked. Never raises."""
         now = self._clock.now()
-        return self.due(now) and self._attempt("poll", now, into)
+        return self.due(now) and self._attempt(lambda: self.source.poll(now, into), now)
 
     def backfill(self, into: Samples) -> bool:
-        """Let the source hand in its history, if it has one; True when done (or there is none). Never raises.
-
-        A source remembers how far it got, so that a later call goes on from there.
-        """
+        """All of the source's history at once; True when done, or when it has none. Never raises."""
         if not hasattr(self.source, "backfill"):
             return True
         now = self._clock.now()
-        return self.due(now) and self._attempt("backfill", now, into)
+        done = self.due(now) and self._attempt(lambda: self.source.backfill(now, into), now)  # type: ignore[attr-defined]
+        self.filled = self.filled or done
+        return done
+
+    def history(self, into: Samples) -> Iterator[float]:
+        """The source's history piece by piece: yields the event time up to which everything was handed in. Never raises.
+
+        So the caller can step through one piece before it asks for the next, and memory stays bounded. Ends early on a
+        failure (see `status`); called again once `due`, it goes on where it stopped. `filled` says whether it is complete.
+        """
+        now = self._clock.now()
+        if self.filled or not self.due(now):
+            return
+        pieces: Iterator[float] = self.source.history(now, into)  # type: ignore[attr-defined]
+        piece: list[float] = []
+        while self._attempt(lambda: piece.extend(itertools.islice(pieces, 1)), now):
+            if not piece:
+                self.filled = True
+                return
+            yield piece.pop()
 
     def status(self) -> dict[str, Any]:
         """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes."""
@@ -78,9 +101,9 @@ class Supervised:
         except Exception as e:  # noqa: BLE001 - whatever a source does must not stop the daemon from ending
             self._error = brief(e)
 
-    def _attempt(self, verb: str, now: float, into: Samples) -> bool:
+    def _attempt(self, work: Callable[[], object], now: float) -> bool:
         try:
-            getattr(self.source, verb)(now, into)
+            work()
         except Exception as e:  # noqa: BLE001 - any source may fail in any way; the daemon goes on and shows it
             self._failed(brief(e))
             return False

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -20,7 +21,7 @@ from aiops.web.view import NotPossible, View
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
-_KNOWN = {404: {"model": forms.Error, "description": "Not known."}}
+_KNOWN: dict[int | str, JSON] = {404: {"model": forms.Error, "description": "Not known."}}
 _WRITES: dict[int | str, JSON] = {
     **_KNOWN, 401: {"model": forms.Error, "description": "A token is needed."},
     403: {"model": forms.Error, "description": "Another origin."},
@@ -68,6 +69,11 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse({"error": problems}, 422)
 
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _: Exception) -> Response:
+        return JSONResponse({"error": f"{request.url.path} could not be answered; the daemon's log says why"}, 500)
+
+
 def _pages(app: FastAPI, view: View) -> None:
     @app.get("/", include_in_schema=False)
     def overview() -> HTMLResponse:
@@ -86,18 +92,18 @@ def _reads(app: FastAPI, view: View) -> None:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
         """Incidents, the open before the closed, then newest first."""
-        return JSONResponse({"incidents": list(view.incidents(state, limit, offset))})
+        return _json({"incidents": list(view.incidents(state, limit, offset))})
 
     @app.get("/api/incidents/{name}", responses={200: {"model": forms.IncidentWithPoints}, **_KNOWN}, tags=["incidents"])
     def incident(name: str) -> Response:
         """One incident, with the points that its plots show."""
         form = view.incident(name)
-        return JSONResponse(form) if form else _unknown("incident", name)
+        return _json(form) if form else _unknown("incident", name)
 
     @app.get("/api/status", responses={200: {"model": forms.Status}}, tags=["status"])
     def status() -> Response:
         """Mode, sources and totals."""
-        return JSONResponse(view.status())
+        return _json(view.status())
 
 
 def _writes(app: FastAPI, view: View) -> None:
@@ -165,6 +171,11 @@ def _write(change: Callable[[], None], what: str, name: str) -> Response:
     except NotPossible as e:
         return JSONResponse({"error": str(e)}, 409)
     return JSONResponse({"accepted": True}, 202)
+
+
+def _json(value: Any) -> Response:
+    """Numbers that are none become null, which JSON has no other word for."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def _unknown(what: str, name: str) -> Response:

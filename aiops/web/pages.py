@@ -22,6 +22,7 @@ JSON = dict[str, Any]
 HERE = Path(__file__).parent
 MODES = {"observe": "Watches and explains. Does nothing.", "ask": "Asks a person before it does anything.",
          "act": "Does what policies allow, and checks whether it helped."}
+SEVERITIES = ("critical", "warning", "info")
 STAGES = (("raw_anomalies", "raw anomalies"), ("alerts", "alerts"), ("incidents", "incidents"),
           ("prioritised", "prioritised"), ("actionable", "actionable"))
 MOST_VITALS, MOST_PLOTS = 48, 24
@@ -53,8 +54,9 @@ def overview(view: View) -> str:
     status = view.status()
     vitals = view.vitals()
     return environment().get_template("overview.html").render(
-        **_frame(status), open=view.incidents("open", 200), closed=view.incidents("closed", 20),
-        calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals), hidden=max(0, len(vitals) - MOST_VITALS),
+        **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])), closed=view.incidents("closed", 20),
+        calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals),
+        hidden=max(0, len(vitals) - MOST_VITALS),
         dropped=sorted((status["counts"].get("dropped") or {}).items(), key=lambda item: -item[1]))
 
 
@@ -66,7 +68,7 @@ def incident(view: View, form: JSON) -> str:
     plots, without = _plots(form)
     return environment().get_template("incident.html").render(
         **_frame(status), i=form, causes=causes, widest=widest, plots=plots, without=without, steps=_timeline(form),
-        actions=sorted(form["actions"], key=lambda a: -a["at"]))
+        decided=story.decided(form), actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), -a["at"])))
 
 
 def missing(view: View, name: str) -> str:
@@ -77,8 +79,9 @@ def missing(view: View, name: str) -> str:
 def _frame(status: JSON) -> JSON:
     """What every page has: mode, health, time."""
     counts, sources = status["counts"], status.get("sources") or []
-    return {"status": status, "counts": counts, "now": status["at"], "mode_text": MODES.get(status["mode"], ""),
-            "failing": [s for s in sources if s["state"] == "failing"], "warming": counts["signals"] - counts["ready"]}
+    return {"status": status, "counts": counts, "now": status["at"] or status["started_at"],
+            "mode_text": MODES.get(status["mode"], ""), "warming": counts["signals"] - counts["ready"],
+            "failing": [s for s in sources if s["state"] == "failing"]}
 
 
 def _calm(status: JSON) -> str:
@@ -103,7 +106,8 @@ def _funnel(counts: JSON) -> Iterator[tuple[str, int, float]]:
 def _vitals(vitals: Sequence[JSON]) -> list[tuple[str, list[tuple[JSON, plot.Plot | None]]]]:
     """Small plots by entity, in the order in which the view hands them out."""
     shown = sorted(enumerate(vitals[:MOST_VITALS]), key=lambda item: _first(vitals, item[1]["entity"]))
-    return [(entity, [(v, plot.spark(v)) for _, v in group]) for entity, group in groupby(shown, key=lambda item: item[1]["entity"])]
+    grouped = groupby((v for _, v in shown), key=lambda v: str(v["entity"]))
+    return [(entity, [(v, plot.spark(v)) for v in group]) for entity, group in grouped]
 
 
 def _first(vitals: Sequence[JSON], entity: str) -> int:
@@ -135,15 +139,16 @@ def _marks(form: JSON) -> list[plot.Mark]:
     """Where in the plots something was done."""
     acted = [a for a in form["actions"] if a["decision"] == "act" or story.outcome(form, a)]
     marks = [plot.Mark(a["at"], f"{a['type']} {story.name(a['target'])}", "action") for a in acted]
-    return marks + [plot.Mark(o["at"], story.ended(o), "outcome") for o in form["outcomes"] if o["status"] in ("helped", "undone")]
+    ends = [o for o in form["outcomes"] if o["status"] in ("helped", "undone")]
+    return marks + [plot.Mark(o["at"], story.ended(o), "outcome") for o in ends]
 
 
 def _timeline(form: JSON) -> list[Step]:
     """Evidence, decisions and outcomes in one order of time."""
     steps = [Step(t["at"], t["kind"], t["text"]) for t in form["timeline"]]
     told = {(step.kind, step.at) for step in steps}
-    steps += [Step(a["since"], "signal", f"{story.name(a['entity'])}: {a['signal']} leaves what is normal") for a in form["alerts"]
-              if a["since"] is not None and not any(a["signal"] in s.text and a["entity"] in s.text for s in steps)]
+    steps += [Step(a["since"], "signal", f"{story.name(a['entity'])}: {a['signal']} leaves what is normal")
+              for a in form["alerts"] if not any(a["signal"] in s.text and a["entity"] in s.text for s in steps)]
     steps += [Step(a["at"], a["decision"], f"{a['policy']} {story.decision(a)} - {a['reason']}") for a in form["actions"]
               if (a["decision"], a["at"]) not in told]
     steps += [Step(o["at"], o["status"], f"{story.ended(o)} - {o['reason']}" if o["reason"] else story.ended(o))

@@ -1,0 +1,126 @@
+"""What the page shows of a running pipeline, live or in replay: implements `aiops.web.view.View`.
+
+`Vitals` is a sink: it copies what is drawn at the end of each step, so that readers never touch the pipeline's state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from aiops import __version__, serial
+from aiops.pipeline import Pipeline
+from aiops.sinks.metrics import Metrics
+from aiops.store.sqlite import Store
+from aiops.types import Command, Report, Signal
+from aiops.web.view import Check, NotPossible, Verdict
+
+JSON = dict[str, Any]
+SHOWN = 24
+POINTS = 120
+MOST_RECENT_NOTES = 20
+FIRST = ("up", "errors", "latency", "cpu", "memory", "disk", "saturation", "gpu", "network", "traffic", "")
+
+
+class Vitals:
+    """A sink that keeps small plots of the most telling signals: those under alert first, then by kind of resource."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._order: list[Signal] = []
+        self.plots: list[JSON] = []
+        self.report: Report | None = None
+        self.notes: list[str] = []
+        self.steps = 0
+
+    def publish(self, report: Report) -> None:
+        signals = self._pipeline.door.signals
+        if len(signals) != len(self._order):
+            self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
+        hot = {(a.entity, a.signal) for a in report.alerts if a.state == "firing"}
+        ordered = sorted(self._order[:SHOWN * 20], key=lambda s: (s.entity, s.key) not in hot) if hot else self._order
+        self.plots = [p for s in ordered[:SHOWN * 2] if (p := self._plot(s))][:SHOWN]
+        self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
+        self.report, self.steps = report, self.steps + 1
+
+    def _plot(self, s: Signal) -> JSON | None:
+        times, values, expected, width = self._pipeline.history.column(s.id)
+        if not len(times):
+            return None
+        e, w = float(expected[-1]), float(width[-1])
+        ready = math.isfinite(w)
+        return {"entity": s.entity, "signal": s.key, "unit": s.unit, "ready": ready,
+                "points": [[t, v] for t, v in zip(times[-POINTS:].tolist(), values[-POINTS:].tolist(), strict=True)],
+                "expected": serial.number(e), "lower": serial.number(e - w), "upper": serial.number(e + w)}
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Desk:
+    """Answers the page's questions from the store and the last report; hands what people say to `submit`."""
+
+    def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
+                 sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: str | None = None,
+                 stale_s: float = 300.0) -> None:
+        self.token = token
+        self._store, self._vitals, self._metrics, self._mode = store, vitals, metrics, mode
+        self._started_at, self._now, self._sources, self._submit = started_at, now, sources, submit
+        self._stale_s = stale_s
+
+    # ------------------------------------------------------------------------------------------------------ reading
+    def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
+        return self._store.incidents(state, limit, offset)
+
+    def incident(self, name: str) -> JSON | None:
+        return self._store.incident(name)
+
+    def status(self) -> JSON:
+        report = self._vitals.report
+        counts = {**asdict(replace(report.counts, dropped={})), "dropped": dict(report.counts.dropped)} if report else {}
+        return {
+            "version": __version__, "mode": self._mode, "started_at": self._started_at, "at": report.at if report else None,
+            "counts": counts, "sources": list(self._sources()), "notes": list(self._vitals.notes)}
+
+    def vitals(self) -> Sequence[JSON]:
+        return self._vitals.plots
+
+    def metrics_text(self) -> str:
+        for s in self._sources():
+            self._metrics.source(s["name"], s["state"] == "ok")
+        return self._metrics.text()
+
+    def ready(self) -> tuple[bool, Sequence[Check]]:
+        """Ready once a step was taken and at least one source delivers."""
+        report, states = self._vitals.report, self._sources()
+        fresh = report is not None and self._now() - report.at < self._stale_s
+        alive = [s["name"] for s in states if s["state"] == "ok"]
+        checks = (
+            Check("pipeline", fresh, "" if fresh else "no step was taken in the last minutes"),
+            Check("sources", bool(alive) or not states, "" if alive else "no source delivers; see /api/status"))
+        return all(c.ok for c in checks), checks
+
+    def revision(self) -> int:
+        return self._store.revision + self._vitals.steps
+
+    # ------------------------------------------------------------------------------------------------------ writing
+    def approve(self, action: str, by: str) -> None:
+        self._answer("approve", action, by)
+
+    def reject(self, action: str, by: str) -> None:
+        self._answer("reject", action, by)
+
+    def _answer(self, verb: str, action: str, by: str) -> None:
+        known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
+        if known is None:
+            raise LookupError(action)
+        if known["decision"] != "ask":
+            raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
+        self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
+
+    def feedback(self, incident: str, verdict: Verdict, by: str) -> None:
+        if not self._store.record_feedback(incident, verdict, self._now(), by):
+            raise LookupError(incident)
+        self._submit(Command(self._now(), verdict, incident, by))

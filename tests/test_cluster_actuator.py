@@ -1,0 +1,223 @@
+"""Actuators: only `act`, only once, the intent first, and no second try for what is in doubt."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from aiops.clock import ManualClock, WallClock
+from aiops.cluster.actuator import LiveActuator, SimulatedActuator
+from aiops.cluster.simulated import SimulatedCluster
+from aiops.interfaces import Ambiguous, Refused, Retry
+from aiops.types import Action, Edge, Links, Node
+
+API = "deployment/shop/api"
+
+
+def action(key="a-1", decision="act", kind="ScaleUp", target=API, state="", **params):
+    return Action(key, kind, target, {"replicas": "+2"} | params, "i", "p", decision, "", 100.0, state)
+
+
+class Notes:
+    """A journal in memory; `broken` makes writing fail."""
+
+    def __init__(self):
+        self.lines, self.broken = [], False
+
+    def intent(self, what):
+        if self.broken:
+            raise OSError("disk full")
+        self.lines.append(("intent", what.id))
+
+    def result(self, what, outcome, snapshot):
+        self.lines.append((outcome.status, what.id, dict(snapshot)))
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+@pytest.fixture
+def cluster():
+    return SimulatedCluster({API: 3})
+
+
+@pytest.fixture
+def live(cluster, notes):
+    clock = ManualClock(1000.0)
+    actuator = LiveActuator(cluster, clock, notes)
+    actuator.clock = clock
+    return actuator
+
+
+def carried_out(actuator, *actions):
+    """Statuses after submitting and doing all that is due."""
+    actuator.submit(actions)
+    if isinstance(actuator, LiveActuator):
+        actuator.run_due()
+    return [o.status for o in actuator.collect()]
+
+
+@pytest.fixture(params=["simulated", "live"])
+def either(request, cluster, live):
+    return SimulatedActuator(cluster) if request.param == "simulated" else live
+
+
+@pytest.mark.parametrize("decision", ["ask", "shadow", "refused"])
+def test_only_act_is_carried_out(either, cluster, decision):
+    """Whatever else is handed in, the cluster never hears of it."""
+    assert carried_out(either, action(decision=decision)) == []
+    assert cluster.calls == []
+
+
+def test_one_id_is_carried_out_once(either, cluster):
+    """Also when it is submitted again later."""
+    assert carried_out(either, action(), action()) == ["done"]
+    assert carried_out(either, action()) == []
+    assert cluster.calls == [("scale", API, "3", "5")]
+
+
+def test_undo_uses_what_the_action_found(either, cluster):
+    """The snapshot of the first action, under an id of its own."""
+    carried_out(either, action())
+    assert carried_out(either, action("a-2", state="undo", undo_of="a-1")) == ["undone"]
+    assert cluster.workloads[API] == 3
+
+
+def test_undo_leaves_alone_what_somebody_else_changed(either, cluster):
+    """A person scaled further: the undo is refused."""
+    carried_out(either, action())
+    cluster.workloads[API] = 9
+    assert carried_out(either, action("a-2", state="undo", undo_of="a-1")) == ["refused"]
+    assert cluster.workloads[API] == 9
+
+
+def test_undo_of_something_unknown_is_refused(either):
+    """Nothing is guessed."""
+    assert carried_out(either, action("a-2", state="undo", undo_of="a-1")) == ["refused"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(Refused("no"), "refused"), (Ambiguous("?"), "unknown"),
+                                               (RuntimeError("bug"), "failed")])
+def test_errors_become_outcomes(either, cluster, error, status):
+    """A remediation that breaks does not stop the next one."""
+    cluster.fail(error)
+    assert carried_out(either, action("a-1"), action("a-2")) == [status, "done"]
+
+
+def test_an_unknown_type_is_a_failure_in_words(either):
+    """From a journal of a newer version, say."""
+    either.submit([action(kind="Nonsense")])
+    if isinstance(either, LiveActuator):
+        either.run_due()
+    [outcome] = either.collect()
+    assert (outcome.status, "unknown remediation 'Nonsense'" in outcome.reason) == ("failed", True)
+
+
+def test_a_restart_in_turns_is_finished(either, cluster):
+    """One pod at a time; the simulated actuator needs no clock for that, the live one waits between them."""
+    restart = action(kind="Restart", target="pod/shop/selector:app=web", max_unavailable=1)
+    cluster.now = restart.at
+    either.submit([restart])
+    for _ in range(5):
+        if isinstance(either, LiveActuator):
+            either.run_due()
+            either.clock.sleep_until(either.clock.now() + 10)
+    assert [o.status for o in either.collect()] == ["done"]
+    assert sorted(cluster.calls) == [("evict", "pod/shop/web-0"), ("evict", "pod/shop/web-1")]
+
+
+def test_the_intent_is_written_first_and_the_result_after(live, notes):
+    """In this order, with what undoing needs."""
+    carried_out(live, action())
+    assert notes.lines == [("intent", "a-1"), ("done", "a-1", {"before": 3, "after": 5})]
+
+
+def test_without_a_written_intent_nothing_is_done(live, notes, cluster):
+    """A full disk stops acting, not deciding."""
+    notes.broken = True
+    assert carried_out(live, action()) == ["failed"]
+    assert cluster.calls == []
+
+
+def test_retry_is_tried_again_when_it_said(live, cluster, notes):
+    """Not before, and the intent is written once."""
+    cluster.fail(Retry("busy", 5.0))
+    live.submit([action()])
+    assert live.run_due() == 5.0
+    live.clock.sleep_until(1004.0)
+    assert live.run_due() == 1.0
+    live.clock.sleep_until(1005.0)
+    assert live.run_due() is None
+    assert [o.status for o in live.collect()] == ["done"]
+    assert [line[0] for line in notes.lines] == ["intent", "done"]
+
+
+def test_retrying_ends(live, cluster):
+    """After ten minutes it failed, with the last reason."""
+    for _ in range(700):
+        cluster.fail(Retry("busy", 5.0))
+    live.submit([action()])
+    outcomes = []
+    while not outcomes:
+        live.clock.sleep_until(live.clock.now() + (live.run_due() or 0.0))
+        outcomes = live.collect()
+    assert [(o.status, o.reason, o.at) for o in outcomes] == [("failed", "gave up after 600 s: busy", 1600.0)]
+
+
+def test_an_interrupted_action_is_unknown_and_never_repeated(cluster, notes):
+    """The daemon died between intent and result: nobody knows, so nobody tries again."""
+    actuator = LiveActuator(cluster, ManualClock(1000.0), notes, interrupted=["a-1"])
+    assert [(o.action, o.status) for o in actuator.collect()] == [("a-1", "unknown")]
+    assert carried_out(actuator, action("a-1")) == []
+    assert cluster.calls == []
+
+
+def test_what_an_earlier_run_changed_can_be_undone(notes):
+    """Snapshots are handed in from the journal."""
+    cluster = SimulatedCluster({API: 5})
+    actuator = LiveActuator(cluster, ManualClock(1000.0), notes, snapshots={"a-1": {"before": 3, "after": 5}})
+    assert carried_out(actuator, action("a-2", state="undo", undo_of="a-1")) == ["undone"]
+    assert cluster.workloads[API] == 3
+
+
+def test_the_worker_thread_does_the_same(cluster, notes):
+    """Started, fed and stopped; what was begun is finished."""
+    written = threading.Event()
+    result = notes.result
+    notes.result = lambda *a: (result(*a), written.set())
+    actuator = LiveActuator(cluster, WallClock(), notes)
+    actuator.start()
+    actuator.submit([action()])
+    assert written.wait(10)
+    actuator.stop()
+    assert cluster.calls == [("scale", API, "3", "5")]
+    assert [o.status for o in actuator.collect()] == ["done"]
+    assert not actuator._thread.is_alive()
+
+
+# ------------------------------------------------------------------------------------------- the cluster in memory
+def test_unknown_workloads_are_assumed():
+    """A recording does not say how many replicas there were; two are assumed, and pods to go with them."""
+    cluster = SimulatedCluster()
+    assert cluster.replicas("deployment/shop/anything") == 2
+    assert [p.entity for p in cluster.pods("shop", "app=web")] == ["pod/shop/web-0", "pod/shop/web-1"]
+    assert SimulatedCluster().pods("shop", "tier!=web") == []
+
+
+def test_pods_come_from_the_topology():
+    """Owned by a service: selected by its name; labels of the node count too."""
+    links = Links((Node("pod/shop/x-1", labels={"tier": "web"}),), (Edge("service/shop/api", "pod/shop/x-1", "owns"),))
+    cluster = SimulatedCluster.from_links(links)
+    for selector in ("app=api", "tier=web", "app==api,tier!=db"):
+        assert [p.entity for p in cluster.pods("shop", selector)] == ["pod/shop/x-1"]
+    assert cluster.pod("pod/shop/x-1").ready
+    assert cluster.pod("pod/shop/x-2") is None
+
+
+def test_scaling_from_an_old_number_is_a_retry():
+    """Compare and set, as the real one does."""
+    with pytest.raises(Retry):
+        SimulatedCluster({API: 3}).scale(API, 2, 4, "k")

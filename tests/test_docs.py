@@ -1,0 +1,134 @@
+"""The documentation is complete: a command, an option or a setting that nobody wrote about fails here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from aiops import config, schema
+from aiops.cli import app
+from aiops.yamlfile import Problems
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy" / "README.md",
+        ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md",
+        ROOT / "docs" / "decisions" / "001-layout.md", ROOT / "docs" / "decisions" / "002-dependencies-and-lock.md"]
+COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def commands(group: Any = None, prefix: str = "aiops") -> Iterator[tuple[str, Any]]:
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=[n for n, _ in commands()])
+def test_each_command_and_option_is_documented(name: str, command: Any) -> None:
+    """A heading in docs/cli.md, every option in its section, and the command in the README."""
+    found = re.search(rf"^## `{name}`\n(.*?)(?=^## |\Z)", text("docs/cli.md"), re.MULTILINE | re.DOTALL)
+    assert found, f"docs/cli.md: no section for {name}"
+    options = {o for p in command.params for o in p.opts if o.startswith("--")} - COMMON
+    assert {o for o in options if o not in found[1]} == set()
+    assert name.split()[1] in text("README.md")
+
+
+def test_no_command_is_documented_that_does_not_exist() -> None:
+    """The reverse, for what was renamed or removed."""
+    headings = set(re.findall(r"^## `(aiops [a-z ]+)`$", text("docs/cli.md"), re.MULTILINE))
+    assert headings == {name for name, _ in commands()}
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+
+
+@pytest.mark.parametrize("model", [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, schema.Strict)],
+                         ids=lambda m: m.__name__)
+def test_each_setting_is_documented(model: type[BaseModel]) -> None:
+    """Every key of every section, as code in docs/configuration.md."""
+    assert [k for k in keys(model) if f"`{k}`" not in text("docs/configuration.md")] == []
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    """Every key in the first columns of the tables is one that a file may hold."""
+    named = set()
+    for section in text("docs/configuration.md").split("\n## ")[1:]:
+        columns = 2 if section.startswith(("`sources`", "`sinks`")) else 1
+        for row in re.findall(r"^\|(.*)\|$", section, re.MULTILINE):
+            named |= {name for cell in row.split("|")[:columns] for name in re.findall(r"`(\w+)`", cell)}
+    assert named <= config.known_keys()
+    assert len(named) > 30
+
+
+def test_the_example_configuration_is_good(tmp_path: Path) -> None:
+    """It loads as it stands."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
+    path = tmp_path / "aiops.yaml"
+    path.write_text(example, encoding="utf-8")
+    try:
+        config.load(path, {})
+    except Problems as e:
+        pytest.fail(str(e))
+
+
+def test_defaults_in_the_tables_are_the_defaults() -> None:
+    """Figures that can be compared are compared."""
+    found = config.default_for({"KUBERNETES_SERVICE_HOST": "1"}).model_dump(mode="json", by_alias=True)
+    documented = text("docs/configuration.md")
+    for key in ("mode", "listen", "store"):
+        assert re.search(rf"^\| `{key}` \| `{re.escape(str(found[key]))}`", documented, re.MULTILINE), key
+    for section in ("journal", "budget"):
+        for key, value in found[section].items():
+            shown = int(value) if isinstance(value, float) else value
+            assert re.search(rf"^\| `{key}` \| `?{re.escape(str(shown))}`? \|", documented, re.MULTILINE), key
+    prometheus = schema.Prometheus(url="http://p").model_dump(mode="json", by_alias=True)
+    for key in ("interval", "backfill", "timeout"):
+        assert re.search(rf"`{key}` \| `{prometheus[key]}` \|", documented), key
+
+
+def test_the_readme_begins_with_how_to_run_and_how_to_test() -> None:
+    """The first two commands are what most people came for."""
+    assert re.findall(r"^make \w+", text("README.md"), re.MULTILINE)[:2] == ["make run", "make test"]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """Relative links of each page name files that exist, and make targets that are mentioned can be made."""
+    page = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
+        assert (path.parent / target).exists(), target
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`?\bmake (setup|run|demo|check|test|bench|lock|fmt)\b", page)) <= targets
+    for script in re.findall(r"scripts/[\w.-]+", page):
+        assert (ROOT / script).exists(), script
+
+
+def test_no_page_or_script_names_a_machine() -> None:
+    """Nothing that holds only where it was written."""
+    tracked = [*DOCS, ROOT / "Makefile", ROOT / "Dockerfile", *(ROOT / "scripts").iterdir(), *(ROOT / "deploy").rglob("*.yaml")]
+    for path in tracked:
+        if path.is_file():
+            assert not re.search(r"/root/|/home/\w|/work/|PIP_INDEX_URL=http", path.read_text(encoding="utf-8")), path
+
+
+def test_version_is_the_same_everywhere() -> None:
+    """Package, project file, image, manifests."""
+    from aiops import __version__
+
+    assert f'version = "{__version__}"' in text("pyproject.toml")
+    assert f"newTag: {__version__}" in text("deploy/kustomization.yaml")
+    assert subprocess.run(["grep", "-c", __version__, "Dockerfile"], cwd=ROOT, capture_output=True, check=True).stdout
