@@ -90,16 +90,25 @@ class Intake:
         """Everything since the last call as batches up to `at`: one, or one a tick where history was handed in."""
         with self._lock:
             at = max(at, np.nextafter(self._last_at, np.inf))
-            history = self._history(at)
+            history = self._history(at - 2 * self._tick_s)
             batches = [*history, self._rest(at, outcomes, bool(history))]
             self._last_at = at
             self._clear()
         return batches
 
-    def _history(self, at: float) -> list[Batch]:
-        """Ticks for samples that are older than two ticks and newer than all that was handed out: a backfill."""
+    def drain_history(self, until: float) -> list[Batch]:
+        """Only samples up to `until`, one batch a tick; everything newer waits for a later call."""
+        with self._lock:
+            batches = self._history(until)
+            if batches:
+                self._last_at = batches[-1].at
+                self._new, self._links_changed = [], False
+        return batches
+
+    def _history(self, until: float) -> list[Batch]:
+        """One batch a tick for samples up to `until` that are newer than all that was handed out: a backfill."""
         times = np.array(self._times)
-        old = np.isfinite(times) & (times < at - 2 * self._tick_s) & (times > self._last_at)
+        old = np.isfinite(times) & (np.ceil(times / self._tick_s) * self._tick_s <= until) & (times > self._last_at)
         if not old.any():
             return []
         ids, values = np.array(self._series, np.int32), np.array(self._values)

@@ -6,7 +6,7 @@ Everything here is about time and threads; what is decided is decided in `Pipeli
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Polled(Protocol):
     @property
     def interval_s(self) -> float: ...
     def poll(self, into: Samples) -> bool: ...
-    def backfill(self, into: Samples) -> bool: ...
+    def history(self, into: Samples) -> Iterator[float]: ...
     def status(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -47,7 +47,8 @@ class Live:
         self.last: Report | None = None
         self.started_at = clock.now()
         self._scheduler: Any = None
-        self._filled: set[str] = set()
+        self._caught_up = False
+        self._stopping = threading.Event()
         self.failed_steps = 0
 
     def start(self) -> None:
@@ -66,16 +67,28 @@ class Live:
         return datetime.fromtimestamp(self._clock.now(), UTC) + timedelta(seconds=after_s)
 
     def _poll(self, source: Polled) -> None:
-        if source.name not in self._filled and source.backfill(self.intake):
-            self._filled.add(source.name)
-        if source.name in self._filled:
-            source.poll(self.intake)
+        source.poll(self.intake)
 
     def tick(self) -> None:
         """Everything that arrived since the last tick, through the pipeline. A failure is logged, never fatal."""
         with self.lock:
+            if not self._caught_up:
+                self._catch_up()
             for batch in self.intake.drain(self._clock.now(), tuple(self._actuator.collect())):
                 self._step(batch)
+
+    def _catch_up(self) -> None:
+        """The history of all sources in time order, before anything live is judged. Whoever fails is left out."""
+        began = self._clock.now()
+        running = {s.name: s.history(self.intake) for s in self.sources}
+        reached = {name: end for name, feed in running.items() if (end := next(feed, None)) is not None}
+        while reached and not self._stopping.is_set():
+            for batch in self.intake.drain_history(min(min(reached.values()), began)):
+                self._step(batch)
+            slowest = min(reached, key=lambda name: (reached[name], name))
+            end = next(running[slowest], None)
+            reached = {k: v for k, v in reached.items() if k != slowest} if end is None else {**reached, slowest: end}
+        self._caught_up = True
 
     def _step(self, batch: Batch) -> None:
         began = self._clock.monotonic()
@@ -89,6 +102,7 @@ class Live:
 
     def stop(self) -> None:
         """Stop polling, take the last step, close the sources."""
+        self._stopping.set()
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=True)
         self.tick()

@@ -25,10 +25,14 @@ _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"\s*,?')
 
 
 class EntityRule(Strict):
-    """Turns labels into `kind/namespace/name`. Applies when every label of `name` is present and not empty."""
+    """Turns labels into `kind/namespace/name`. Applies when every label of `name` is present and not empty.
+
+    `namespace` names a label that may be absent; `host` one that must be there and takes the namespace's place.
+    """
 
     kind: str
     namespace: str | None = None
+    host: str | None = None
     name: list[str]
     drop: list[str] = []
 
@@ -173,9 +177,10 @@ class Meanings:
     def entity(self, metric: str, labels: Mapping[str, str]) -> tuple[Entity, dict[str, str]]:
         """The entity that a series belongs to, and the labels that remain to tell series of that entity apart."""
         for rule in self._rules(metric):
-            if all(labels.get(name) for name in rule.name):
-                used = {*rule.name, *rule.drop} | ({rule.namespace} if rule.namespace else set())
-                namespace = labels.get(rule.namespace, "") if rule.namespace else ""
+            if all(labels.get(name) for name in (*rule.name, *([rule.host] if rule.host else []))):
+                within = rule.host or rule.namespace
+                used = {*rule.name, *rule.drop} | ({within} if within else set())
+                namespace = labels.get(within, "") if within else ""
                 name = "/".join(labels[n] for n in rule.name)
                 return f"{rule.kind}/{namespace}/{name}", {k: v for k, v in labels.items() if k not in used}
         return "unknown//" + metric, dict(labels)
@@ -190,7 +195,7 @@ class Meanings:
 
 DEFAULT_ENTITY = [
     EntityRule(kind="pod", namespace="namespace", name=["pod"], drop=["job", "instance"]),
-    EntityRule(kind="service", namespace="namespace", name=["service"], drop=["job", "instance"]),
+    EntityRule(kind="service", namespace="namespace", name=["service"], drop=["job"]),
     EntityRule(kind="instance", name=["instance"], drop=["job"]),
     EntityRule(kind="job", name=["job"]),
 ]

@@ -216,7 +216,8 @@ class _Compiled:
         for signal, how in self.extremes:
             mine = x[usable & (self.signal == signal)]
             out[signal] = getattr(np, how)(mine) if mine.size else np.nan
-        out = np.where(self.inverts, 1.0 - out, out)
+        some = np.bincount(self.signal[usable & (self.part == 0)], minlength=self.count) > 0
+        out = np.where(self.inverts, np.where(some, 1.0 - out, np.nan), out)  # no part known is not "all used"
         out[~touched] = np.nan
         return out
 

@@ -50,7 +50,16 @@ def headline(form: JSON) -> str:
     if alert is None:
         return str(form.get("title") or form["id"])
     text = level(alert)
-    return f"{name(alert['entity'])}: {alert['signal']}{' is ' + text if text else ''}"
+    if form.get("state") == "closed" or alert.get("state") == "resolved":
+        text = f"is back at {text}" if _inside(alert) else "was abnormal"
+    elif text:
+        text = f"is {text}" if alert.get("value") is not None else f"- {text}"
+    return f"{name(alert['entity'])}: {alert['signal']} {text}".rstrip()
+
+
+def _inside(alert: JSON) -> bool:
+    value, low, high = (alert.get(k) for k in ("value", "lower", "upper"))
+    return value is not None and (low, high) != (None, None) and (low is None or value >= low) and (high is None or value <= high)
 
 
 def began(form: JSON) -> float:

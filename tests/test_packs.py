@@ -134,13 +134,13 @@ def test_gpus_have_one_name_in_old_and_new_exporters() -> None:
     """`Hostname` in older releases, `hostname` in newer ones; the device's serial data is no part of the name."""
     more = {"gpu": "3", "UUID": "GPU-1", "device": "nvidia3", "modelName": "NVIDIA H200", "job": "dcgm"}
     for key in ("Hostname", "hostname"):
-        assert MEANINGS.entity("DCGM_FI_DEV_GPU_UTIL", {key: "gpu-7", **more}) == ("gpu//gpu-7/3", {})
+        assert MEANINGS.entity("DCGM_FI_DEV_GPU_UTIL", {key: "gpu-7", **more}) == ("gpu/gpu-7/3", {})
 
 
 def test_the_last_xid_is_a_value_and_never_a_rate() -> None:
     """DCGM_FI_DEV_XID_ERRORS holds the number of the last XID."""
     gpu = {"hostname": "gpu-7", "gpu": "0"}
-    assert rows(("DCGM_FI_DEV_XID_ERRORS", gpu, 0, 79))["gpu//gpu-7/0", "gpu_last_xid"] == 79
+    assert rows(("DCGM_FI_DEV_XID_ERRORS", gpu, 0, 79))["gpu/gpu-7/0", "gpu_last_xid"] == 79
 
 
 def test_time_to_first_token_is_the_mean_of_the_tick() -> None:

@@ -308,12 +308,14 @@ def test_a_rejected_question_is_closed_for_the_incident():
 
 
 def test_a_question_expires():
-    """Half an hour later the world is another one."""
+    """Half an hour later the world is another one; the question stays on record, with how it ended."""
     b = book(policy(mode="ask"))
-    ask(b)
-    assert step(b, 1799).actions == ()
-    [action] = step(b, 1800).actions
-    assert (action.decision, action.reason) == ("refused", "nobody approved within 30m")
+    question = ask(b)
+    assert step(b, 1799).outcomes == ()
+    decision = step(b, 1800)
+    assert decision.actions == ()
+    assert [(o.action, o.status, o.reason) for o in decision.outcomes] == \
+        [(question.id, "refused", "nobody approved within 30m")]
 
 
 def test_an_approval_is_checked_against_the_present():
@@ -330,7 +332,7 @@ def test_a_question_ends_with_its_incident():
     b = book(policy(mode="ask"))
     question = ask(b)
     decision = step(b, 60, incidents=[incident(state="closed")])
-    assert [a.reason for a in decision.actions] == ["the incident ended before anybody approved"]
+    assert [o.reason for o in decision.outcomes] == ["the incident ended before anybody approved"]
     late = step(b, 75, incidents=[], commands=[Command(T0, "approve", question.id)])
     assert (late.actions, late.notes) == ((), (f"approve {question.id}: nothing is asked there, it is expired.",))
 

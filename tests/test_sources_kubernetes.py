@@ -135,7 +135,7 @@ def test_topology_says_who_depends_on_whom(source: KubernetesSource) -> None:
         ("pod/shop/static", "node//gpu-1", "runs_on"),
         ("deployment/shop/api", "pod/shop/api-x", "owns"), ("statefulset/shop/db", "pod/shop/db-0", "owns"),
         ("service/shop/api", "pod/shop/api-x", "owns"),
-        ("node//gpu-1", "gpu//gpu-1/0", "uses"), ("node//gpu-1", "gpu//gpu-1/1", "uses")}
+        ("node//gpu-1", "gpu/gpu-1/0", "uses"), ("node//gpu-1", "gpu/gpu-1/1", "uses")}
 
 
 def test_nodes_carry_criticality_and_the_proxy_label(source: KubernetesSource) -> None:

@@ -59,7 +59,7 @@ def test_gpus_are_read_in_the_units_of_dcgm(driver: ctypes.CDLL) -> None:
     source = NvmlSource(node="gpu-7")
     assert source.available() is None
     got = poll(source)
-    assert {s.entity for s in got.samples} == {"gpu//gpu-7/0", "gpu//gpu-7/1"}
+    assert {s.entity for s in got.samples} == {"gpu/gpu-7/0", "gpu/gpu-7/1"}
     first = {s.metric: s.value for s in got.samples if s.entity.endswith("/0") and not s.labels}
     assert first["DCGM_FI_DEV_GPU_UTIL"] == 37
     assert first["DCGM_FI_DEV_FB_USED"] == 20 * 1024
@@ -85,7 +85,7 @@ def test_the_node_depends_on_its_gpus(driver: ctypes.CDLL) -> None:
     source = NvmlSource(node="gpu-7")
     _, links = poll(source).topology[0]
     assert [(e.source, e.target, e.kind) for e in links.edges] == [
-        ("node//gpu-7", "gpu//gpu-7/0", "uses"), ("node//gpu-7", "gpu//gpu-7/1", "uses")]
+        ("node//gpu-7", "gpu/gpu-7/0", "uses"), ("node//gpu-7", "gpu/gpu-7/1", "uses")]
     assert poll(source).topology == []
 
 
@@ -96,7 +96,7 @@ def test_an_xid_is_an_event_with_its_meaning(driver: ctypes.CDLL) -> None:
     driver.fake_xid(1, 79)
     driver.fake_xid(1, 48)
     got = poll(source, NOW + 15)
-    assert [(e.time, e.entity, e.kind, e.reason) for e in got.events] == [(NOW + 15, "gpu//gpu-7/1", "warning", "XID")] * 2
+    assert [(e.time, e.entity, e.kind, e.reason) for e in got.events] == [(NOW + 15, "gpu/gpu-7/1", "warning", "XID")] * 2
     assert got.events[0].text == "XID 79: the GPU has fallen off the bus"
     later = poll(source, NOW + 30)
     assert later.events == []
@@ -139,11 +139,11 @@ def test_a_lost_gpu_is_one_event_and_the_others_are_still_read(driver: ctypes.CD
     poll(source)
     driver.fake_lose(0, 1)
     got = poll(source)
-    assert [(e.entity, e.reason) for e in got.events] == [("gpu//gpu-7/0", "GPULost")]
-    assert {s.entity for s in got.samples} == {"gpu//gpu-7/1"}
+    assert [(e.entity, e.reason) for e in got.events] == [("gpu/gpu-7/0", "GPULost")]
+    assert {s.entity for s in got.samples} == {"gpu/gpu-7/1"}
     assert poll(source).events == []
     driver.fake_lose(0, 0)
-    assert {s.entity for s in poll(source).samples} == {"gpu//gpu-7/0", "gpu//gpu-7/1"}
+    assert {s.entity for s in poll(source).samples} == {"gpu/gpu-7/0", "gpu/gpu-7/1"}
     driver.fake_lose(0, 1)
     assert [e.reason for e in poll(source).events] == ["GPULost"], "lost a second time is news"
 

@@ -100,14 +100,18 @@ class Lifecycle:
         turn.actions.append(attempt.action("refused", turn.now, state, reason))
 
     def expire(self, turn: Turn) -> None:
-        """Withdraw questions that nobody answered, or whose incident is over."""
+        """Withdraw questions that nobody answered, or whose incident is over. The record still says that it was asked."""
         for attempt in [a for a in self.ledger.live() if a.state == "asked"]:
             policy = self.policies.get(attempt.policy)
             within = policy.spec.guards.approval_within if policy else 0.0
             if attempt.incident not in turn.open:
-                self._turn_down(turn, attempt, "expired", "the incident ended before anybody approved")
+                self._withdraw(turn, attempt, "the incident ended before anybody approved")
             elif turn.now - attempt.decided_at >= within:
-                self._turn_down(turn, attempt, "expired", f"nobody approved within {format_duration(within)}")
+                self._withdraw(turn, attempt, f"nobody approved within {format_duration(within)}")
+
+    def _withdraw(self, turn: Turn, attempt: Attempt, reason: str) -> None:
+        self.ledger.change(attempt, state="expired", ended_at=turn.now)
+        turn.outcomes.append(Outcome(attempt.id, "refused", turn.now, reason))
 
     # ------------------------------------------------------------------------------------------------- verify
     def verify(self, turn: Turn) -> None:

@@ -203,7 +203,7 @@ def _gpus(machine: KubeNode) -> Iterable[Edge]:
     """Node -> each GPU it offers, under the name that the dcgm pack gives it."""
     count = (machine.status.capacity or {}).get(GPU_RESOURCE, "0")
     for i in range(int(count) if count.isdigit() and int(count) <= 64 else 0):
-        yield Edge(f"node//{machine.metadata.name}", f"gpu//{machine.metadata.name}/{i}", "uses")
+        yield Edge(f"node//{machine.metadata.name}", f"gpu/{machine.metadata.name}/{i}", "uses")
 
 
 def _node(kind: str, meta: Meta) -> Node:

@@ -134,7 +134,7 @@ class NvmlSource:
         return Links(tuple(Node(e) for e in (node, *gpus)), tuple(Edge(node, e, "uses") for e in gpus))
 
     def _entity(self, index: int) -> Entity:
-        return f"gpu//{self.host}/{index}"
+        return f"gpu/{self.host}/{index}"
 
     # ------------------------------------------------------------------------------------------------------- reading
     def _read_gpu(self, index: int, now: float, into: Samples) -> None:

@@ -54,7 +54,8 @@ def overview(view: View) -> str:
     status = view.status()
     vitals = view.vitals()
     return environment().get_template("overview.html").render(
-        **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])), closed=view.incidents("closed", 20),
+        **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])),
+        closed=view.incidents("closed", 20),
         calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals),
         hidden=max(0, len(vitals) - MOST_VITALS),
         dropped=sorted((status["counts"].get("dropped") or {}).items(), key=lambda item: -item[1]))
