@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from test_sinks_samples import asked, incident
@@ -23,7 +24,7 @@ from aiops.web.scale import time_ticks, value_range, value_ticks
 from aiops.web.server import ListenError, Server, is_loopback
 
 sys.path.insert(0, str(Path(__file__).with_name("browser")))
-from web_demo import NOW, DemoView, busy, calm, fresh, source  # noqa: E402
+from web_demo import NOW, DemoView, busy, calm, fresh, source
 
 
 class Client:
@@ -112,7 +113,8 @@ def test_the_published_schema_is_what_is_served() -> None:
 def test_openapi_is_served_and_needs_no_foreign_script(ask: Client) -> None:
     """/openapi.json describes every route of the interface; the page that would load scripts from elsewhere is off."""
     paths = json.loads(ask("/openapi.json")[1])["paths"]
-    assert {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"} <= set(paths)
+    told = {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"}
+    assert told <= set(paths)
     assert ask("/docs")[0] == 404
 
 
@@ -276,14 +278,14 @@ def test_names_from_outside_are_text() -> None:
     form = serial.incident(incident(actions=(asked(reason=EVIL, policy=EVIL, target=EVIL, id=EVIL),)))
     form |= {"id": EVIL, "entities": [EVIL], "title": EVIL}
     form["alerts"] = [a | {"entity": EVIL, "signal": EVIL, "unit": EVIL, "text": EVIL} for a in form["alerts"]]
-    form["causes"] = [c | {"entity": EVIL, "signals": [EVIL], "reasons": [{"text": EVIL, "contribution": 1.0}]} for c in form["causes"]]
+    cause = {"entity": EVIL, "signals": [EVIL], "reasons": [{"text": EVIL, "contribution": 1.0}], "score": 0.5}
+    form["causes"] = [cause, cause]
     form["timeline"] = [{"at": NOW, "kind": EVIL, "text": EVIL}]
     form["impact"]["entities"] = [EVIL]
-    form["points"] = [{"at": NOW + k, "entity": EVIL, "signal": EVIL, "value": k, "expected": 1, "lower": 0, "upper": 2} for k in range(9)]
-    vital = {"entity": EVIL, "signal": EVIL, "unit": EVIL, "points": [[1, 1], [2, 2]], "expected": 1, "lower": 0, "upper": 2, "ready": True}
+    named = {"entity": EVIL, "signal": EVIL, "expected": 1, "lower": 0, "upper": 2}
+    form["points"] = [{**named, "at": NOW + k, "value": k} for k in range(9)]
+    vital = {**named, "unit": EVIL, "points": [[1, 1], [2, 2]], "ready": True}
     view = DemoView([form], vitals=[vital], sources=[source(EVIL, "failing", EVIL)], counts=Counts(dropped={EVIL: 1}))
-    from urllib.parse import quote
-
     with serving(view) as client:
         for path in ("/", f"/incidents/{quote(EVIL, safe='')}", "/incidents/%22%3E%3Cscript%3Ealert(1)"):
             page = client(path)[1]
@@ -391,16 +393,16 @@ def test_an_uncertain_band_does_not_flatten_the_line() -> None:
 
 @pytest.mark.parametrize(("low", "high", "unit", "labels"), [
     (0.0, 8e9, "bytes", ["0 B", "2 GiB", "4 GiB", "6 GiB"]), (0.0, 0.083, "ratio", ["0 %", "2.5 %", "5 %", "7.5 %"]),
-    (0.0, 600.0, "seconds", ["0 s", "2.5 min", "5 min", "7.5 min", "10 min"]), (61.0, 92.0, "celsius", ["70 °C", "80 °C", "90 °C"])])
+    (0.0, 600.0, "seconds", ["0 s", "5 min", "10 min"]), (61.0, 92.0, "celsius", ["70 °C", "80 °C", "90 °C"])])
 def test_axes_have_round_numbers_in_the_unit_that_is_read(low: float, high: float, unit: str, labels: list[str]) -> None:
     """Binary steps for bytes, minutes for long times."""
-    assert [label for _, label in value_ticks(low, high, unit)] == [x.replace("2.5 min", "2 min").replace("7.5 min", "8 min") for x in labels]
+    assert [label for _, label in value_ticks(low, high, unit)] == labels
 
 
 def test_time_axes_are_as_fine_as_the_span() -> None:
     """Seconds, minutes or days."""
     assert [label for _, label in time_ticks(NOW, NOW + 60)] == ["15:05:00", "15:05:15", "15:05:30", "15:05:45", "15:06:00"]
-    assert [label for _, label in time_ticks(NOW, NOW + 3600)][0] == "15:15"
+    assert [label for _, label in time_ticks(NOW, NOW + 3600)] == ["15:15", "15:30", "15:45", "16:00"]
     assert [label for _, label in time_ticks(NOW, NOW + 5 * 86400)] == ["Feb 26", "Feb 27", "Feb 28", "Mar 01", "Mar 02"]
 
 
@@ -408,7 +410,8 @@ def test_time_axes_are_as_fine_as_the_span() -> None:
     (0.0, "bytes", "0 B"), (1023.9, "bytes", "1 KiB"), (8.1e9, "bytes", "7.54 GiB"), (9.2e6, "bytes/s", "8.77 MiB/s"),
     (0.083, "ratio", "8.3 %"), (1.0, "ratio", "100 %"), (0.0000123, "ratio", "0.00123 %"), (0.35, "seconds", "350 ms"),
     (2.84, "seconds", "2.84 s"), (11_700.0, "seconds", "3 h 15 min"), (91.23, "celsius", "91.2 °C"), (410.0, "watts", "410 W"),
-    (12.0, "requests/s", "12 requests/s"), (123456.0, "requests/s", "123 k requests/s"), (3.0, "", "3"), (1234.0, "cores", "1234 cores"),
+    (12.0, "requests/s", "12 requests/s"), (123456.0, "requests/s", "123 k requests/s"), (3.0, "", "3"),
+    (1234.0, "cores", "1234 cores"),
     (-5.0, "celsius", "-5 °C"), (float("nan"), "bytes", "–"), (None, "bytes", "–"), (1e300, "bytes", "8.88e+284 PiB")])
 def test_numbers_are_written_as_people_read_them(value: float | None, unit: str, text: str) -> None:
     """Value and unit, three significant digits."""
@@ -417,7 +420,8 @@ def test_numbers_are_written_as_people_read_them(value: float | None, unit: str,
 
 @pytest.mark.parametrize(("seconds", "text"), [
     (0.0, "0 s"), (3e-7, "300 ns"), (0.00042, "420 µs"), (0.35, "350 ms"), (0.9999, "1000 ms"), (12.0, "12 s"), (59.9, "1 min"),
-    (180.0, "3 min"), (3599.0, "1 h"), (7500.0, "2 h 5 min"), (86400.0, "1 d"), (356_400.0, "4 d 3 h"), (-90.0, "-2 min"), (None, "–")])
+    (180.0, "3 min"), (3599.0, "1 h"), (7500.0, "2 h 5 min"), (86400.0, "1 d"), (356_400.0, "4 d 3 h"), (-90.0, "-2 min"),
+    (None, "–")])
 def test_durations_are_written_as_people_say_them(seconds: float | None, text: str) -> None:
     """Two units at most."""
     assert duration(seconds) == text

@@ -79,7 +79,7 @@ def _pages(app: FastAPI, view: View) -> None:
     def overview() -> HTMLResponse:
         return HTMLResponse(pages.overview(view))
 
-    @app.get("/incidents/{name}", include_in_schema=False)
+    @app.get("/incidents/{name:path}", include_in_schema=False)
     def incident(name: str) -> HTMLResponse:
         form = view.incident(name)
         return HTMLResponse(pages.incident(view, form)) if form else HTMLResponse(pages.missing(view, name), 404)
@@ -94,7 +94,7 @@ def _reads(app: FastAPI, view: View) -> None:
         """Incidents, the open before the closed, then newest first."""
         return _json({"incidents": list(view.incidents(state, limit, offset))})
 
-    @app.get("/api/incidents/{name}", responses={200: {"model": forms.IncidentWithPoints}, **_KNOWN}, tags=["incidents"])
+    @app.get("/api/incidents/{name:path}", responses={200: {"model": forms.IncidentWithPoints}, **_KNOWN}, tags=["incidents"])
     def incident(name: str) -> Response:
         """One incident, with the points that its plots show."""
         form = view.incident(name)
@@ -107,17 +107,17 @@ def _reads(app: FastAPI, view: View) -> None:
 
 
 def _writes(app: FastAPI, view: View) -> None:
-    @app.post("/api/actions/{name}/approve", responses=_WRITES, status_code=202, tags=["actions"])
+    @app.post("/api/actions/{name:path}/approve", responses=_WRITES, status_code=202, tags=["actions"])
     def approve(name: str) -> Response:
         """Let an action that asks be carried out; it is checked again before it acts."""
         return _write(lambda: view.approve(name, "http"), "action", name)
 
-    @app.post("/api/actions/{name}/reject", responses=_WRITES, status_code=202, tags=["actions"])
+    @app.post("/api/actions/{name:path}/reject", responses=_WRITES, status_code=202, tags=["actions"])
     def reject(name: str) -> Response:
         """Refuse an action that asks."""
         return _write(lambda: view.reject(name, "http"), "action", name)
 
-    @app.post("/api/incidents/{name}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
+    @app.post("/api/incidents/{name:path}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
     def feedback(name: str, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
         return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aiops.humanise import quantity, utc
 
+_LONG = (86400.0, 3600.0, 60.0)  # units of long durations, which are read in whole steps
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
 
@@ -37,7 +38,7 @@ def time_ticks(low: float, high: float, most: int = 5) -> list[tuple[float, str]
 def value_ticks(low: float, high: float, unit: str, most: int = 4) -> list[tuple[float, str]]:
     """Round values in the unit that is read: MiB for bytes, minutes for long durations, per cent for ratios."""
     base = _base(max(abs(low), abs(high)), unit)
-    step = base * _round((high - low) / base / most)
+    step = base * _round((high - low) / base / most, (1.0, 2.0, 5.0, 10.0) if base in _LONG else (1.0, 2.0, 2.5, 5.0, 10.0))
     first = math.ceil(low / step - 1e-9)
     ticks = [(k * step, quantity(k * step, unit)) for k in range(first, int(high / step + 1e-9) + 1)]
     return ticks[: 2 * most]
@@ -61,11 +62,11 @@ def _base(size: float, unit: str) -> float:
     if unit.startswith("bytes"):
         return 1024.0 ** min(5, max(0, math.floor(math.log(size, 1024)))) if size >= 1 else 1.0
     if unit == "seconds" and size >= 120:
-        return 86400.0 if size >= 172800 else 3600.0 if size >= 7200 else 60.0
+        return next((base for base in _LONG if size >= 2 * base), 60.0)
     return 1.0
 
 
-def _round(size: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+def _round(size: float, factors: tuple[float, ...]) -> float:
+    """The next of the factors times a power of ten."""
     power = 10.0 ** math.floor(math.log10(size))
-    return next(f * power for f in (1.0, 2.0, 2.5, 5.0, 10.0) if size <= f * power * (1 + 1e-9))
+    return next(f * power for f in factors if size <= f * power * (1 + 1e-9))

@@ -144,8 +144,9 @@ def throttling() -> JSON:
     timeline = (TimelineEntry(NOW - 1500, "signal", "gpu_temperature of gpu/gpu-3/0 leaves what is normal"),
                 TimelineEntry(NOW - 1080, "opened", "opened with 3 signals on 2 entities"),
                 TimelineEntry(NOW - 1065, "changed", "probable cause is now gpu gpu-3/0 (was deployment serving/vllm-70b)"))
+    impact = Impact((GATE, "service/serving/chat", "service/shop/assistant"), 4.5)
     made = serial.incident(Incident("inc-7f21", NOW - 1080, NOW, "open", "critical", (GPU, VLLM, GATE, NODE), alerts, causes,
-                                    Impact((GATE, "service/serving/chat", "service/shop/assistant"), 4.5), None, actions, outcomes, timeline))
+                                    impact, None, actions, outcomes, timeline))
     made["points"] = [
         *points(GPU, "gpu_temperature", rising(wave(63, 70, 1), 91.2, 100), 67.0, 6.0),
         *points(GPU, "gpu_clock_throttle_ratio", np.clip(rising(wave(0, 0.008, 2), 0.46, 96), 0, 1), 0.004, 0.004),
@@ -170,9 +171,10 @@ def leak() -> JSON:
                 Outcome("act-55aa-1", "helped", end - 900, "memory_usage is back at 2.1 GiB"))
     cause = Cause(api, 0.88, ("memory_usage",), (Reason("the only candidate with an onset before the symptoms", 0.52),
                                                  Reason("rolled out 48 min before the onset", 0.31)))
-    made = serial.incident(Incident("inc-55aa", end - 2400, end - 600, "closed", "warning", (api,), alerts, (cause,), Impact(), end - 600,
-                                    (action,), outcomes, (TimelineEntry(end - 2400, "opened", "opened with 1 signal"),
-                                                          TimelineEntry(end - 600, "closed", "all signals are normal again"))))
+    timeline = (TimelineEntry(end - 2400, "opened", "opened with 1 signal"),
+                TimelineEntry(end - 600, "closed", "all signals are normal again"))
+    made = serial.incident(Incident("inc-55aa", end - 2400, end - 600, "closed", "warning", (api,), alerts, (cause,), Impact(),
+                                    end - 600, (action,), outcomes, timeline))
     made["points"] = points(api, "memory_usage", values, 2.2e9, 0.35e9, end)
     made["feedback"] = [{"verdict": "useful", "at": end, "by": "http"}]
     return made
@@ -189,11 +191,13 @@ def disk() -> JSON:
 
 
 def vitals() -> list[JSON]:
-    rows = [("node//build-1", "node_cpu_busy_ratio", "ratio", 0.08, 0.34), ("node//build-1", "node_memory_used", "bytes", 6.1e9, 7.4e9),
+    rows = [("node//build-1", "node_cpu_busy_ratio", "ratio", 0.08, 0.34),
+            ("node//build-1", "node_memory_used", "bytes", 6.1e9, 7.4e9),
             ("node//build-1", "disk_read", "bytes/s", 0, 9.2e6), ("node//build-1", "network_receive", "bytes/s", 1.4e5, 8.8e5),
             ("node//build-1", "node_load", "", 0.4, 1.9), ("gpu/build-1/0", "gpu_temperature", "celsius", 52, 67),
             ("gpu/build-1/0", "gpu_power", "watts", 180, 410), ("gpu/build-1/0", "gpu_memory_used", "bytes", 5.1e10, 6.0e10),
-            ("service/shop/web", "http_error_rate", "ratio", 0.0005, 0.004), ("service/shop/web", "request_latency_p95", "seconds", 0.09, 0.21)]
+            ("service/shop/web", "http_error_rate", "ratio", 0.0005, 0.004),
+            ("service/shop/web", "request_latency_p95", "seconds", 0.09, 0.21)]
     out = []
     for k, (entity, signal, unit, low, high) in enumerate(rows):
         values = wave(low, high, k + 20, 120)
@@ -213,7 +217,8 @@ def busy(token: str | None = None) -> DemoView:
     """Two open incidents, one closed, a failing source."""
     counts = Counts(24_800, 61_400_000, 1_204_330, 48_210, 312, 14, 9, 5, 4_180, 3_912, 3_846, {"late": 1204, "not a number": 88})
     failing = source("kubernetes", "failing", "connection refused (10.96.0.1:443)", 31)
-    return DemoView([throttling(), disk(), leak()], token, vitals(), counts, [source("prometheus"), failing, source("remote_write")])
+    sources = [source("prometheus"), failing, source("remote_write")]
+    return DemoView([throttling(), disk(), leak()], token, vitals(), counts, sources)
 
 
 def calm() -> DemoView:
