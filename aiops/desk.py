@@ -20,6 +20,7 @@ from aiops.web.view import Check, NotPossible, Verdict
 JSON = dict[str, Any]
 SHOWN = 24
 POINTS = 120
+GONE_S = 300.0
 MOST_RECENT_NOTES = 20
 FIRST = ("up", "errors", "latency", "cpu", "memory", "disk", "saturation", "gpu", "network", "traffic", "")
 
@@ -41,13 +42,14 @@ class Vitals:
             self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
         hot = {(a.entity, a.signal) for a in report.alerts if a.state == "firing"}
         ordered = sorted(self._order[:SHOWN * 20], key=lambda s: (s.entity, s.key) not in hot) if hot else self._order
-        self.plots = [p for s in ordered[:SHOWN * 2] if (p := self._plot(s))][:SHOWN]
+        self.plots = [p for s in ordered[:SHOWN * 2] if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.report, self.steps = report, self.steps + 1
 
-    def _plot(self, s: Signal) -> JSON | None:
+    def _plot(self, s: Signal, now: float) -> JSON | None:
+        """None for a signal that fell silent."""
         times, values, expected, width = self._pipeline.history.column(s.id)
-        if not len(times):
+        if not len(times) or now - times[-1] > GONE_S:
             return None
         e, w = float(expected[-1]), float(width[-1])
         ready = math.isfinite(w)
@@ -116,7 +118,7 @@ class Desk:
         known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
         if known is None:
             raise LookupError(action)
-        if known["decision"] != "ask":
+        if known["decision"] != "ask" or known["state"] not in ("", "asked"):
             raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
         self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
 

@@ -70,15 +70,17 @@ class IncidentBook:
     @staticmethod
     def _story(now: float, old: Incident | None, new: Incident) -> list[TimelineEntry]:
         before = {a.key: a.state for a in old.alerts} if old else {}
-        story = [TimelineEntry(now, "opened", new.title)] if old is None else []
+        story = [TimelineEntry(now, "opened", f"opened: {new.title}")] if old is None else []
         for a in new.alerts:
             if before.get(a.key) != a.state:
-                verb = "alert" if a.state == "firing" else "recovered"
-                story.append(TimelineEntry(now, verb, f"{a.entity} {a.signal}"))
+                kind, verb = ("alert", "deviates") if a.state == "firing" else ("recovered", "is back to normal")
+                story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}"))
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
-            story.append(TimelineEntry(now, "cause", f"now {new.causes[0].entity}, before {old.causes[0].entity}"))
+            text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
+            story.append(TimelineEntry(now, "cause", text))
         if old and old.state != new.state:
-            story.append(TimelineEntry(now, "closed" if new.state == "closed" else "reopened", new.title))
+            verb = "closed" if new.state == "closed" else "reopened"
+            story.append(TimelineEntry(now, verb, f"{verb}: {new.title}"))
         return story
 
     # ------------------------------------------------------------------------------------------------ from decisions
@@ -100,7 +102,7 @@ class IncidentBook:
         if incident is None:
             return
         others = tuple(a for a in incident.actions if a.id != action.id)
-        entry = TimelineEntry(action.at, action.decision, f"{action.type} {action.target}: {action.reason}")
+        entry = TimelineEntry(action.at, action.decision, f"{action.decision}: {action.type} {action.target}: {action.reason}")
         self._action_of[action.id] = incident.id
         if action.decision != "refused":
             self._acted.add(incident.id)
@@ -110,7 +112,7 @@ class IncidentBook:
         incident = self._incidents.get(self._action_of.get(outcome.action, ""))
         if incident is None:
             return
-        entry = TimelineEntry(outcome.at, outcome.status, outcome.reason or outcome.status)
+        entry = TimelineEntry(outcome.at, outcome.status, f"{outcome.status.replace('_', ' ')}: {outcome.reason or outcome.action}")
         self._set(self._told(replace(incident, outcomes=(*incident.outcomes, outcome)), [entry]))
 
     def _set(self, incident: Incident) -> None:

@@ -76,8 +76,9 @@ class Door:
     def _register(self, new: Iterable[Series]) -> None:
         first_new = len(self.signals)
         signals = list(self.signals)
+        new = [series for series in new if series.id >= 0]
         for series in new:
-            if series.id not in self._series and series.id >= 0:
+            if series.id not in self._series:
                 self._series[series.id] = series
                 self._add(series, signals)
         size = max(self._series, default=-1) + 1
@@ -208,6 +209,7 @@ class _Compiled:
             return np.empty(0)
         x = np.where(self.takes_delta[self.signal], delta[self.raw], level[self.raw])
         usable = fresh[self.raw] & np.isfinite(x)
+        usable &= updated[self.raw] | ~self.takes_delta[self.signal]  # an increase counts in the tick that brought it only
         touched = np.bincount(self.signal[updated[self.raw]], minlength=self.count) > 0
         over = self._sum(x, usable & (self.part == 0))
         under = self._sum(x, usable & (self.part == 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiops.types import Alert, Entity
 from correlators.graph import Graph
@@ -109,7 +109,7 @@ class Grouper:
             group.changed = True
             if old is None:
                 group.grown_at = now
-        group.alerts[alert.key] = alert
+        group.alerts[alert.key] = replace(alert, since=min(alert.since, old.since)) if old else alert
         self._of[alert.key] = group.id
         if alert.state == "firing":
             group.firing_at = now

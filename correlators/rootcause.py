@@ -72,7 +72,8 @@ def _candidates(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, _Candidat
 
 
 def _signals(candidate: _Candidate) -> tuple[str, ...]:
-    return tuple(a.signal for a in sorted(candidate.alerts, key=lambda a: (-a.strength, a.key)))
+    """The signal that deviated first leads: it names the incident."""
+    return tuple(a.signal for a in sorted(candidate.alerts, key=lambda a: (a.since, -a.strength, a.key)))
 
 
 def _own(candidate: _Candidate) -> list[Reason]:
@@ -92,7 +93,8 @@ def describe(a: Alert) -> str:
         return a.text
     if math.isnan(a.value) or math.isnan(a.expected):
         return f"{a.signal} since {utc(a.since, CLOCK)}"
-    return f"{a.signal} is {quantity(a.value, a.unit)}, expected {quantity(a.expected, a.unit)}, since {utc(a.since, CLOCK)}"
+    expected = 0.0 if abs(a.expected) < 1e-4 * abs(a.value) else a.expected
+    return f"{a.signal} is {quantity(a.value, a.unit)}, expected {quantity(expected, a.unit)}, since {utc(a.since, CLOCK)}"
 
 
 def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph, tick_s: float) -> list[Reason]:
