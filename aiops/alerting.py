@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from aiops.types import Alert, Anomaly, Frame, RawAlert, Severity, Signal
+from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, Signal
 
 K = -math.log(1e-3)
 """Reference value in nats: what a p-value of 0.001 is worth. Weaker evidence is never reported by detectors."""
@@ -22,8 +22,10 @@ RECOVER_SHARE = 0.2
 """One normal sample takes this share of the alarm level away: five in a row resolve."""
 SUPPORT_SHARE = 0.5
 QUIET_S = 300.0
-SUPPORTERS = frozenset({"isolation_forest"})
+SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
 """Detectors that add to evidence and never raise it alone."""
+WITNESS = "newcomer"
+"""The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
 
 
@@ -36,7 +38,7 @@ class _Track:
     evidence: float = 0.0
     strength: float = 0.0
     p_value: float = 1.0
-    state: str = "pending"
+    state: AlertState = "pending"
     seen_at: float = 0.0
     detectors: set[str] = field(default_factory=set)
     indexes: list[int] = field(default_factory=list)
@@ -54,11 +56,12 @@ class Alerting:
         self.level = MIN_LEVEL
 
     def update(self, frame: Frame, anomalies: Sequence[Anomaly], raw: Sequence[RawAlert] = ()) -> tuple[Alert, ...]:
-        """The alerts that are firing, or were until this step."""
+        """The alerts that are firing, or were until this step, and what newcomers say as `pending` ones."""
         self._set_level(frame)
         fresh = self._add(frame.at, anomalies)
         self._recover(frame, fresh)
-        out = [self._alert(key, frame) for key in sorted(self._tracks) if self._tracks[key].state != "pending"]
+        out = [self._alert(k, frame) for k in sorted(self._tracks)
+               if self._tracks[k].state != "pending" or WITNESS in self._tracks[k].detectors]
         self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.evidence > 0}
         return (*out, *self._of_others(frame.at, raw))
 
@@ -88,6 +91,9 @@ class Alerting:
             if main:
                 self._strengthen(key, at, min(main, key=lambda a: (a.p_value, a.detector)), group)
                 fresh.add(key)
+            elif witness := next((a for a in group if a.detector == WITNESS), None):
+                self._testify(key, at, witness)
+                fresh.add(key)
             elif key in self._tracks:
                 self._support(self._tracks[key], group)
         return fresh
@@ -108,6 +114,14 @@ class Alerting:
         track.detectors.update(g.detector for g in group)
         if track.evidence >= self.level:
             track.state = "firing"
+
+    def _testify(self, key: str, at: float, a: Anomaly) -> None:
+        """Half of what an alert needs, kept up while the witness speaks."""
+        track = self._tracks.setdefault(key, _Track(a, at))
+        track.evidence = max(track.evidence, self.level / 2)
+        track.strength = max(track.strength, -math.log(a.p_value))
+        track.p_value, track.seen_at, track.last = min(track.p_value, a.p_value), at, a
+        track.detectors.add(WITNESS)
 
     @staticmethod
     def _support(track: _Track, group: Sequence[Anomaly]) -> None:
@@ -130,7 +144,7 @@ class Alerting:
         a = t.last
         signal = frame.signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name, resource=_resource(a.name))
         return Alert(
-            key, a.entity, a.name, "firing" if t.state == "firing" else "resolved", t.since, frame.at,
+            key, a.entity, a.name, t.state, t.since, frame.at,
             1.0 - t.p_value, t.p_value, t.strength, tuple(sorted(t.detectors)), _severity(signal),
             a.value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
             signal.resource, a.text)

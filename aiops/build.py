@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import structlog
 
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
@@ -16,13 +19,14 @@ from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy, compile_document
 from aiops.policy.load import load as load_policies
-from aiops.schema import Config
+from aiops.schema import Config, available
 from aiops.sources.supervisor import Supervised
 from aiops.yamlfile import Problem, Problems
 from correlators.correlate import Correlate
 
+log = structlog.get_logger("aiops.sources")
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "absence", "logs", "drift")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "absence", "logs", "newcomer", "drift")
 Mode = Literal["observe", "ask", "act"]
 
 
@@ -60,18 +64,28 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[str] = DEFAULT_DETECTORS,
              incidents: float = 1.0, per_s: float = 86_400.0) -> Pipeline:
-    """A pipeline that has seen nothing yet."""
-    return Pipeline(known, [plugins.load("detectors", name)() for name in detectors], Alerting(incidents, per_s),
+    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out."""
+    return Pipeline(known, [plugins.load("detectors", name)() for name in available(detectors)], Alerting(incidents, per_s),
                     Correlate(), PolicyBook(book, mode, known))
 
 
 # ------------------------------------------------------------------------------------------------------- live parts
-class Source(Supervised):
-    """A supervised source with the interval at which it wants to be polled."""
+def warm(detectors: Sequence[str]) -> None:
+    """Load now what detectors would load in the middle of a step later on: a slow import would make steps late."""
+    for name in available(detectors):
+        getattr(plugins.load("detectors", name), "warm", lambda: None)()
 
-    @property
-    def interval_s(self) -> float:
-        return self.source.interval_s
+
+class Source(Supervised):
+    """A supervised source that logs when it begins to fail and when it works again."""
+
+    def _attempt(self, work: Callable[[], object], now: float) -> bool:
+        before = self._state
+        done = super()._attempt(work, now)
+        if self._state != before:
+            tell = log.info if done else log.warning
+            tell(f"source {self._state}", source=self.name, **({} if done else {"error": self._error}))
+        return done
 
 
 class TopologyFile:
@@ -101,7 +115,8 @@ def sources(config: Config, clock: Clock, known: Meanings) -> list[Source]:
     made: list[Any] = []
     for number, item in enumerate(config.sources):
         name = f"{item.kind}-{number}" if _twice(config, item.kind) else item.kind
-        made.append(_MAKERS[item.kind](item.settings, known, name))
+        if item.kind in _MAKERS:  # the others are told by aiops.unused
+            made.append(_MAKERS[item.kind](item.settings, name, config, known))
     if config.topology.file:
         made.append(TopologyFile(config.topology.file))
     return [Source(s, clock) for s in made]
@@ -111,34 +126,36 @@ def _twice(config: Config, kind: str) -> bool:
     return sum(item.kind == kind for item in config.sources) > 1
 
 
-def _host(settings: Any, known: Meanings, name: str) -> Any:
+def _host(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.host import HostSource
     return HostSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
 
 
-def _nvml(settings: Any, known: Meanings, name: str) -> Any:
+def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.nvml import NvmlSource
     return NvmlSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
 
 
-def _logs(settings: Any, known: Meanings, name: str) -> Any:
+def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.logfile import LogFileSource
     return LogFileSource(settings.paths, name, entity=settings.entity)
 
 
-def _prometheus(settings: Any, known: Meanings, name: str) -> Any:
+def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.prometheus import PrometheusSource
     return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
                             backfill_s=settings.backfill_s, timeout_s=settings.timeout_s, token_file=settings.token_file,
                             tenant=settings.tenant)
 
 
-def _kubernetes(settings: Any, known: Meanings, name: str) -> Any:
+def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.kubernetes import KubernetesSource
-    return KubernetesSource(name, kubeconfig=settings.kubeconfig, context=settings.context, namespaces=settings.namespaces)
+    return KubernetesSource(name, settings.interval_s, namespaces=settings.namespaces, events=settings.events,
+                            topology=config.topology.kubernetes, log_selector=settings.logs.selector if settings.logs else "",
+                            kubeconfig=settings.kubeconfig, context=settings.context)
 
 
-_MAKERS: dict[str, Callable[[Any, Meanings, str], Any]] = {
+_MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
     "host": _host, "nvml": _nvml, "logs": _logs, "prometheus": _prometheus, "kubernetes": _kubernetes}
 
 
@@ -155,16 +172,29 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     return LiveActuator(cluster, clock, intents, intents.interrupted(), intents.snapshots())
 
 
-def receivers(config: Config, clock: Clock, page: str) -> list[Any]:
+def page_address(config: Config) -> str:
+    """Where people reach the page, for links in messages: `page`, else `listen` where that is an address; else empty."""
+    host, port = config.address
+    if config.page or not port or re.fullmatch(r"0\.0\.0\.0|::|", host):
+        return config.page or ""
+    return f"http://{config.listen}/"
+
+
+def has_console(config: Config) -> bool:
+    """Whether what happens is printed: where it is asked for, and where nobody else is told."""
+    return not config.sinks or any(item.kind == "console" for item in config.sinks)
+
+
+def receivers(config: Config, clock: Clock) -> list[Any]:
     """Slack and webhooks, not started yet. Raises ConfigurationError."""
     made: list[Any] = []
-    folder = config.store / "outbox"
     for number, item in enumerate(config.sinks):
         try:
             if item.slack:
-                made.append(_slack(item.slack, folder, clock, page))
+                folder = config.store / "outbox" / (f"slack-{number}" if any(s.slack for s in config.sinks[:number]) else "")
+                made.append(_slack(item.slack, folder, clock, page_address(config)))
             elif item.webhook:
-                made.append(_webhook(item.webhook, folder, clock, f"webhook-{number}"))
+                made.append(_webhook(item.webhook, config.store / "outbox", clock, f"webhook-{number}"))
         except ValueError as e:
             raise ConfigurationError(f"sinks[{number}]: {e}") from None
     return made
@@ -172,19 +202,22 @@ def receivers(config: Config, clock: Clock, page: str) -> list[Any]:
 
 def _slack(settings: Any, folder: Path, clock: Clock, page: str) -> Sink:
     from aiops.sinks.slack import Slack
+    way: dict[str, Any] = {}
     if settings.webhook_env:
-        url = os.environ.get(settings.webhook_env, "")
-        if not url:
-            raise ConfigurationError(f"sinks: slack: the variable {settings.webhook_env} is not set.")
-        return Slack(folder, clock, url=url, page=page)
-    if settings.webhook_file:
-        return Slack(folder, clock, url=secret(settings.webhook_file), page=page)
-    return Slack(folder, clock, token=secret(settings.token_file), channel=settings.channel, page=page)
+        way["url"] = os.environ.get(settings.webhook_env, "")
+        if not way["url"]:
+            raise ConfigurationError(f"sinks: slack: the variable {settings.webhook_env} is not set. Set it to the URL.")
+    elif settings.webhook_file:
+        way["url"] = secret(settings.webhook_file)
+    else:
+        way |= {"token": secret(settings.token_file), "channel": settings.channel}
+    return Slack(folder, clock, page=page, minimum=settings.minimum, **way)
 
 
 def _webhook(settings: Any, folder: Path, clock: Clock, name: str) -> Sink:
     from aiops.sinks.webhook import Webhook
-    return Webhook(folder, clock, settings.url, secret(settings.secret_file) if settings.secret_file else "", name)
+    key = secret(settings.secret_file) if settings.secret_file else ""
+    return Webhook(folder, clock, settings.url, key, name, minimum=settings.minimum)
 
 
 def secret(path: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from aiops import layered, yamlfile
 from aiops.layered import Layers, Merged, Origin
 from aiops.schema import Config, hint
+from aiops.unused import unused
 from aiops.yamlfile import Problem, Problems
 
 __all__ = ["Config", "Loaded", "default_for", "in_cluster", "known_keys", "load", "read"]
@@ -41,11 +42,15 @@ def known_keys() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, and where each value of it was given. `base` is what relative paths were relative to."""
+    """A configuration, and where each value of it was given. `base` is what relative paths were relative to.
+
+    `notes`: what it says that has no effect in this version, each at its place.
+    """
 
     config: Config
     layers: Layers
     base: Path
+    notes: tuple[Problem, ...] = ()
 
 
 def in_cluster(env: Mapping[str, str]) -> bool:
@@ -87,7 +92,8 @@ def read(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any] | N
         problems += _unknown_packs(config, layers)
     if problems:
         raise Problems(problems)
-    return Loaded(config, layers, base)
+    merged = Merged("default", layers.data, {}, layers)
+    return Loaded(config, layers, base, tuple(merged.problem(place, text) for place, text in unused(config)))
 
 
 def _unknown_packs(config: Config, layers: Layers) -> Iterator[Problem]:

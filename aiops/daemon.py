@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from aiops import __version__, build
+from aiops import __version__, build, yamlfile
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
@@ -23,11 +23,11 @@ from aiops.sinks.journal import JournalWriter
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Batch
+from aiops.unused import unused
 from aiops.web.app import create_app
 from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
-DEFAULT_TICK_S = 5.0
 SEGMENT_BYTES = 64 << 20
 
 
@@ -36,47 +36,51 @@ class Daemon:
 
     def __init__(self, config: Config, clock: WallClock) -> None:
         self.config, self.clock = config, clock
+        self.notes = [f"{yamlfile.dollar(place)}: {text}" for place, text in unused(config)]
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """0 after an orderly stop. Raises Problems or ConfigurationError where the configuration cannot be used."""
-        self._prepare()
+        """0 after an orderly stop, on SIGTERM or SIGINT; SIGHUP is ignored. Raises what a part that cannot start raises."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        self._start()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._prepare()
         try:
+            self._start()
+            build.warm(self.config.detectors)
             self._stop.wait()
         finally:
             self._end()
         return 0
 
     def _prepare(self) -> None:
+        """Makes all parts. The store comes first: its lock keeps a second daemon away from everything in the folder."""
         config, clock = self.config, self.clock
-        folder(config.store)
         known = build.meanings(config)
         book = build.policies(config.policies, known)
+        folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
-        tick_s = config.interval_s or min((s.settings.interval_s for s in config.sources if hasattr(s.settings, "interval_s")),
-                                          default=DEFAULT_TICK_S)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
         self.actuator = self._actuator()
-        self.journal = JournalWriter(
-            config.store / "journal",
-            {"started_at": clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
-             "policies": build.policy_texts(config.policies)},
-            SEGMENT_BYTES, max(2, config.journal.max_bytes // SEGMENT_BYTES))
-        page = f"http://{config.listen}/"
-        self.receivers = build.receivers(config, clock, page)
+        self.journal = self._journal()
+        self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
-        sinks = [self.store, self.metrics, vitals, Console(), *self.receivers]
-        self.live = Live(pipeline, build.sources(config, clock, known), Intake(tick_s), self.actuator, sinks, clock, tick_s,
-                         self._write, self.metrics.step)
+        sinks = [self.store, self.metrics, vitals, *([Console()] if build.has_console(config) else []), *self.receivers]
+        self.live = Live(pipeline, build.sources(config, clock, known), Intake(config.tick_s), self.actuator, sinks, clock,
+                         config.tick_s, self._write, self.metrics.step)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, clock.now(), clock.now, self._states,
-                    self.live.intake.command, token)
-        host, _, port = config.listen.rpartition(":")
-        self.server = Server(create_app(desk), host.strip("[]"), int(port))
+                    self.live.intake.command, token, notes=self.notes)
+        self.server = Server(create_app(desk), *config.address)
+
+    def _journal(self) -> JournalWriter:
+        config = self.config
+        about = {"started_at": self.clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
+                 "policies": build.policy_texts(config.policies)}
+        most = config.journal.max_bytes
+        segment = min(SEGMENT_BYTES, most // 4)
+        return JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)
 
     def _states(self) -> list[dict[str, Any]]:
         return [s.status() for s in self.live.sources]
@@ -94,11 +98,13 @@ class Daemon:
             log.error("journal", problem=self.journal.problem)
 
     def _start(self) -> None:
+        for note in self.notes:
+            log.warning("has no effect", setting=note)
+        if self.store.notice:
+            log.warning("store", notice=self.store.notice)
         for form in self.store.interrupt_open(self.clock.now()):
             for receiver in self.receivers:
                 receiver.tell(form, self.clock.now())
-        if self.store.notice:
-            log.warning("store", notice=self.store.notice)
         for receiver in self.receivers:
             receiver.start()
         if hasattr(self.actuator, "start"):
@@ -110,11 +116,12 @@ class Daemon:
         sys.stderr.flush()
 
     def _end(self) -> None:
-        self.live.stop()
+        """In the order of the flow: input, actions, page, journal, messages, store."""
+        orderly = self.live.stop()
         if hasattr(self.actuator, "stop"):
             self.actuator.stop()
         self.server.stop()
-        self.journal.close(self.live.pipeline.book.digest())
+        self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         for receiver in self.receivers:
             receiver.close()
         self.store.close()

@@ -12,6 +12,8 @@ from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
 
 MAX_TIMELINE = 200
 FORGET_S = 3600.0
+_SAID = {"firing": ("alert", "deviates"), "pending": ("witness", "is new and uses a lot"),
+         "resolved": ("recovered", "is back to normal")}
 
 
 class IncidentBook:
@@ -73,7 +75,7 @@ class IncidentBook:
         story = [TimelineEntry(now, "opened", f"opened: {new.title}")] if old is None else []
         for a in new.alerts:
             if before.get(a.key) != a.state:
-                kind, verb = ("alert", "deviates") if a.state == "firing" else ("recovered", "is back to normal")
+                kind, verb = _SAID[a.state]
                 story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}"))
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
@@ -112,7 +114,8 @@ class IncidentBook:
         incident = self._incidents.get(self._action_of.get(outcome.action, ""))
         if incident is None:
             return
-        entry = TimelineEntry(outcome.at, outcome.status, f"{outcome.status.replace('_', ' ')}: {outcome.reason or outcome.action}")
+        said = outcome.status.replace("_", " ")
+        entry = TimelineEntry(outcome.at, outcome.status, f"{said}: {outcome.reason or outcome.action}")
         self._set(self._told(replace(incident, outcomes=(*incident.outcomes, outcome)), [entry]))
 
     def _set(self, incident: Incident) -> None:

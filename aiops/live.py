@@ -19,6 +19,8 @@ from aiops.pipeline import Pipeline
 from aiops.types import Batch, Report
 
 log = structlog.get_logger("aiops.live")
+POLL_END_S, STEP_END_S = 1.0, 3.0
+"""A poll may hang in a time-out of minutes: the end of the daemon waits no longer than this for polls, and for a step."""
 
 
 class Polled(Protocol):
@@ -50,13 +52,15 @@ class Live:
         self._caught_up = False
         self._stopping = threading.Event()
         self.failed_steps = 0
+        self._ended = False
 
     def start(self) -> None:
         """One job a source and one for the tick; a job that is late runs once, never twice at a time."""
         from apscheduler.schedulers.background import BackgroundScheduler
 
         self._scheduler = BackgroundScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+            timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": len(self.sources) + 1}},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
         for source in self.sources:
             self._scheduler.add_job(self._poll, "interval", args=[source], seconds=source.interval_s,
                                     id=f"poll:{source.name}", next_run_time=self._soon(0.0))
@@ -91,6 +95,8 @@ class Live:
         self._caught_up = True
 
     def _step(self, batch: Batch) -> None:
+        if self._ended:
+            return
         began = self._clock.monotonic()
         self._journal(batch)
         try:
@@ -100,11 +106,28 @@ class Live:
             log.exception("step failed; the batch is in the journal", at=batch.at)
         self._timed(self._clock.monotonic() - began)
 
-    def stop(self) -> None:
-        """Stop polling, take the last step, close the sources."""
+    def stop(self) -> bool:
+        """Stop polling, take the last step, close the sources. Nothing is stepped after that.
+
+        False where a step hung for so long that the last one was not taken.
+        """
         self._stopping.set()
         if self._scheduler is not None:
-            self._scheduler.shutdown(wait=True)
-        self.tick()
+            end = threading.Thread(target=self._scheduler.shutdown, name="scheduler-end", daemon=True)
+            end.start()
+            end.join(POLL_END_S)
+        orderly = self._last_step()
         for source in self.sources:
             source.close()
+        return orderly
+
+    def _last_step(self) -> bool:
+        free = self.lock.acquire(timeout=STEP_END_S)
+        try:
+            if free:
+                self.tick()
+            self._ended = True
+        finally:
+            if free:
+                self.lock.release()
+        return free

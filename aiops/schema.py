@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ Mode = Literal["observe", "ask", "act"]
 Severity = Literal["info", "warning", "critical"]
 LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
 PLANNED = ("peers", "exhaustion")
+"""Detectors of the contract that this version does not have: accepted, left out, and told by `aiops.unused`."""
 
 
 def _url(value: str) -> str:
@@ -39,11 +41,24 @@ def detector_names() -> tuple[str, ...]:
 
 def _detector(name: str) -> str:
     known = detector_names()
-    if name in known:
-        return name
-    if name in PLANNED:
-        raise ValueError(f"{name!r} is not available in this version. Remove it.")
-    raise ValueError(f"no detector {name!r}.{hint(name, known)}")
+    if name not in known and name not in PLANNED:
+        raise ValueError(f"no detector {name!r}.{hint(name, known)}")
+    return name
+
+
+def available(names: Iterable[str]) -> list[str]:
+    """Those of the named detectors that are installed, in the order given."""
+    known = detector_names()
+    return [name for name in names if name in known]
+
+
+def _some_available(names: list[str]) -> list[str]:
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice:
+        raise ValueError(f"{twice!r} is named twice. Remove one of the two.")
+    if not available(names):
+        raise ValueError(f"none of these detectors is part of this version. Add one of {', '.join(detector_names())}.")
+    return names
 
 
 def hint(name: str, known: tuple[str, ...]) -> str:
@@ -59,7 +74,7 @@ def _words(value: object) -> object:
 
 Url = Annotated[str, AfterValidator(_url)]
 Words = Annotated[list[str], BeforeValidator(_words)]
-Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words)]
+Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words), AfterValidator(_some_available)]
 
 
 class Prometheus(Strict):
@@ -110,15 +125,15 @@ class Logs(Strict):
     entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
 
 
-def _not_yet(instead: str) -> Any:
-    """A key of the contract that this version does not have: refused, since a source that is ignored loses data."""
-    def refuse(_: object) -> None:
-        raise ValueError(f"not available in this version. {instead}")
-    return Annotated[None, BeforeValidator(refuse)]
+class RemoteWrite(Strict):
+    """Samples that a Prometheus pushes. Not in this version: accepted, and told by `aiops.unused`."""
 
 
-RemoteWrite = _not_yet("Remove it, and let aiops poll Prometheus instead.")
-Recording = _not_yet("Play recordings with 'aiops replay DIR --serve'.")
+def _refuse(_: object) -> None:
+    raise ValueError("not available in this version. Play recordings with 'aiops replay DIR --serve'.")
+
+
+Recording = Annotated[None, BeforeValidator(_refuse)]
 
 
 def _one_key(value: object) -> object:
@@ -162,7 +177,7 @@ class OneOf(Strict):
 
 class SourceItem(OneOf):
     prometheus: Prometheus | None = None
-    remote_write: RemoteWrite = None
+    remote_write: RemoteWrite | None = None
     kubernetes: Kubernetes | None = None
     host: Host | None = None
     nvml: Nvml | None = None
@@ -198,7 +213,7 @@ class Webhook(Strict):
 
 
 class Console(Strict):
-    """One line for each change on standard output."""
+    """One line for each change on stderr. Also without any sinks."""
 
 
 class SinkItem(OneOf):
@@ -219,10 +234,10 @@ class Budget(Strict):
 
 
 class Topology(Strict):
-    """Who depends on whom: from the cluster (needs a kubernetes source), from call metrics, from a file."""
+    """Who depends on whom: from the cluster (needs a kubernetes source), from a file. `calls`: not in this version."""
 
     kubernetes: bool = True
-    calls: bool = True
+    calls: bool = False
     file: Path | None = None
 
 
@@ -253,6 +268,13 @@ class Config(Strict):
     token_file: Path | None = Field(default=None, alias="tokenFile")
     listen: str = "127.0.0.1:8750"
 
+    @field_validator("sources")
+    @classmethod
+    def _something_arrives(cls, value: list[SourceItem]) -> list[SourceItem]:
+        if all(item.kind == "remote_write" for item in value):
+            raise ValueError("nothing would arrive: remote_write is not available in this version. Add another source.")
+        return value
+
     @field_validator("listen")
     @classmethod
     def _safe_address(cls, value: str, info: ValidationInfo) -> str:
@@ -268,6 +290,12 @@ class Config(Strict):
     def tick_s(self) -> float:
         """Seconds between two steps: `interval`, else the shortest interval of a source, 15 at most."""
         return self.interval_s or min(15.0, *(getattr(s.settings, "interval_s", 15.0) for s in self.sources), 15.0)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`listen` as host (without brackets) and port; port 0 takes a free one."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
 
     def source(self, kind: str) -> Any:
         """The settings of the first source of a kind, or None."""

@@ -49,7 +49,7 @@ def _read(path: Path) -> Any:
     except pd.errors.EmptyDataError:
         raise ScoreError(f"{path}: is empty. A header with {TIME!r} and one value column are needed.") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as e:
-        raise ScoreError(f"{path}: cannot be read as CSV: {str(e).splitlines()[0]}.") from None
+        raise ScoreError(f"{path}: cannot be read as CSV: {str(e).splitlines()[0].rstrip('.')}.") from None
     if TIME not in table.columns:
         raise ScoreError(f"{path}:1: no column {TIME!r}. Found: {', '.join(map(str, table.columns))}.")
     return table

@@ -23,6 +23,9 @@ Decision = Literal["act", "ask", "shadow", "refused"]
 OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
 EdgeKind = Literal["calls", "runs_on", "owns", "uses"]
 
+CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})
+"""Kinds of resource that somebody uses up and others then lack."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]

@@ -42,6 +42,13 @@ class Graph:
             return []
         return sorted((t, self._g.edges[entity, t]["kind"]) for t in self._g.successors(entity))
 
+    def guests(self, host: Entity) -> list[Entity]:
+        """Who uses up the host's resources: what runs on it, and what it runs (`uses`, from host to process). Sorted."""
+        if host not in self._g:
+            return []
+        runs = [e for e in self._g.predecessors(host) if self._g.edges[e, host]["kind"] == "runs_on"]
+        return sorted({*runs, *(e for e, kind in self.dependencies(host) if kind == "uses")})
+
     def dependents(self, entity: Entity) -> list[Entity]:
         """All who depend on the entity, directly or not. Sorted."""
         return sorted(nx.ancestors(self._g, entity)) if entity in self._g else []

@@ -62,7 +62,11 @@ class Grouper:
             group.changed = False
         troubled = {a.entity for a in alerts if a.state == "firing"}
         for alert in sorted(alerts, key=lambda a: (a.since, a.key)):
-            self._place(now, alert, graph, troubled)
+            if alert.state != "pending":
+                self._place(now, alert, graph, troubled)
+        for alert in alerts:
+            if alert.state == "pending":
+                self._witness(now, alert, graph)
         self._close(now)
         self._last_at = now
         return [g for g in self.groups.values() if g.changed or g.closed_at is None]
@@ -75,6 +79,14 @@ class Grouper:
             group = self._nearest(now, alert, graph, troubled) or self._open(now, alert)
         self._join(now, group, alert)
         self.assigned += [(index, group.id) for index in alert.indexes]
+
+    def _witness(self, now: float, alert: Alert, graph: Graph) -> None:
+        """Evidence too weak to raise anything joins the incident of a host that lacks the very resource it is about."""
+        for group in self.groups.values():
+            short = {a.entity for a in group.alerts.values() if a.state == "firing" and a.resource == alert.resource}
+            if group.closed_at is None and any(alert.entity in graph.guests(host) for host in short):
+                self._join(now, group, alert)
+                return
 
     def _home(self, alert: Alert) -> Group | None:
         return self.groups.get(self._of.get(alert.key, ""))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiops.humanise import quantity, utc
-from aiops.types import Alert, Cause, Entity, Event, Reason
+from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
 
 EXPLAINED, EXPLAINED_LATER = 0.8, 0.3
@@ -24,7 +24,6 @@ CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
 SEVERAL_BONUS = 0.25
 FLOOR = 0.05
 CLOCK = "%H:%M:%S"
-CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +122,7 @@ def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph
                 found.append(entity)
         else:
             found += [e for e, _ in graph.dependencies(entity) if e in others]
-    for entity in graph.neighbours(c.entity):
-        runs_here = (c.entity, "runs_on") in graph.dependencies(entity)
-        if entity in others and runs_here and _consumes(others[entity], c):
-            found.append(entity)
+    found += [e for e in graph.guests(c.entity) if e in others and _consumes(others[e], c)]
     return sorted(set(found) - {c.entity})
 
 

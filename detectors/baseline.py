@@ -127,7 +127,7 @@ class Baseline:
 
     @staticmethod
     def _weight(error: Floats) -> Floats:
-        return 1.0 / np.maximum(error, 1e-12) ** 3
+        return 1.0 / np.clip(error, 1e-12, 1e90) ** 3
 
     def _season_at(self, at: float, size: int) -> Floats:
         """What this time of the week adds to the day's level, between the middles of the two nearest hours."""

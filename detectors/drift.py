@@ -35,6 +35,11 @@ class Drift:
         self.mean = np.zeros(0)
         self.scale = np.zeros(0)
 
+    @staticmethod
+    def warm() -> None:
+        """Import river now, which takes a second, and not in the first step."""
+        import river.drift  # noqa: F401
+
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         self._register(frame)
         mean = self._mean_distance(frame)

@@ -38,6 +38,7 @@ class IsolationForest:
         self._of: dict[str, int] = {}
         self._names: list[str] = []
         self._forests: list[Forest | None] = []
+        self._fitted: list[NDArray[np.float32] | None] = []
         self._stack: Stack | None = None
         self._columns = np.zeros((0, WIDTH - CLOCK_COLUMNS), np.int64)
         self._widths: list[int] = []
@@ -54,6 +55,11 @@ class IsolationForest:
         self.rows: Floats
         self.fitted_rows: Floats
         self.fitted_at: Floats
+
+    @staticmethod
+    def warm() -> None:
+        """Import scikit-learn now, which takes seconds, and not in the step of the first fit."""
+        import sklearn.ensemble  # noqa: F401
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         if self._seen < len(frame.signals):
@@ -87,6 +93,7 @@ class IsolationForest:
         place = self._of[name] = len(self._names)
         self._names.append(name)
         self._forests.append(None)
+        self._fitted.append(None)
         self._widths.append(0)
         self._columns = np.vstack([self._columns, np.full((1, WIDTH - CLOCK_COLUMNS), -1)])
         self._window = np.concatenate([self._window, np.zeros((1, WINDOW, WIDTH), np.float32)])
@@ -97,7 +104,7 @@ class IsolationForest:
     def _restart(self, place: int) -> None:
         """A new signal changes what a row means: the window starts again."""
         if self._forests[place] is not None:
-            self._forests[place], self._stack = None, None
+            self._forests[place], self._fitted[place], self._stack = None, None, None
         self.rows[place] = self.fitted_rows[place] = 0
 
     # --------------------------------------------------------------------------------------------------------- rows
@@ -163,16 +170,20 @@ class IsolationForest:
             self._fit(int(due[np.argmin(self.fitted_at[due])]), at)
 
     def _fit(self, place: int, at: float) -> None:
-        from sklearn.ensemble import IsolationForest as Sklearn
-
         count = int(min(self.rows[place], WINDOW))
-        past = self._window[place, :count, :CLOCK_COLUMNS + self._widths[place]]
-        model = Sklearn(n_estimators=TREES, max_samples=min(ROWS, count), random_state=place).fit(past)
-        self._forests[place], self._stack = Forest.of(model), None
+        past = self._window[place, :count, :CLOCK_COLUMNS + self._widths[place]].copy()
+        own = -self._grow(place, past).score_samples(past)
         self.fitted_at[place], self.fitted_rows[place] = at, count
-        own = -model.score_samples(past)
         self.mean[place] = np.median(own)
         self.spread[place] = np.mean(np.abs(own - np.median(own)))
+
+    def _grow(self, place: int, past: NDArray[np.float32]) -> Any:
+        """A forest over these rows; the same rows give the same forest."""
+        from sklearn.ensemble import IsolationForest as Sklearn
+
+        model = Sklearn(n_estimators=TREES, max_samples=min(ROWS, len(past)), random_state=place).fit(past)
+        self._forests[place], self._fitted[place], self._stack = Forest.of(model), past, None
+        return model
 
     def _learn_scale(self, frame: Frame) -> None:
         x = frame.values
@@ -187,10 +198,10 @@ class IsolationForest:
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        """Windows and scales; forests are refitted from them, with the same seeds."""
+        """Windows, scales, and the rows that each forest was fitted on: `restore` grows the same forests from them."""
         return {
             "names": list(self._names), "widths": list(self._widths), "columns": self._columns.copy(),
-            "window": self._window.copy(), "seen": self._seen, "tail": self.tail.state(),
+            "window": self._window.copy(), "fitted": list(self._fitted), "seen": self._seen, "tail": self.tail.state(),
             **{k: getattr(self, k).copy() for k in (*_PER_SIGNAL, *_PER_ENTITY)}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -202,11 +213,10 @@ class IsolationForest:
         self.tail.restore(state["tail"])
         for k in (*_PER_SIGNAL, *_PER_ENTITY):
             setattr(self, k, np.array(state[k], np.float64))
-        self._forests, self._stack = [None] * len(self._names), None
-        for place in np.flatnonzero(self.fitted_rows > 0):
-            mean, spread, at = self.mean[place], self.spread[place], self.fitted_at[place]
-            self._fit(int(place), float(at))
-            self.mean[place], self.spread[place] = mean, spread
+        self._forests, self._fitted, self._stack = [None] * len(self._names), [None] * len(self._names), None
+        for place, past in enumerate(state["fitted"]):
+            if past is not None:
+                self._grow(place, past)
 
 
 class Forest:

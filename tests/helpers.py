@@ -47,7 +47,8 @@ def anomaly(at: float, key: str, p: float, signal: int = 0, detector: str = "bas
     return Anomaly(at, entity, name, 1.0 - p, p, detector, signal, **more)
 
 
-def alert(key: str, since: float = T0, strength: float = 50.0, state: Any = "firing", at: float | None = None, **more: Any) -> Alert:
+def alert(key: str, since: float = T0, strength: float = 50.0, state: Any = "firing", at: float | None = None,
+          **more: Any) -> Alert:
     """A lasting deviation of `"service//api errors"`."""
     entity, signal = key.split(" ", 1)
     return Alert(f"{entity}|{signal}", entity, signal, state, since, since if at is None else at, 0.999, 1e-6, strength, **more)
@@ -145,7 +146,8 @@ def tiny_recording(folder: Path) -> Path:
     (folder / "topology.yaml").write_text(
         "nodes: [{id: service//db, criticality: 2}]\nedges: [{from: service//shop, to: service//db}]\n", encoding="utf-8")
     (folder / "expect.yaml").write_text(
-        f"score_from: {T0 + 300}\nfaults: [{{id: f, start: {T0 + 420}, end: {T0 + 520}, cause: service//db}}]\n", encoding="utf-8")
+        f"score_from: {T0 + 300}\nfaults: [{{id: f, start: {T0 + 420}, end: {T0 + 520}, cause: service//db}}]\n",
+        encoding="utf-8")
     return folder
 
 

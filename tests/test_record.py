@@ -242,14 +242,16 @@ def test_gaps_stay_gaps(fake: FakePrometheus, meanings: meaning.Meanings, tmp_pa
 
 
 def test_two_replicas_that_map_to_one_entity_keep_the_label_that_tells_them_apart(
-        fake: FakePrometheus, meanings: meaning.Meanings, tmp_path: Path) -> None:
-    """Merged, their counters would look like one that resets at every scrape."""
+        fake: FakePrometheus, tmp_path: Path) -> None:
+    """Merged by a pack that drops `instance`, their counters would look like one that resets at every scrape."""
+    rule = meaning.EntityRule(kind="service", name=["job"], drop=["instance"])
+    pack = meaning.Pack(pack="t", entity=[rule], metrics={"m_total": meaning.MetricRule(kind="counter")})
     for i in (1, 2):
-        fake.add(float(i), name__="made_up_total", service="api", instance=f"10.0.0.{i}:80")
-    record(fake.url, ["made_up_total"], START, END, 15.0, tmp_path / "r", meanings=meanings)
+        fake.add(float(i), name__="m_total", job="api", instance=f"10.0.0.{i}:80")
+    record(fake.url, ["m_total"], START, END, 15.0, tmp_path / "r", meanings=meaning.Meanings((pack,)))
     rows = table(tmp_path / "r")
     assert {r[1] for r in rows} == {"service//api"}
-    assert {(r[3], r[4]) for r in rows} == {(f'instance="10.0.0.{i}:80",service="api"', float(i)) for i in (1, 2)}
+    assert {(r[3], r[4]) for r in rows} == {(f'instance="10.0.0.{i}:80",job="api"', float(i)) for i in (1, 2)}
 
 
 def test_a_series_that_two_selectors_match_is_written_once(

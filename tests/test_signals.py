@@ -270,7 +270,7 @@ class Naive:
                 newest[key] = (time, value)
         updated = {key for key, (time, value) in newest.items() if self.absorb(key, time, value)}
         fresh = {k: v for k, v in self.level.items() if self.fresh(k, at) and math.isfinite(v)}
-        return {name: value for name, value in self.signals(fresh, updated).items()}
+        return self.signals(fresh, updated)
 
     def absorb(self, key: str, time: float, value: float) -> bool:
         before = self.time.get(key)
@@ -317,7 +317,8 @@ class Naive:
         return {name: value for name, (value, reported) in out.items() if reported and not math.isnan(value)}
 
 
-sample = st.tuples(st.sampled_from(KEYS), st.integers(-4, 0), st.one_of(st.integers(0, 50), st.sampled_from([math.nan, math.inf])))
+numbers = st.one_of(st.integers(0, 50), st.sampled_from([math.nan, math.inf]))
+sample = st.tuples(st.sampled_from(KEYS), st.integers(-4, 0), numbers)
 ticks = st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 9]), st.lists(sample, max_size=20)), min_size=1, max_size=12)
 
 

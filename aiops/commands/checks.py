@@ -14,17 +14,19 @@ PathsArgument = Annotated[list[Path] | None, argument("[PATH]...", "Files and fo
 
 
 def check(paths: PathsArgument = None) -> int:
-    """Check configurations, policies and packs: all problems at once.
+    """Check configurations, policies and packs: all problems at once, and notes on keys without effect.
 
     Without PATH: aiops.yaml and policies/, whichever is there.
     """
-    from aiops.commands.lint import problems_of, yaml_files
+    from aiops.commands.lint import examine, yaml_files
 
     files = yaml_files(_given(paths))
-    found = problems_of(files)
-    for problem in found:
+    found = examine(files)
+    for problem in found.problems:
         say(clean(problem))
-    if found:
+    for remark in found.notes:
+        say(f"note: {clean(remark)}")
+    if found.problems:
         return PROBLEMS
     say(f"{humanise.count(len(files), 'file')}, no problems.")
     return GOOD
@@ -61,6 +63,8 @@ def doctor(config: ConfigOption = None) -> int:
     from aiops.doctor import examine
 
     loaded = load(config)
+    for remark in loaded.notes:
+        note(f"note: {clean(remark)}")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -82,6 +83,11 @@ def dump(value: Any, form: Format) -> None:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = True
     yaml.dump(value, sys.stdout)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted: --debug, or AIOPS_DEBUG."""
+    return "--debug" in sys.argv or os.environ.get("AIOPS_DEBUG", "") not in ("", "0")
 
 
 def existing(path: Path, what: str) -> Path:

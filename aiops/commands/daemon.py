@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from aiops.commands.common import ConfigOption, option
+from aiops.commands.common import ConfigOption, debugging, option
 
 if TYPE_CHECKING:
     from aiops.config import Loaded
@@ -37,9 +38,20 @@ def run(config: ConfigOption = None, mode: ModeOption = None, listen: ListenOpti
     told to act.
     """
     loaded = load(config, mode=mode, listen=listen, store=store, policies=policies)
-    from aiops import app
+    from aiops import app, logs
 
-    return int(app.run(loaded.config, loaded.base))
+    logs.configure(debugging())
+    code = int(app.run(loaded.config, loaded.base))
+    _leave_hanging_polls(code)
+    return code
+
+
+def _leave_hanging_polls(code: int) -> None:
+    """Python waits at its end for every thread; a poll that hangs in a time-out is not worth that. All is saved by now."""
+    if any(t.is_alive() and not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def view(config: ConfigOption = None) -> None:

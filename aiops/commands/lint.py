@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiops import yamlfile
-from aiops.yamlfile import Document, Problem, Problems
+from aiops.yamlfile import Document, Place, Problem, Problems
+
+if TYPE_CHECKING:
+    from aiops.config import Loaded
 
 POLICY, CONFIG = "RemediationPolicy", "Config"
 
@@ -20,39 +25,64 @@ def yaml_files(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def problems_of(files: Sequence[Path]) -> list[Problem]:
-    """Everything that is wrong, in the order of the files."""
-    found: list[Problem] = []
+@dataclass(slots=True)
+class Findings:
+    """What is wrong, and what is right but has no effect."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+
+def examine(files: Sequence[Path]) -> Findings:
+    """Everything there is to say, in the order of the files."""
+    found = Findings()
     policies = []
     for file in files:
         try:
             documents = yamlfile.read(file)
         except Problems as e:
-            found += e.problems
+            found.problems += e.problems
             continue
         kinds = {_kind(d) for d in documents}
         if POLICY in kinds:
             policies.append(file)
         elif CONFIG in kinds:
-            found += _config(file)
+            _config(file, found)
         else:
-            found += [p for d in documents for p in _other(d)]
-    found += _policies(policies)
-    return sorted(found, key=lambda p: _place(p, files))
+            found.problems += [p for d in documents for p in _other(d)]
+    found.problems += _policies(policies)
+    for items in (found.problems, found.notes):
+        items.sort(key=lambda p: _place(p, files))
+    return found
 
 
 def _kind(document: Document) -> str:
     return str(document.data.get("kind", "")) if isinstance(document.data, dict) else ""
 
 
-def _config(file: Path) -> Iterable[Problem]:
-    from aiops.config import load
+def _config(file: Path, found: Findings) -> None:
+    from aiops.config import read
 
     try:
-        load(file, {})
+        loaded = read(file, {})
     except Problems as e:
-        return e.problems
-    return ()
+        found.problems += e.problems
+        return
+    found.notes += loaded.notes
+    for problem, path in _missing(loaded, file):
+        (found.problems if path.is_relative_to(loaded.base) else found.notes).append(problem)
+
+
+def _missing(loaded: Loaded, file: Path) -> Iterator[tuple[Problem, Path]]:
+    """Files and folders that the file names and that are not there. Beyond its own folder they may be on another machine."""
+    config = loaded.config
+    named: dict[Place, Path | None] = {
+        ("policies",): config.policies, ("packs",): config.packs, ("topology", "file"): config.topology.file}
+    for place, path in named.items():
+        origin = loaded.layers.given(place)
+        if path is not None and origin.name == str(file) and not path.exists():
+            text = f"{path}: no such file or folder here. Make it, or name another."
+            yield Problem(origin.name, origin.line, yamlfile.dollar(place), text), path
 
 
 def _policies(files: list[Path]) -> Iterable[Problem]:

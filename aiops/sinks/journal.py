@@ -8,6 +8,7 @@ that it can be read without the segments before it. A line that a kill tore off 
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import shutil
 import threading
@@ -34,12 +35,17 @@ class JournalError(Exception):
 class JournalWriter:
     """Appends batches; starts a new segment after `max_bytes` and keeps the newest `keep` segments of the folder.
 
+    keep_bytes, keep_s: closed segments beyond this size on disk, and those that ended longer ago than this, go too. A
+    segment spans at most a 24th of keep_s, so that nothing stays much longer.
     header: what belongs to the run (version, config, …); `started_at` in it (seconds) names the run and is required.
     A full disk does not raise: `write` answers False, `problem` says why, and the next batch starts a new segment.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], max_bytes: int = 64 << 20, keep: int = 48) -> None:
-        self.folder, self.max_bytes, self.keep = folder, max_bytes, keep
+    def __init__(self, folder: Path, header: Mapping[str, Any], max_bytes: int = 64 << 20, keep: int = 48,
+                 keep_bytes: float = math.inf, keep_s: float = math.inf) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self._keep, self._keep_bytes, self._keep_s = keep, keep_bytes, keep_s
+        self._at, self._began = -math.inf, -math.inf
         self._about = dict(header)
         self._run = f"{max(0, round(float(header['started_at']) * 1000)):013d}"
         self._series: list[Series] = []
@@ -53,8 +59,10 @@ class JournalWriter:
         """Append one batch and flush it to the system. False when it could not be written."""
         try:
             line = _encode(batch_to_wire(batch))
-            if self._file is None or self._size >= self.max_bytes:
+            self._at = batch.at
+            if self._file is None or self._size >= self.max_bytes or batch.at - self._began >= self._keep_s / 24:
                 self._rotate()
+                self._began = batch.at
             self._put(line)
             self.batches, self.problem = self.batches + 1, ""
         except (OSError, ValueError) as e:
@@ -116,7 +124,8 @@ class JournalWriter:
         if self._packer and self._packer.is_alive():
             self._packer.join()
         closed = sorted(self.folder.glob("*.jsonl"))
-        self._packer = threading.Thread(target=_pack, args=(self.folder, closed, self.keep), name="journal-packer")
+        limits = (self._keep, self._keep_bytes, self._at - self._keep_s)
+        self._packer = threading.Thread(target=_pack, args=(self.folder, closed, limits), name="journal-packer")
         self._packer.start()
 
 
@@ -241,18 +250,28 @@ def _packed(path: Path) -> Path:
     return path.with_name(path.name + ".gz")
 
 
-def _pack(folder: Path, closed: list[Path], keep: int) -> None:
-    """Compress each closed segment and delete the oldest beyond `keep`. A disk that refuses leaves them as they are."""
+def _pack(folder: Path, closed: list[Path], limits: tuple[int, float, float]) -> None:
+    """Compress each closed segment and expire old ones. A disk that refuses leaves them as they are."""
     for path in closed:
         part = path.with_name(path.name + ".part")
         try:
             with path.open("rb") as source, gzip.open(part, "wb", compresslevel=6) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+            shutil.copystat(path, part)  # the time of its last batch: it expires by that
             part.chmod(0o600)
             part.rename(_packed(path))
             path.unlink()
         except OSError:
             part.unlink(missing_ok=True)
-    old = sorted(p for p in folder.glob("*.jsonl.gz") if _NAME.match(p.name))
-    for path in old[: max(0, len(old) - keep)]:
-        path.unlink(missing_ok=True)
+    _expire(folder, *limits)
+
+
+def _expire(folder: Path, keep: int, keep_bytes: float, before: float) -> None:
+    """Delete all but the newest `keep` closed segments within `keep_bytes` that were written to since `before`."""
+    total = 0
+    newest_first = sorted((p for p in folder.glob("*.jsonl.gz") if _NAME.match(p.name)), reverse=True)
+    for number, path in enumerate(newest_first, 1):
+        about = path.stat()
+        total += about.st_size
+        if number > keep or total > keep_bytes or about.st_mtime < before:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""What a configuration says that has no effect in this version.
+
+Such keys are accepted, so that one file serves several versions; `aiops check`, the daemon's log and the page tell them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiops.schema import Config, available
+from aiops.yamlfile import Place
+
+Unused = Iterator[tuple[Place, str]]
+
+
+def unused(config: Config) -> Unused:
+    """Each such place, with what does not happen and the remedy. In the order of the keys of `Config`."""
+    watches = any(item.kind == "kubernetes" for item in config.sources)
+    if config.mode != "observe" and not watches:
+        yield ("mode",), f"{config.mode!r}, but there is no kubernetes source: decisions are shown and nothing is carried out."
+    yield from _sources(config)
+    yield from _topology(config, watches)
+    yield from _detectors(config)
+
+
+def _sources(config: Config) -> Unused:
+    for i, item in enumerate(config.sources):
+        if item.kind == "remote_write":
+            yield (("sources", i, "remote_write"), "remote write is not received in this version, nothing arrives this way. "
+                   "Poll the Prometheus with a prometheus source.")
+
+
+def _topology(config: Config, watches: bool) -> Unused:
+    topology = config.topology
+    if topology.kubernetes and "kubernetes" in topology.model_fields_set and not watches:
+        yield ("topology", "kubernetes"), "there is no kubernetes source to take the topology from. Add one."
+    if topology.calls:
+        yield (("topology", "calls"), "call metrics are not read in this version, no edges come from them. "
+               "Write who calls whom into the file of topology.file.")
+
+
+def _detectors(config: Config) -> Unused:
+    there = available(config.detectors)
+    for i, name in enumerate(config.detectors):
+        if name not in there:
+            yield ("detectors", i), f"the detector {name!r} is not part of this version and is left out."

@@ -1,0 +1,59 @@
+"""Somebody new who uses a lot: a process, pod or service without a past, and therefore without a baseline.
+
+A newcomer is no fault, and raises nothing alone. But when its machine runs short of what it uses, it is the first to be
+asked. Watches signals of consumed resources (cpu, memory, disk, network, gpu) for their first 30 samples, from the moment
+the run itself is 30 ticks old. Blind to what was there from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aiops.humanise import quantity
+from aiops.signals import grown
+from aiops.types import CONSUMED, Anomaly, Frame
+
+YOUNG = 30
+SETTLED_TICKS = 30
+P = 1e-4
+
+
+class Newcomer:
+    """State: one count a signal."""
+
+    def __init__(self) -> None:
+        self._ticks = 0
+        self.n = np.zeros(0)
+
+    def observe(self, frame: Frame) -> Sequence[Anomaly]:
+        had = len(frame.signals)
+        before = len(self.n)
+        if had > before:
+            self.n = grown(self.n, had, 0.0)[:had].copy()
+            if self._ticks < SETTLED_TICKS:
+                self.n[before:] = YOUNG  # was there from the start
+        heard = np.isfinite(frame.values)
+        found = [self._anomaly(frame, int(i)) for i in np.flatnonzero(heard & (self.n < YOUNG)) if _much(frame, int(i))]
+        self.n[heard] = np.minimum(self.n[heard] + 1, YOUNG)
+        self._ticks += 1
+        return found
+
+    def _anomaly(self, frame: Frame, i: int) -> Anomaly:
+        s, value = frame.signals[i], float(frame.values[i])
+        return Anomaly(frame.at, s.entity, s.key, 1.0 - P, P, "newcomer", i, value, 0.0, onset=frame.at,
+                       text=f"new here, and uses {quantity(value, s.unit)} ({s.key})")
+
+    def state(self) -> dict[str, Any]:
+        return {"ticks": self._ticks, "n": self.n.copy()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._ticks, self.n = int(state["ticks"]), np.array(state["n"], np.float64)
+
+
+def _much(frame: Frame, i: int) -> bool:
+    """More than the smallest deviation of that resource that is worth telling."""
+    s = frame.signals[i]
+    return s.resource in CONSUMED and s.direction != "down" and 0 < s.min_abs <= frame.values[i]

@@ -1,0 +1,187 @@
+"""What every detector promises, run over each file in `detectors/` without registration."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from helpers import STEP_S, T0, signals
+
+from aiops import plugins
+from aiops.types import Frame, LogLine
+
+NAMES = plugins.names("detectors")
+SIGNALS = signals("service//a one", "service//a two", "service//b one", "node//n three")
+FAULT = range(150, 165)
+
+
+def make(name):
+    return plugins.load("detectors", name)()
+
+
+def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: range = FAULT,
+           learn: bool = True) -> Iterator[Frame]:
+    """Noise with a fault in it that no detector can overlook: values jump, an entity falls silent, errors are logged."""
+    x = np.random.default_rng(seed).normal(10, 1, (start + ticks, len(of)))
+    for k in range(start, start + ticks):
+        row, lines = x[k].copy(), [LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}")]
+        if k in fault:
+            row[:2] += 40
+            row[2] = np.nan
+            lines += [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20)]
+        yield Frame(T0 + STEP_S * k, row, np.full(len(of), learn), of, tuple(lines))
+
+
+def flat(found) -> list[tuple]:
+    """Anomalies as values that compare equal when they are: NaN included."""
+    return [tuple("nan" if isinstance(v, float) and math.isnan(v) else v for v in (getattr(a, f.name) for f in fields(a)))
+            for a in found]
+
+
+def run(detector, course) -> list[list[tuple]]:
+    return [flat(detector.observe(f)) for f in course]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def test_the_folder_holds_detectors():
+    """The registry is the folder: these come with the program."""
+    assert set(NAMES) >= {"absence", "baseline", "drift", "isolation_forest", "logs"}
+
+
+def test_it_says_nothing_before_it_learned_anything(name):
+    """The first frames of a run raise no alarm, however odd they are."""
+    assert run(make(name), course(10, fault=range(10))) == [[]] * 10
+
+
+def test_it_scores_before_it_learns(name):
+    """The verdict on a frame does not depend on what comes after, and a second look knows the first."""
+    whole, cut = run(make(name), course(200)), run(make(name), course(155))
+    assert whole[:155] == cut
+
+
+def test_what_it_finds_is_well_formed(name):
+    """Scores and p-values in range, entities and signals that exist, one name for the detector: its file's."""
+    found = [a for f in course() for a in make_found(name, f)]
+    for a in found:
+        assert 0 <= a.score <= 1 and 0 < a.p_value <= 1
+        assert a.detector == name
+        assert a.entity in {s.entity for s in SIGNALS} and a.name
+        assert a.signal == -1 or SIGNALS[a.signal].entity == a.entity
+    assert found or name == "drift"
+
+
+_RUNNING: dict[str, object] = {}
+
+
+def make_found(name, frame):
+    if frame.at == T0:
+        _RUNNING[name] = make(name)
+    return _RUNNING[name].observe(frame)
+
+
+def test_it_leaves_the_frame_as_it_was(name):
+    """Not a bit of the arrays changes, and they are not kept: changing them later changes nothing."""
+    detector, untouched = make(name), make(name)
+    for frame, same in zip(course(), course(), strict=True):
+        frame.values.flags.writeable = frame.learn.flags.writeable = False
+        assert flat(detector.observe(frame)) == flat(untouched.observe(same))
+        assert np.array_equal(frame.values, same.values, equal_nan=True) and np.array_equal(frame.learn, same.learn)
+        same.values[:] = -1e9
+        same.learn[:] = False
+
+
+def test_it_takes_whatever_comes(name):
+    """No signals at all, all silent, huge and tiny values, signals and entities that appear in the middle of a run."""
+    detector = make(name)
+    detector.observe(Frame(T0 - 1, np.empty(0), np.empty(0, np.bool_), ()))
+    more = (*SIGNALS, *signals("a b", "service//a later", "pod/x/new one")[1:])
+    more = tuple(type(s)(i, s.entity, s.name) for i, s in enumerate(more))
+    for k, f in enumerate((*course(80), *course(80, more, start=80))):
+        if k % 7 == 3:
+            f.values[:] = np.nan
+        if k % 11 == 5:
+            f.values[:] = (1e300, -1e300, 5e-324, 0.0, 1e300, 1.0)[:len(f.values)]
+        found = detector.observe(f)
+        assert all(0 <= a.score <= 1 and 0 < a.p_value <= 1 for a in found)
+
+
+def test_it_takes_an_empty_start_and_an_empty_end(name):
+    """Frames without any column, before and between."""
+    detector = make(name)
+    for k in range(5):
+        assert list(detector.observe(Frame(T0 + k, np.empty(0), np.empty(0, np.bool_), ()))) == []
+    run(detector, course(40))
+
+
+def test_its_memory_does_not_grow_with_time(name):
+    """Four times as many frames of the same signals, and the state is as large as before."""
+    detector = make(name)
+    sizes = []
+    for frames in (course(600), course(1800, start=600)):
+        run(detector, frames)
+        sizes.append(len(pickle.dumps(detector.state())))
+    assert sizes[1] <= sizes[0] * 1.1
+
+
+def test_its_state_goes_on_where_it_stopped(name):
+    """Saved and restored, it finds from then on what it would have found."""
+    first, second = make(name), make(name)
+    run(first, course(170))
+    second.restore(pickle.loads(pickle.dumps(first.state())))
+    later = range(200, 215)
+    assert run(second, course(120, start=170, fault=later)) == run(first, course(120, start=170, fault=later))
+
+
+def test_its_state_is_a_copy(name):
+    """What is saved does not change when the detector goes on."""
+    detector = make(name)
+    run(detector, course(100))
+    state = detector.state()
+    before = pickle.dumps(state)
+    run(detector, course(100, start=100))
+    assert pickle.dumps(state) == before
+
+
+def test_two_of_it_agree(name):
+    """Seeded: the same frames give the same verdicts, to the last bit."""
+    assert run(make(name), course()) == run(make(name), course())
+
+
+def test_it_does_not_depend_on_what_was_seen_elsewhere(name):
+    """Two runs at once in one process share nothing."""
+    alone = run(make(name), course())
+    a, b, together = make(name), make(name), []
+    for f, g in zip(course(), course(seed=9), strict=True):
+        together.append(flat(a.observe(f)))
+        b.observe(g)
+    assert together == alone
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "drift"])  # drift tells of settled changes, never of faults
+def test_a_fault_that_it_may_not_learn_stays_a_fault(name):
+    """After two hundred frames of a masked fault it is as odd as at first."""
+    detector = make(name)
+    run(detector, course(150, fault=range(0)))
+    always = range(150, 351)
+    seen = [detector.observe(f) for f in course(200, start=150, fault=always, learn=False)]
+    assert seen[5] or name == "absence"
+    last = detector.observe(next(course(1, start=350, fault=always, learn=False)))
+    assert {a.entity for a in last} >= {"service//a"} if name != "absence" else {a.entity for a in last} >= {"service//b"}
+
+
+def test_frames_of_a_masked_fault_leave_no_trace(name):
+    """What comes after a masked fault is judged as if it had not been."""
+    masked, spared = make(name), make(name)
+    run(masked, course(150, fault=range(0)))
+    run(spared, course(150, fault=range(0)))
+    run(masked, course(30, start=150, fault=range(150, 180), learn=False))
+    after = [{a[:6] for a in step} for step in run(masked, course(60, start=180, fault=range(0)))]
+    assert after == [{a[:6] for a in step} for step in run(spared, course(60, start=180, fault=range(0)))]
