@@ -37,7 +37,7 @@ class Drift:
 
     @staticmethod
     def warm() -> None:
-        """Import river now, which takes a second, and not in the first step."""
+        """Import river now, which takes seconds, and not in the step that first needs it."""
         import river.drift  # noqa: F401
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
@@ -60,12 +60,10 @@ class Drift:
     def _register(self, frame: Frame) -> None:
         if len(self._place) == len(frame.signals):
             return
-        from river.drift import ADWIN
-
         for signal in frame.signals[len(self._place):]:
             if signal.entity not in self._of and len(self._of) < MAX_ENTITIES:
                 self._of[signal.entity] = len(self._adwin)
-                self._adwin.append(ADWIN(delta=1e-5))
+                self._adwin.append(None)
                 self._told.append(-np.inf)
             self._place = np.append(self._place, self._of.get(signal.entity, -1))
         for name in ("n", "mean", "scale"):
@@ -79,6 +77,8 @@ class Drift:
         return np.where(settled & frame.learn, z, np.nan)
 
     def _moved(self, place: int, value: float, at: float) -> bool:
+        if self._adwin[place] is None:
+            self._adwin[place] = _window()
         adwin = self._adwin[place]
         before = adwin.estimation
         adwin.update(value)
@@ -102,10 +102,14 @@ class Drift:
                 **{k: getattr(self, k).copy() for k in ("n", "mean", "scale")}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        from river.drift import ADWIN
-
         self._of, self._told = dict(state["of"]), list(state["told"])
         self._place = np.array(state["place"], np.int64)
-        self._adwin = [ADWIN(delta=1e-5) for _ in self._of]
+        self._adwin = [None for _ in self._of]
         for k in ("n", "mean", "scale"):
             setattr(self, k, np.array(state[k], np.float64))
+
+
+def _window() -> Any:
+    from river.drift import ADWIN
+
+    return ADWIN(delta=1e-5)

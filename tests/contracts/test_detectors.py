@@ -12,11 +12,15 @@ import pytest
 from helpers import STEP_S, T0, signals
 
 from aiops import plugins
-from aiops.types import Frame, LogLine
+from aiops.types import Frame, LogLine, Signal
 
 NAMES = plugins.names("detectors")
 SIGNALS = signals("service//a one", "service//a two", "service//b one", "node//n three")
+HOG = Signal(len(SIGNALS), "process//hog", "cores", direction="up", min_abs=0.2, resource="cpu")
 FAULT = range(150, 165)
+SILENT_ON_FAULTS = {"drift"}
+"""Tells of new levels that have settled."""
+NEVER_LEARNS_LEVELS = {"drift", "newcomer"}
 
 
 def make(name):
@@ -25,7 +29,8 @@ def make(name):
 
 def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: range = FAULT,
            learn: bool = True) -> Iterator[Frame]:
-    """Noise with a fault in it that no detector can overlook: values jump, an entity falls silent, errors are logged."""
+    """Noise with a fault in it that no detector can overlook: values jump, an entity falls silent, errors are logged,
+    and somebody new uses a lot."""
     x = np.random.default_rng(seed).normal(10, 1, (start + ticks, len(of)))
     for k in range(start, start + ticks):
         row, lines = x[k].copy(), [LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}")]
@@ -33,7 +38,9 @@ def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: r
             row[:2] += 40
             row[2] = np.nan
             lines += [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20)]
-        yield Frame(T0 + STEP_S * k, row, np.full(len(of), learn), of, tuple(lines))
+        shown = (*of, HOG) if k >= FAULT.start and of is SIGNALS else of
+        row = np.append(row, 2.0)[:len(shown)]
+        yield Frame(T0 + STEP_S * k, row, np.full(len(shown), learn), shown, tuple(lines))
 
 
 def flat(found) -> list[tuple]:
@@ -73,9 +80,9 @@ def test_what_it_finds_is_well_formed(name):
     for a in found:
         assert 0 <= a.score <= 1 and 0 < a.p_value <= 1
         assert a.detector == name
-        assert a.entity in {s.entity for s in SIGNALS} and a.name
-        assert a.signal == -1 or SIGNALS[a.signal].entity == a.entity
-    assert found or name == "drift"
+        assert a.entity in {s.entity for s in (*SIGNALS, HOG)} and a.name
+        assert a.signal == -1 or (*SIGNALS, HOG)[a.signal].entity == a.entity
+    assert found or name in SILENT_ON_FAULTS
 
 
 _RUNNING: dict[str, object] = {}
@@ -165,7 +172,7 @@ def test_it_does_not_depend_on_what_was_seen_elsewhere(name):
     assert together == alone
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "drift"])  # drift tells of settled changes, never of faults
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NEVER_LEARNS_LEVELS])
 def test_a_fault_that_it_may_not_learn_stays_a_fault(name):
     """After two hundred frames of a masked fault it is as odd as at first."""
     detector = make(name)
@@ -177,6 +184,7 @@ def test_a_fault_that_it_may_not_learn_stays_a_fault(name):
     assert {a.entity for a in last} >= {"service//a"} if name != "absence" else {a.entity for a in last} >= {"service//b"}
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NEVER_LEARNS_LEVELS])
 def test_frames_of_a_masked_fault_leave_no_trace(name):
     """What comes after a masked fault is judged as if it had not been."""
     masked, spared = make(name), make(name)
