@@ -30,6 +30,8 @@ class Polled(Protocol):
     def name(self) -> str: ...
     @property
     def interval_s(self) -> float: ...
+    @property
+    def filled(self) -> bool: ...
     def poll(self, into: Samples) -> bool: ...
     def history(self, into: Samples) -> Iterator[float]: ...
     def status(self) -> dict[str, Any]: ...
@@ -71,7 +73,9 @@ class Live:
         return datetime.fromtimestamp(self._clock.now(), UTC) + timedelta(seconds=after_s)
 
     def _poll(self, source: Polled) -> None:
-        source.poll(self.intake)
+        """Not before the source's history is in: what was polled already would not be asked for again."""
+        if self._caught_up or source.filled:
+            source.poll(self.intake)
 
     def tick(self) -> None:
         """Everything that arrived since the last tick, through the pipeline. A failure is logged, never fatal."""

@@ -202,6 +202,28 @@ def test_check_tells_all_problems_of_all_files(run: Any) -> None:
     ]
 
 
+def test_check_of_the_document_of_the_design(run: Any) -> None:
+    """Section 5.6 with its policies and topology beside it: good, with a note on every key that has no effect."""
+    from test_config import CONTRACT, REMARKS
+
+    Path("aiops.yaml").write_text(CONTRACT, encoding="utf-8")
+    Path("policies").mkdir()
+    Path("topology.yaml").write_text("edges: []\n", encoding="utf-8")
+    assert run("check", "aiops.yaml") == (0, "".join(f"note: {r}\n" for r in REMARKS) + "1 file, no problems.\n", "")
+
+
+def test_check_misses_files_that_a_configuration_names(run: Any) -> None:
+    """Beside the file they must be there; elsewhere they may be on the machine that will run it."""
+    Path("aiops.yaml").write_text("policies: rules\npacks: /nowhere/packs\ntopology:\n  file: t.yaml\nkind: Config\n",
+                                  encoding="utf-8")
+    here = Path().absolute()
+    assert run("check") == (1, f"""\
+aiops.yaml:1: $.policies: {here}/rules: no such file or folder here. Make it, or name another.
+aiops.yaml:4: $.topology.file: {here}/t.yaml: no such file or folder here. Make it, or name another.
+note: aiops.yaml:2: $.packs: /nowhere/packs: no such file or folder here. Make it, or name another.
+""", "")
+
+
 def test_check_of_what_is_good_is_exit_code_0(run: Any) -> None:
     """Without a path it looks where people keep them."""
     Path("aiops.yaml").write_text("kind: Config\n", encoding="utf-8")

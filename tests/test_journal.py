@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def write(folder: Path, batches: list[Batch], digest: str | None = None, about: dict[str, object] | None = None,
-          **limits: int) -> JournalWriter:
-    writer = JournalWriter(folder, about or ABOUT, **limits)
+          **limits: float) -> JournalWriter:
+    writer = JournalWriter(folder, about or ABOUT, **limits)  # type: ignore[arg-type]
     for b in batches:
         assert writer.write(b)
     writer.close(digest)
@@ -231,3 +232,34 @@ def test_what_is_no_journal_is_said_in_one_sentence(tmp_path: Path, content: str
     (tmp_path / "1700000000500-000000.jsonl").write_text(content)
     with pytest.raises(JournalError, match=r"format 9|not a journal segment"):
         Journal(tmp_path)
+
+
+def ages(folder: Path, at: float, step_s: float) -> None:
+    """Sets the times of closed segments as if one had ended every `step_s` seconds, the newest at `at`."""
+    closed = sorted(folder.glob("*.gz"))
+    for k, path in enumerate(closed):
+        os.utime(path, (at, at - step_s * (len(closed) - 1 - k)))
+
+
+def test_segments_that_are_older_than_asked_for_go(tmp_path: Path) -> None:
+    """By the time of their last batch; the run's own segments are cut often enough for that."""
+    write(tmp_path, [batch(1000.0 + k) for k in range(5)], max_bytes=1)
+    ages(tmp_path, 1004.0, 1.0)
+    writer = JournalWriter(tmp_path, {"started_at": 2e9}, keep_s=10.0)
+    for at in (1011.0, 1011.1, 1012.0):
+        writer.write(batch(at))
+    writer.close()
+    names = sorted(p.name for p in tmp_path.glob("*.gz"))
+    assert [n for n in names if n.startswith("2000000000000")] == [
+        "2000000000000-000000.jsonl.gz", "2000000000000-000001.jsonl.gz"]
+    assert len(names) == 2 + 3, "those that ended at 1000 and 1001 are more than 10 s older than 1012"
+
+
+def test_closed_segments_stay_within_their_share_of_the_disk(tmp_path: Path) -> None:
+    """The oldest go first, counted by their size after compression."""
+    write(tmp_path, [batch(float(k)) for k in range(10)], max_bytes=1)
+    size = max(p.stat().st_size for p in tmp_path.glob("*.gz"))
+    write(tmp_path, [batch(1e5)], about={"started_at": 3e9}, keep_bytes=4.5 * size)
+    kept = sorted(p.name for p in tmp_path.glob("*.gz"))
+    assert len(kept) == 4
+    assert kept[-1].startswith("3000000000000")

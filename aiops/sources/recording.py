@@ -24,6 +24,8 @@ from aiops.yamlfile import Strict
 FILES = ("metrics.parquet", "metrics.csv", "logs.jsonl", "events.jsonl", "alerts.jsonl")
 COLUMNS = ("time", "entity", "metric", "value")
 DEFAULT_STEP_S = 10.0
+MAX_TIME = 1e15
+"""No time beyond it is one, in whatever unit."""
 T = TypeVar("T", LogLine, Event)
 
 
@@ -42,7 +44,7 @@ class About(BaseModel):
     name: str = ""
     description: str = ""
     origin: str = ""
-    step: float | None = None
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     metrics: dict[str, MetricAbout] = {}
 
 
@@ -130,8 +132,10 @@ class FolderRecording:
         labels = table["labels"].fillna("").astype(str) if "labels" in table.columns else pd.Series("", index=table.index)
         keys = pd.MultiIndex.from_arrays([table["entity"].astype(str), table["metric"].astype(str), labels])
         ids, unique = pd.factorize(keys, sort=False)
-        usable = np.isfinite(times)
+        usable = np.abs(times) < MAX_TIME
         self.skipped["rows_without_time"] += int((~usable).sum())
+        if not usable.any():
+            return None
         series = tuple(self._series(i, *key) for i, key in enumerate(unique))
         order = np.flatnonzero(usable)[np.argsort(times[usable], kind="stable")]
         return _Metrics(series, ids[order].astype(np.int32), times[order], values[order])
@@ -173,7 +177,11 @@ class FolderRecording:
         for index, line in enumerate(self._raw_lines(name)):
             self.alert_lines = index + 1
             try:
-                yield msgspec.json.decode(line, type=_AlertRow).alert(index)
+                row = msgspec.json.decode(line, type=_AlertRow)
+                if abs(row.time) < MAX_TIME:
+                    yield row.alert(index)
+                    continue
+                self.skipped[f"{name}_lines_without_time"] += 1
             except msgspec.DecodeError:
                 self.skipped[f"{name}_lines_malformed"] += 1
 
@@ -183,8 +191,10 @@ class FolderRecording:
         for line in self._raw_lines(name):
             try:
                 item = decode(line)
-                if np.isfinite(item.time):
+                if abs(item.time) < MAX_TIME:
                     out.append(item)
+                else:
+                    self.skipped[f"{name}_lines_without_time"] += 1
             except msgspec.DecodeError:
                 self.skipped[f"{name}_lines_malformed"] += 1
         return sorted(out, key=lambda x: x.time)

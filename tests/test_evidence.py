@@ -1,0 +1,151 @@
+"""What conditions may ask about an incident, answered from its window and scope."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import STEP_S, T0, alert, anomaly, graph, meanings
+
+from aiops.evidence import KEEP_S, LOOK_BACK_S, MAX_LINES, RecentEvidence
+from aiops.history import History
+from aiops.types import Incident, LogLine, Signal
+
+OF = (Signal(0, "pod//a", "errors", direction="up"), Signal(1, "pod//b", "errors", direction="up"),
+      Signal(2, "pod//far", "errors", direction="up"), Signal(3, "pod//a", "kills", additive=True),
+      Signal(4, "pod//a", "alive", direction="down"), Signal(5, "pod//b", "alive", direction="down"),
+      Signal(6, "service//s", "speed"))
+KNOWN = meanings({"kills_total": "counter", "unused": "gauge"}, {"kills": {"increase": "kills_total"}})
+
+
+class Run:
+    def __init__(self):
+        self.history, self.k = History(), 0
+        self.evidence = RecentEvidence(self.history, KNOWN)
+        self.evidence.graph = graph("service//s owns pod//a", "pod//b calls service//s")
+
+    @property
+    def now(self):
+        return T0 + self.k * STEP_S
+
+    def tick(self, values, lines=(), anomalies=(), steps=1):
+        self.k += steps
+        x = np.array(values, float)
+        self.history.add(self.now, x, x, x)
+        self.evidence.update(self.now, OF, lines, anomalies)
+
+
+def incident(*entities, opened_at=T0, alerts=()):
+    return Incident("i", opened_at, opened_at, "open", "warning", entities, tuple(alerts))
+
+
+VALUES = [0.1, 0.2, 0.9, 1.0, 1.0, 0.0, 7.0]
+NAN = [math.nan] * 7
+
+
+def test_a_level_is_the_last_value_and_an_increase_adds_up():
+    """Over the incident's window."""
+    run = Run()
+    for x in (0.5, 0.3, 0.1):
+        run.tick([x, *VALUES[1:]])
+    assert run.evidence.measure("errors", incident("pod//a")) == pytest.approx(0.1)
+    assert run.evidence.measure("kills", incident("pod//a")) == 3.0
+
+
+def test_the_window_begins_shortly_before_the_incident():
+    """Kills of an hour ago are not its evidence."""
+    run = Run()
+    for _ in range(100):
+        run.tick(VALUES)
+    late = incident("pod//a", opened_at=run.now)
+    assert run.evidence.measure("kills", late) == LOOK_BACK_S / STEP_S + 1
+    assert run.evidence.measure("kills", replace(late, opened_at=run.now + LOOK_BACK_S + 1)) is None
+
+
+def test_the_worst_of_the_incidents_entities_is_what_counts():
+    """The largest, or the smallest where small is bad; strangers do not count."""
+    run = Run()
+    run.tick(VALUES)
+    assert run.evidence.measure("errors", incident("pod//a", "pod//b")) == pytest.approx(0.2)
+    assert run.evidence.measure("alive", incident("pod//a", "pod//b")) == 0.0
+
+
+def test_neighbours_answer_where_the_incident_cannot():
+    """A pod's service knows what the pod does not report, one hop away and no further."""
+    run = Run()
+    run.tick(VALUES)
+    assert run.evidence.measure("speed", incident("pod//a")) == 7.0
+    assert run.evidence.measure("errors", incident("service//s")) == pytest.approx(0.2)
+    assert run.evidence.measure("speed", incident("pod//far")) is None
+
+
+def test_a_raw_metric_is_answered_by_the_signal_made_of_it():
+    """Whoever writes a policy may know only what Prometheus calls it."""
+    run = Run()
+    run.tick(VALUES)
+    assert run.evidence.measure("kills_total", incident("pod//a")) == 1.0
+    assert run.evidence.measure("unused", incident("pod//a")) is run.evidence.measure("nonsense", incident("pod//a")) is None
+
+
+def test_what_stopped_reporting_keeps_its_last_value_in_the_window():
+    """NaN is not a measurement."""
+    run = Run()
+    run.tick(VALUES)
+    run.tick(NAN)
+    assert run.evidence.measure("errors", incident("pod//a")) == pytest.approx(0.1)
+
+
+def line(k, text, entity="pod//a"):
+    return LogLine(T0 + k * STEP_S, entity, text)
+
+
+def test_lines_are_counted_by_expression_in_window_and_scope():
+    """Those of the entities and their neighbours; a pattern that is no expression is a text."""
+    run = Run()
+    run.tick(NAN, [line(1, "OutOfMemoryError: heap"), line(1, "OutOfMemoryError", "service//s"), line(1, "fine (really"),
+                   line(1, "OutOfMemoryError", "pod//far")])
+    ask = run.evidence.log_count
+    assert ask("OutOfMemory.*", incident("pod//a")) == 2
+    assert ask("(really", incident("pod//a")) == 1
+    assert ask("OutOfMemory", incident("pod//a", opened_at=T0 + LOOK_BACK_S + 100)) == 0
+
+
+def test_what_is_half_an_hour_old_is_forgotten():
+    """Lines and anomalies, and never more of them than fit."""
+    run = Run()
+    run.tick(NAN, [line(1, "x")], [anomaly(run.now + STEP_S, "pod//a errors", 1e-5)])
+    run.tick(NAN, steps=int(KEEP_S / STEP_S) + 1)
+    assert run.evidence.log_count("x", incident("pod//a")) == 0
+    assert run.evidence.anomalies(incident("pod//a")) == []
+    run.tick(NAN, [line(run.k + 1, "x")] * (MAX_LINES + 5))
+    assert run.evidence.log_count("x", incident("pod//a", opened_at=run.now)) == MAX_LINES
+
+
+def test_anomalies_are_those_of_its_entities():
+    """Notes, with p = 1, are none."""
+    run = Run()
+    found = [anomaly(T0 + 10, "pod//a errors", 1e-5), anomaly(T0 + 10, "pod//b errors", 1e-5),
+             anomaly(T0 + 10, "pod//a new_normal", 1.0)]
+    run.tick(NAN, anomalies=found)
+    assert run.evidence.anomalies(incident("pod//a")) == found[:1]
+
+
+def test_age_is_that_of_the_newest_evidence():
+    """Anomalies and alerts of others; without either, the incident's own."""
+    run = Run()
+    run.tick(NAN, anomalies=[anomaly(T0 + 10, "pod//a errors", 1e-5)])
+    run.tick(NAN, steps=5)
+    assert run.evidence.age(incident("pod//a")) == 50.0
+    assert run.evidence.age(incident("pod//z", opened_at=T0 + 20)) == 40.0
+    others = replace(alert("pod//z alert:Slow", T0), at=T0 + 55, detectors=("alertmanager",))
+    assert run.evidence.age(incident("pod//z", alerts=[others])) == 5.0
+    assert run.evidence.age(incident("pod//z", alerts=[replace(others, state="resolved")])) == 60.0
+
+
+def test_clear_means_that_every_alert_is_resolved():
+    """One that fires is enough to be unclear."""
+    fires, over = alert("pod//a x"), alert("pod//a y", state="resolved")
+    assert Run().evidence.clear(incident("pod//a", alerts=[over]))
+    assert not Run().evidence.clear(incident("pod//a", alerts=[over, fires]))

@@ -1,0 +1,343 @@
+"""The daemon as people run it: a process of its own, from start to stop and to the replay of what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from aiops import app, build, cli, meaning
+from aiops.clock import ManualClock, WallClock
+from aiops.config import load
+from aiops.intake import Intake
+from aiops.live import Live
+from aiops.loop import NoActuator
+from aiops.replay import replay
+from aiops.sinks.journal import Journal, JournalWriter
+from aiops.sources.recording import FolderRecording
+from aiops.store.sqlite import Store
+from aiops.yamlfile import Problems
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """\
+kind: Config
+store: state
+listen: 127.0.0.1:0
+detectors: [baseline, isolation_forest, peers, logs, absence, drift]
+sources:
+  - remote_write: {}
+  - host: {interval: 1s}
+"""
+READY_S, STOP_S = 30.0, 10.0
+CLOCK = WallClock()
+
+
+def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true answer, asked for ten times a second. Fails after `seconds`."""
+    end, pause = CLOCK.monotonic() + seconds, threading.Event()
+    while not (answer := found()):
+        if CLOCK.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        pause.wait(0.1)
+    return answer
+
+
+class Running:
+    """`aiops run` as a child. Its stderr goes to a file, in which it tells its address."""
+
+    def __init__(self, folder: Path, config: str = CONFIG, *options: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.log = folder / "stderr"
+        (folder / "aiops.yaml").write_text(config, encoding="utf-8")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "aiops.cli", "run", "-c", str(folder / "aiops.yaml"), *options], cwd=ROOT, stderr=log,
+                stdout=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if not k.startswith("AIOPS_")})
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def url(self) -> str:
+        """Where the page is, once it is said."""
+        def said() -> str | None:
+            assert self.process.poll() is None, self.text()
+            match = re.search(r"Page: (\S+)$", self.text(), re.MULTILINE)
+            return match and match[1]
+        return str(until(said, READY_S, "the address of the page"))
+
+    def answers(self, path: str) -> bool:
+        try:
+            with urlopen(self.url() + path, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def status(self) -> Any:
+        with urlopen(self.url() + "/api/status", timeout=5) as answer:
+            return json.load(answer)
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(STOP_S)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Running]]:
+    """Starts daemons; none outlives the test."""
+    running: list[Running] = []
+
+    def start(*arguments: Any) -> Running:
+        running.append(Running(*arguments))
+        return running[-1]
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait(STOP_S)
+
+
+def refused(one: Running) -> str:
+    """What a daemon says that does not start."""
+    assert one.process.wait(READY_S) == 2
+    return one.text()
+
+
+def replayed(journal: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """What `aiops replay --json` prints."""
+    capsys.readouterr()
+    code = cli.main(["replay", str(journal), "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return json.loads(out)
+
+
+# ------------------------------------------------------------------------------------------------- a daemon's life
+def test_a_run_from_start_to_the_replay_of_its_journal(
+    tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
+    """Ready, watching, honest about what has no effect, alone on its store and port, ended in order, and repeatable."""
+    one = started(tmp_path)
+    until(lambda: one.answers("/readyz"), READY_S, "/readyz is 200")
+    status = until(lambda: (s := one.status())["counts"].get("batches", 0) >= 3 and s, READY_S, "three steps")
+    assert [(s["name"], s["state"]) for s in status["sources"]] == [("host", "ok")]
+    assert status["counts"]["signals"] > 30
+    assert [n.split(":")[0] for n in status["notes"]] == ["$.sources[0].remote_write", "$.detectors[2]"]
+    assert one.text().count("has no effect") == 2 and one.text().count("Page: ") == 1
+
+    assert cli.main(["incidents", "-o", "json", "--server", one.url()]) == 0
+    assert json.loads(capsys.readouterr().out) == {"incidents": []}
+
+    address = one.url().removeprefix("http://")
+    assert refused(started(tmp_path / "two", CONFIG, "--store", str(tmp_path / "state"))) == (
+        f"error: {tmp_path}/state/aiops.sqlite: used by another aiops (process {one.process.pid}). Stop it or set another 'store'.\n")
+    assert refused(started(tmp_path / "three", CONFIG, "--listen", address)) == (
+        f"error: listen: {address}: Address already in use. Another aiops may be running there; "
+        "stop it or listen on another port.\n")
+
+    one.process.send_signal(signal.SIGHUP)
+    assert one.answers("/livez")
+    assert one.end(signal.SIGTERM) == 0
+    assert "Traceback" not in one.text()
+
+    told = Journal(tmp_path / "state" / "journal")
+    count = len(list(told.batches()))
+    again = replayed(tmp_path / "state" / "journal", capsys)
+    assert told.digest is not None
+    assert (again["digest"], again["batches"]) == (told.digest, count)
+
+
+def test_a_killed_run_loses_nothing(
+    tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
+    """After kill -9 every step that was shown is in the journal, the store opens, and the next run goes on."""
+    one = started(tmp_path)
+    seen = until(lambda: (n := one.answers("/readyz") and one.status()["counts"]["batches"]) >= 3 and n, READY_S, "three steps")
+    assert one.end(signal.SIGKILL) == -signal.SIGKILL
+
+    again = replayed(tmp_path / "state" / "journal", capsys)
+    assert again["batches"] >= seen
+    store = Store(tmp_path / "state" / "aiops.sqlite")
+    assert (store.notice, store.incidents()) == ("", [])
+    store.close()
+
+    two = started(tmp_path)
+    until(lambda: two.answers("/readyz"), READY_S, "ready again on the same store")
+    assert two.end(signal.SIGTERM) == 0
+    assert len(list((tmp_path / "state" / "journal").glob("*.gz"))) == 2, "the killed run's segment is closed, too"
+
+
+def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
+    """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        text = CONFIG.replace("remote_write: {}", f"prometheus: {{url: 'http://127.0.0.1:{port}', backfill: 0s, timeout: 60s}}")
+        one = started(tmp_path, text)
+        until(lambda: one.answers("/readyz"), READY_S, "/readyz is 200 with one source of two")
+        taken, _ = silent.accept()
+        began = CLOCK.monotonic()
+        assert one.end(signal.SIGTERM) == 0
+        assert CLOCK.monotonic() - began < 5.0 + 2.0, "five seconds, and two for a busy machine"
+        taken.close()
+    told = Journal(tmp_path / "state" / "journal")
+    assert list(told.batches()) and told.digest
+
+
+@pytest.mark.parametrize(("text", "code", "error"), [
+    ("sources:\n  - kubernetes: {kubeconfig: none}\nstore: state\n", 3, "none"),
+    ("sources:\n  - host\nstore: state\nsinks:\n  - webhook: {url: 'http://h', secretFile: none}\n", 2,
+     "the secret cannot be read: No such file or directory."),
+    ("sources:\n  - host\nstore: /proc/aiops\n", 2, "Set store to a folder that this user may write."),
+    ("sources:\n  - host\nstore: state\npolicies: none\n", 2, "none"),
+])
+def test_what_cannot_start_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: int,
+                                                error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the exit code of the kind of problem, and no traceback."""
+    monkeypatch.setattr("aiops.logs.configure", lambda debug: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "aiops.yaml").write_text(text + "listen: 127.0.0.1:0\n", encoding="utf-8")
+    assert cli.main(["run", "-c", str(tmp_path / "aiops.yaml")]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert error in err and "bug" not in err
+
+
+# ------------------------------------------------------------------------------------------------- live == replay
+def test_a_fault_is_decided_alike_live_and_from_the_journal(tmp_path: Path) -> None:
+    """A recorded fault is run live with a journal; the journal alone gives the same incidents and the same digest."""
+    (tmp_path / "aiops.yaml").write_text("mode: act\nstore: state\nsources:\n  - host\n", encoding="utf-8")
+    config = load(tmp_path / "aiops.yaml", {})
+    known = meaning.shipped()
+    live = build.pipeline(known, build.policies(None, known), config.mode, config.detectors)
+    journal = JournalWriter(tmp_path / "journal", {
+        "started_at": 1.0, "config": config.model_dump_json(by_alias=True), "policies": build.policy_texts(None)}, 100_000)
+    shell = Live(live, [], Intake(1.0), NoActuator(), [], ManualClock(), 1.0, journal.write)
+    for batch in FolderRecording(ROOT / "fixtures" / "disk-full").batches():
+        shell._step(batch)
+    assert live.book.opened > 0, "else this compares nothing with nothing"
+    journal.close(live.book.digest())
+
+    again = app.Player(tmp_path / "journal", None).play()
+    assert again.digest == live.book.digest()
+    assert sorted(again.incidents) == sorted(i.id for i in live.book.current())
+    assert again.counts == live.counts()
+
+
+# --------------------------------------------------------------------------------------------------- parts of a run
+def built(tmp_path: Path, text: str) -> Any:
+    (tmp_path / "aiops.yaml").write_text(text, encoding="utf-8")
+    return load(tmp_path / "aiops.yaml", {})
+
+
+@pytest.mark.parametrize(("text", "page"), [
+    ("kind: Config", "http://127.0.0.1:8750/"),
+    ("page: https://aiops.example/x", "https://aiops.example/x"),
+    ("listen: 127.0.0.1:0", ""),
+    ("listen: 0.0.0.0:8750\ntokenFile: t", ""),
+    ("listen: '[::1]:80'", "http://[::1]:80/"),
+])
+def test_links_in_messages_lead_to_the_page(tmp_path: Path, text: str, page: str) -> None:
+    """The address that people were given; one that leads nowhere is left out."""
+    assert build.page_address(built(tmp_path, text)) == page
+
+
+@pytest.mark.parametrize(("sinks", "printed"), [
+    ("[]", True), ("[console]", True), ("[{webhook: {url: 'http://h'}}]", False),
+    ("[console, {webhook: {url: 'http://h'}}]", True)])
+def test_what_happens_is_printed_when_asked_for_or_when_nobody_else_is_told(tmp_path: Path, sinks: str, printed: bool) -> None:
+    """`console` among the sinks, or no sinks at all."""
+    assert build.has_console(built(tmp_path, f"sinks: {sinks}")) is printed
+
+
+def test_receivers_tell_from_the_severity_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incident below `minimum` is queued for nobody; and two Slack channels do not share a queue."""
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:9/hook")
+    config = built(tmp_path, """\
+store: state
+sinks:
+  - slack: {webhookEnv: HOOK, minimum: critical}
+  - slack: {webhookEnv: HOOK}
+  - webhook: {url: 'http://127.0.0.1:9', minimum: warning}
+""")
+    receivers = build.receivers(config, ManualClock())
+    form = {"id": "i", "state": "open", "severity": "warning", "causes": [], "actions": [], "outcomes": [], "alerts": [],
+            "opened_at": 1.0, "updated_at": 1.0, "closed_at": None, "entities": ["node//a"], "title": "node//a",
+            "impact": {"entities": [], "weight": 0.0}, "timeline": []}
+    for receiver in receivers:
+        receiver.tell(form, 1.0)
+    assert [(r.error, r.status()["waiting"]) for r in receivers] == [("", 0), ("", 1), ("", 1)]
+    for receiver in receivers:
+        receiver.close()
+
+
+def test_the_kubernetes_source_reads_what_was_asked_for(tmp_path: Path) -> None:
+    """Each of its keys arrives at the source."""
+    (tmp_path / "kube").write_text("""\
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]
+users: [{name: u, user: {}}]
+""", encoding="utf-8")
+    made = build.sources(built(tmp_path, """\
+topology: {kubernetes: false}
+sources:
+  - kubernetes: {kubeconfig: kube, interval: 7s, events: false, namespaces: [shop], logs: {selector: app=api}}
+  - kubernetes: {kubeconfig: kube}
+"""), ManualClock(), meaning.shipped())
+    told = [(s.name, s.interval_s, s.source._events, s.source._topology, s.source._namespaces, s.source._logs is not None)
+            for s in made]
+    for source in made:
+        source.close()
+    assert told == [("kubernetes-0", 7.0, False, False, ("shop",), True), ("kubernetes-1", 30.0, True, False, (), False)]
+
+
+def test_a_source_that_begins_to_fail_is_logged_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And once more when it works again."""
+    from aiops import logs
+
+    class Flaky:
+        name, interval_s, broken = "flaky", 0.1, True
+
+        def poll(self, now: float, into: object) -> None:
+            if self.broken:
+                raise OSError("no route to host")
+
+        def close(self) -> None:
+            """Nothing is held."""
+
+    told: list[tuple[str, str]] = []
+    flaky, clock = Flaky(), ManualClock()
+    source = build.Source(flaky, clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "log", type("Log", (), {
+            "info": lambda _, event, **more: told.append((event, "")),
+            "warning": lambda _, event, **more: told.append((event, more["error"]))})())
+        for broken in (True, True, False, False):
+            flaky.broken = broken
+            source.poll(Intake(1.0))
+            clock.sleep_until(clock.now() + 400.0)
+    assert told == [("source failing", "no route to host"), ("source ok", "")]
+    assert logs.brief(None, "error", {"exc_info": OSError("disk\n full")}) == {"error": "OSError: disk full"}
+
+
+def test_a_broken_policy_is_told_before_anything_starts(tmp_path: Path) -> None:
+    """With file and line, and without a store left behind."""
+    from aiops.daemon import Daemon
+
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.yaml").write_text("apiVersion: aiops.io/v1\nkind: RemediationPolicy\nspek: 1\n", encoding="utf-8")
+    config = built(tmp_path, "store: state\npolicies: rules\nlisten: 127.0.0.1:0\n")
+    with pytest.raises(Problems, match=r"a\.yaml:3: \$\.spek: unknown key"):
+        Daemon(config, CLOCK)._prepare()
+    assert not (tmp_path / "state").exists()
