@@ -36,7 +36,7 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
     for item in config.sources:
         check: Callable[[Any], Iterator[Finding]] | None = {
             "prometheus": prometheus, "kubernetes": lambda s: kubernetes(s, config.mode != "observe"), "nvml": _nvml,
-            "host": _host, "logs": lambda s: _log_files(s.paths)}.get(item.kind)  # type: ignore[assignment]
+            "host": _host, "logs": lambda s: _log_files(s.paths)}.get(item.kind)
         if check:
             yield from check(item.settings)
     if config.topology.file:

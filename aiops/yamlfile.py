@@ -149,7 +149,10 @@ def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
     place: list[str | int] = []
     here = data
     for i, part in enumerate(loc):
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part < len(here)):
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+            place.append(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):  # noqa: SIM114 - typed apart
             here = here[part]
             place.append(part)
         elif i == len(loc) - 1 and isinstance(here, dict):

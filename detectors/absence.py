@@ -2,7 +2,8 @@
 
 Silence of a whole source (most entities at once) is the source's failure, not theirs: it is left to the source's own
 health. Single metrics that vanish while their entity still speaks are no absence: labels change, exporters are updated.
-Fails on entities that end on purpose without a change event: they are forgotten after an hour.
+Processes, containers and pods come and go on purpose and are left out: whoever needs them speaks for them. Fails on other
+entities that are taken out of service without a word: they are forgotten after an hour.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MISSED = 4.0
 """Silence longer than this many usual intervals is odd; each further interval makes it ten times less likely."""
 FORGET_S = 3600.0
 SOURCE_SHARE = 0.5
+EPHEMERAL = ("process/", "container/", "pod/")
 
 
 class Absence:
@@ -33,6 +35,7 @@ class Absence:
         self.interval = np.zeros(0)
         self.spread = np.zeros(0)
         self.n = np.zeros(0)
+        self.lasting = np.zeros(0, np.bool_)
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         self._register(frame)
@@ -50,6 +53,7 @@ class Absence:
         self._of_signal = np.concatenate([self._of_signal, np.array(new, np.int64)])
         for name in ("last", "interval", "spread", "n"):
             setattr(self, name, grown(getattr(self, name), len(self._names), 0.0))
+        self.lasting = np.array([not name.startswith(EPHEMERAL) for name in self._names], np.bool_)
 
     def _place(self, entity: str) -> int:
         if entity not in self._index:
@@ -61,7 +65,7 @@ class Absence:
         size = len(spoke)
         quiet_s = at - self.last[:size]
         interval = self.interval[:size]
-        regular = (self.n[:size] >= REGULAR_AFTER) & (self.spread[:size] < 0.5 * interval) & (quiet_s < FORGET_S)
+        regular = self.lasting & (self.n[:size] >= REGULAR_AFTER) & (self.spread[:size] < 0.5 * interval) & (quiet_s < FORGET_S)
         missing = regular & ~spoke & (quiet_s > MISSED * interval)
         if np.count_nonzero(missing) > max(1.0, SOURCE_SHARE * np.count_nonzero(regular)):
             return []

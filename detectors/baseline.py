@@ -24,6 +24,8 @@ REPORT_P = 1e-3
 FAST, MIDDLE, SCALE, SEASON = 0.3, 0.05, 0.02, 0.03
 CLIP = 3.0
 """Residuals are cut at this many scales before anything learns from them."""
+HUGE = 1e150
+"""Larger values count as this: their differences and quotients stay numbers."""
 HOUR, WEEK_HOURS = 3600.0, 168
 DAY_S = 24 * HOUR
 SEASON_FROM_S = 20 * HOUR
@@ -61,7 +63,8 @@ class Baseline:
             return []
         self._resize(size)
         expected, season = self._predict(frame.at, size)
-        residual = frame.values - expected
+        values = np.clip(frame.values, -HUGE, HUGE)
+        residual = values - expected
         scale = self._safe_scale(size, expected)
         score = self._bad(frame, residual) / scale
         p = self.last_p = np.where(self._ready(size), self.tail.p_value(score), 1.0)
@@ -69,7 +72,7 @@ class Baseline:
         width = self.tail.quantile(REPORT_P, size) * scale
         self.band = (expected, np.where(self._ready(size), width, np.nan))
         found = [self._anomaly(frame, int(i), float(p[i]), expected, width) for i in np.flatnonzero(odd)]
-        self._learn(frame, expected, season, score, scale)
+        self._learn(frame, values, expected, season, score, scale)
         return found
 
     def ready_count(self) -> int:
@@ -144,8 +147,8 @@ class Baseline:
         return np.maximum(self.scale[:size], 1e-3 * np.abs(expected) + 1e-9)
 
     # -------------------------------------------------------------------------------------------------------- learn
-    def _learn(self, frame: Frame, expected: Floats, season: Floats, score: Floats, scale: Floats) -> None:
-        size, x = len(frame.signals), frame.values
+    def _learn(self, frame: Frame, x: Floats, expected: Floats, season: Floats, score: Floats, scale: Floats) -> None:
+        size = len(frame.signals)
         which = np.isfinite(x) & frame.learn
         new = which & (self.n[:size] == 0)
         self._start(np.flatnonzero(new), x, frame.at)

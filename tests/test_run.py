@@ -24,7 +24,6 @@ from aiops.config import load
 from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.replay import replay
 from aiops.sinks.journal import Journal, JournalWriter
 from aiops.sources.recording import FolderRecording
 from aiops.store.sqlite import Store
@@ -140,7 +139,8 @@ def test_a_run_from_start_to_the_replay_of_its_journal(
 
     address = one.url().removeprefix("http://")
     assert refused(started(tmp_path / "two", CONFIG, "--store", str(tmp_path / "state"))) == (
-        f"error: {tmp_path}/state/aiops.sqlite: used by another aiops (process {one.process.pid}). Stop it or set another 'store'.\n")
+        f"error: {tmp_path}/state/aiops.sqlite: used by another aiops (process {one.process.pid}). "
+        "Stop it or set another 'store'.\n")
     assert refused(started(tmp_path / "three", CONFIG, "--listen", address)) == (
         f"error: listen: {address}: Address already in use. Another aiops may be running there; "
         "stop it or listen on another port.\n")
@@ -193,7 +193,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: C
 
 
 @pytest.mark.parametrize(("text", "code", "error"), [
-    ("sources:\n  - kubernetes: {kubeconfig: none}\nstore: state\n", 3, "none"),
+    ("mode: act\nsources:\n  - kubernetes: {kubeconfig: none}\nstore: state\n", 2, "error: kubernetes: "),
     ("sources:\n  - host\nstore: state\nsinks:\n  - webhook: {url: 'http://h', secretFile: none}\n", 2,
      "the secret cannot be read: No such file or directory."),
     ("sources:\n  - host\nstore: /proc/aiops\n", 2, "Set store to a folder that this user may write."),
