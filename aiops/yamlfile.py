@@ -149,14 +149,12 @@ def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
     place: list[str | int] = []
     here = data
     for i, part in enumerate(loc):
-        if isinstance(here, dict) and part in here:
+        try:
             here = here[part]
-            place.append(part)
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):  # noqa: SIM114 - typed apart
-            here = here[part]
-            place.append(part)
-        elif i == len(loc) - 1 and isinstance(here, dict):
-            place.append(part)
+        except (KeyError, IndexError, TypeError):
+            if i < len(loc) - 1 or not isinstance(here, dict):
+                continue  # the name of a union's member
+        place.append(part)
     return tuple(place)
 
 

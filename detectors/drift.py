@@ -73,7 +73,8 @@ class Drift:
         size = len(frame.signals)
         settled = self.n[:size] >= SETTLE
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.mean[:size]) + 1e-9)
-        z = np.clip((frame.values - self.mean[:size]) / scale, -10.0, 10.0)
+        with np.errstate(over="ignore"):  # infinitely far is 10 far
+            z = np.clip((frame.values - self.mean[:size]) / scale, -10.0, 10.0)
         return np.where(settled & frame.learn, z, np.nan)
 
     def _moved(self, place: int, value: float, at: float) -> bool:

@@ -112,7 +112,8 @@ class IsolationForest:
         """float64[S + 1]: z-scores, and a last 0 that the empty places of narrow entities point at."""
         size = self._seen
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.level[:size]) + 1e-9)
-        return np.append(np.clip((frame.values - self.level[:size]) / scale, -20.0, 20.0), 0.0)
+        with np.errstate(over="ignore"):  # infinitely far is 20 far
+            return np.append(np.clip((frame.values - self.level[:size]) / scale, -20.0, 20.0), 0.0)
 
     def _build_rows(self, z: Floats, at: float) -> tuple[NDArray[np.float32], Bools]:
         """float32[entities, WIDTH] with silent signals at their usual value; bool[entities]: did anything report?"""
