@@ -89,7 +89,7 @@ class Intake:
     def drain(self, at: float, outcomes: tuple[Outcome, ...] = ()) -> list[Batch]:
         """Everything since the last call as batches up to `at`: one, or one a tick where history was handed in."""
         with self._lock:
-            at = max(at, np.nextafter(self._last_at, np.inf))
+            at = max(at, float(np.nextafter(self._last_at, np.inf)))
             history = self._history(at - 2 * self._tick_s)
             batches = [*history, self._rest(at, outcomes, bool(history))]
             self._last_at = at

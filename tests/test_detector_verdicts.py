@@ -215,7 +215,7 @@ def test_an_entity_with_more_signals_than_fit_is_judged_by_the_first():
 
 
 # ------------------------------------------------------------------------------------------------ absence
-ENTITIES = signals("pod//a x", "pod//a y", "pod//b x", "pod//c x", "pod//d x")
+ENTITIES = signals("service//a x", "service//a y", "service//b x", "service//c x", "node//d x", "pod//e x")
 
 
 def silence(ticks, quiet, step_s=STEP_S):
@@ -232,7 +232,7 @@ def test_an_entity_that_falls_silent_is_reported():
     """Once it missed four of its intervals, and no longer when it speaks again."""
     found = silence(60, lambda k: {2} if 40 <= k < 50 else ())
     assert [k for k, names in enumerate(found) if names] == [44, 45, 46, 47, 48, 49]
-    assert found[45] == ["pod//b"]
+    assert found[45] == ["service//b"]
 
 
 def test_one_metric_that_vanishes_is_no_absence():
@@ -243,6 +243,11 @@ def test_one_metric_that_vanishes_is_no_absence():
 def test_silence_of_everybody_is_the_sources_fault():
     """Most at once: their source is down, and shown as failing elsewhere."""
     assert not any(silence(60, lambda k: {0, 1, 2, 3} if k >= 40 else ()))
+
+
+def test_pods_come_and_go():
+    """Whoever needs them speaks for them."""
+    assert not any(silence(60, lambda k: {5} if k >= 40 else ()))
 
 
 def test_who_never_spoke_regularly_is_not_missed():
@@ -262,7 +267,7 @@ def test_it_tells_since_when():
     """The onset is the last sign of life."""
     detector = Absence()
     for k in range(60):
-        found = detector.observe(frame(T0 + 10 * k, [1, 1, 1 if k < 40 else np.nan, 1, 1], ENTITIES))
+        found = detector.observe(frame(T0 + 10 * k, [1, 1, 1 if k < 40 else np.nan, 1, 1, 1], ENTITIES))
     assert (found[0].onset, found[0].name, found[0].signal) == (T0 + 390, "absent", -1)
     assert found[0].text == "silent for 200 s; it used to report every 10 s"
 

@@ -179,9 +179,9 @@ def test_a_killed_run_loses_nothing(
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        text = CONFIG.replace("remote_write: {}", f"prometheus: {{url: 'http://127.0.0.1:{port}', backfill: 0s, timeout: 60s}}")
-        one = started(tmp_path, text)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        source = f"prometheus: {{url: '{url}', interval: 1s, backfill: 0s, timeout: 60s}}"
+        one = started(tmp_path, CONFIG.replace("remote_write: {}", source))
         until(lambda: one.answers("/readyz"), READY_S, "/readyz is 200 with one source of two")
         taken, _ = silent.accept()
         began = CLOCK.monotonic()
