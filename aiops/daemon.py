@@ -21,6 +21,7 @@ from aiops.schema import Config
 from aiops.sinks.console import Console
 from aiops.sinks.journal import JournalWriter
 from aiops.sinks.metrics import Metrics
+from aiops.sources.own import OwnSource
 from aiops.store.sqlite import Store
 from aiops.types import Batch
 from aiops.unused import unused
@@ -67,8 +68,10 @@ class Daemon:
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
         sinks = [self.store, self.metrics, vitals, *([Console()] if build.has_console(config) else []), *self.receivers]
-        self.live = Live(pipeline, build.sources(config, clock, known), Intake(config.tick_s), self.actuator, sinks, clock,
-                         config.tick_s, self._write, self.metrics.step)
+        own = build.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
+        sources = [*build.sources(config, clock, known), own]
+        self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
+                         self.metrics.step)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, clock.now(), clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)

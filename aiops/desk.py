@@ -31,6 +31,7 @@ class Vitals:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._order: list[Signal] = []
+        self._by_key: dict[tuple[str, str], Signal] = {}
         self.plots: list[JSON] = []
         self.report: Report | None = None
         self.notes: list[str] = []
@@ -40,9 +41,10 @@ class Vitals:
         signals = self._pipeline.door.signals
         if len(signals) != len(self._order):
             self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
-        hot = {(a.entity, a.signal) for a in report.alerts if a.state == "firing"}
-        ordered = sorted(self._order[:SHOWN * 20], key=lambda s: (s.entity, s.key) not in hot) if hot else self._order
-        self.plots = [p for s in ordered[:SHOWN * 2] if (p := self._plot(s, report.at))][:SHOWN]
+            self._by_key = {(s.entity, s.key): s for s in self._order}
+        hot = [s for a in report.alerts if a.state == "firing" and (s := self._by_key.get((a.entity, a.signal)))]
+        ordered = dict.fromkeys([*hot[:SHOWN], *self._order[:SHOWN * 2]])
+        self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.report, self.steps = report, self.steps + 1
 

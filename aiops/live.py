@@ -54,6 +54,7 @@ class Live:
         self._caught_up = False
         self._stopping = threading.Event()
         self.failed_steps = 0
+        self._step_s, self._batch_samples = 0.0, 0
         self._ended = False
 
     def start(self) -> None:
@@ -108,7 +109,15 @@ class Live:
         except Exception:
             self.failed_steps += 1
             log.exception("step failed; the batch is in the journal", at=batch.at)
-        self._timed(self._clock.monotonic() - began)
+        self._step_s, self._batch_samples = self._clock.monotonic() - began, len(batch.series)
+        self._timed(self._step_s)
+
+    def readings(self) -> dict[str, float]:
+        """How the daemon itself is doing, in the names of the pack `aiops`."""
+        dropped = sum(self.intake.dropped.values()) + (sum(self.last.counts.dropped.values()) if self.last else 0)
+        failures = sum(int(s.status()["failures"]) for s in self.sources)
+        return {"aiops_step_seconds": self._step_s, "aiops_batch_samples": float(self._batch_samples),
+                "aiops_source_failures_total": float(failures), "aiops_dropped_samples_total": float(dropped)}
 
     def stop(self) -> bool:
         """Stop polling, take the last step, close the sources. Nothing is stepped after that.

@@ -1,0 +1,194 @@
+"""What the page is told of a running pipeline, and what becomes of what people say on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
+
+from aiops.desk import POINTS, SHOWN, Desk, Vitals
+from aiops.sinks.metrics import Metrics
+from aiops.store.sqlite import Store
+from aiops.types import Action, Batch, Counts, Incident, Report
+from aiops.web.view import NotPossible
+
+ASKED = Action("a-1", "Restart", "deployment/shop/api", {}, "i-1", "p", "ask", "because", T0, "asked")
+INCIDENT = Incident("i-1", T0, T0, "open", "warning", ("service//db",), (alert("service//db x"),), actions=(ASKED,))
+OK, FAILING = ({"name": n, "state": s, "error": "", "last_success": None, "failures": 0} for n, s in (("a", "ok"), ("b", "failing")))
+
+
+class Page:
+    """A desk over a real store; `said` is what was handed on to the pipeline."""
+
+    def __init__(self, folder, sources=(OK,)):
+        self.pipeline, self.now, self.said = pipeline(), T0, []
+        self.store, self.vitals, self.metrics = Store(folder / "x.sqlite"), Vitals(self.pipeline), Metrics("1")
+        self.desk = Desk(self.store, self.vitals, self.metrics, "ask", T0, lambda: self.now, lambda: sources,
+                         self.said.append, "secret", notes=("stands always",))
+
+    def publish(self, report):
+        for sink in (self.store, self.vitals, self.metrics):
+            sink.publish(report)
+
+    def step(self, batch):
+        self.now = batch.at
+        report = self.pipeline.step(batch)
+        self.publish(report)
+        return report
+
+
+@pytest.fixture
+def page(tmp_path):
+    made = Page(tmp_path)
+    yield made
+    made.store.close()
+
+
+def run(page, ticks=60):
+    feed, rows = Feed(), tiny_rows(ticks)
+    for k in range(ticks):
+        samples = {f"{e} {m}": v for t, e, m, v in rows if t == T0 + k * STEP_S}
+        page.step(feed.batch(T0 + k * STEP_S, samples, links=links("service//shop calls service//db") if k == 0 else None))
+
+
+def test_before_the_first_step_it_is_not_ready(page):
+    """And says why."""
+    ready, checks = page.desk.ready()
+    assert not ready
+    assert [(c.name, c.ok, bool(c.text)) for c in checks] == [("pipeline", False, True), ("sources", True, False)]
+    assert (page.desk.status()["at"], page.desk.status()["counts"], page.desk.vitals()) == (None, {}, [])
+
+
+def test_it_is_ready_while_steps_are_taken_and_a_source_delivers(tmp_path):
+    """Not when nothing was stepped for five minutes, nor when every source fails."""
+    for sources, expected in (((OK, FAILING), True), ((FAILING,), False), ((), True)):
+        folder = tmp_path / str(len(sources)) / str(expected)
+        folder.mkdir(parents=True)
+        page = Page(folder, sources)
+        page.step(Batch(T0))
+        assert page.desk.ready()[0] is expected
+        page.now = T0 + 301
+        assert page.desk.ready()[0] is False
+        page.store.close()
+
+
+def test_the_status_is_the_documented_one(page):
+    """Version, mode, times, the funnel, sources and notes."""
+    run(page)
+    status = page.desk.status()
+    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes"}
+    assert (status["mode"], status["at"], status["sources"]) == ("ask", T0 + 590, [OK])
+    assert set(status["counts"]) == set(Counts.__dataclass_fields__)
+    assert status["counts"]["incidents"] == 1 and status["counts"]["dropped"] == {}
+
+
+def test_only_the_newest_notes_are_kept_and_some_stand_always(page):
+    """Twenty of them."""
+    for k in range(50):
+        page.vitals.publish(Report(T0 + k, notes=(f"n{k}",)))
+    assert page.desk.status()["notes"] == ["stands always", *(f"n{k}" for k in range(30, 50))]
+
+
+def test_incidents_come_from_the_store_with_their_points(page):
+    """As they are at the end of the run."""
+    run(page, 75)
+    [form] = page.desk.incidents()
+    whole = page.desk.incident(form["id"])
+    assert (form["state"], form["causes"][0]["entity"]) == ("closed", "service//db")
+    assert {p["entity"] for p in whole["points"]} == {"service//db", "service//shop"}
+    assert page.desk.incident("i-none") is None
+    assert page.desk.incidents("open") == []
+
+
+def test_each_step_is_a_new_revision(page):
+    """The page knows when to look again."""
+    before = page.desk.revision()
+    page.step(Batch(T0))
+    assert page.desk.revision() > before
+
+
+# ----------------------------------------------------------------------------------------------------------- plots
+def test_plots_show_values_and_the_band(page):
+    """The last samples, and whether the signal can be judged yet."""
+    run(page, 20)
+    assert {p["ready"] for p in page.desk.vitals()} == {False}
+    run_on = Feed()
+    page.pipeline = pipeline()
+    page.vitals._pipeline = page.pipeline
+    for k in range(200):
+        page.step(run_on.batch(T0 + 1000 + k, {"service//db x": 1.0 + 0.01 * (k % 5)}))
+    [plot] = page.desk.vitals()
+    assert (plot["entity"], plot["signal"], plot["ready"], len(plot["points"])) == ("service//db", "x", True, POINTS)
+    assert plot["lower"] < plot["expected"] < plot["upper"]
+    assert plot["points"][-1] == [T0 + 1199, pytest.approx(1.04)]
+
+
+def test_signals_under_alert_are_shown_first(page):
+    """Also the thousandth of them."""
+    feed = Feed()
+    calm = {f"service//s{k} m": 1.0 for k in range(1000)}
+    for k in range(50):
+        report = page.step(feed.batch(T0 + STEP_S * k, calm | {"service//s999 m": 50.0 if k > 45 else 1.0}))
+    assert [a.entity for a in report.alerts] == ["service//s999"]
+    plots = page.desk.vitals()
+    assert (plots[0]["entity"], len(plots)) == ("service//s999", SHOWN)
+    assert len({p["entity"] for p in plots}) == SHOWN
+
+
+def test_what_fell_silent_is_not_drawn(page):
+    """Nobody wants the curve of a pod that is gone."""
+    feed = Feed()
+    page.step(feed.batch(T0, {"service//gone m": 1.0, "service//here m": 1.0}))
+    for k in range(1, 100):
+        page.step(feed.batch(T0 + STEP_S * k, {"service//here m": 1.0}))
+    assert [p["entity"] for p in page.desk.vitals()] == ["service//here"]
+
+
+def test_the_metrics_of_the_daemon_tell_how_its_sources_are(tmp_path):
+    """One line a source."""
+    page = Page(tmp_path, (OK, FAILING))
+    page.step(Batch(T0))
+    lines = [x for x in page.desk.metrics_text().splitlines() if "source" in x and not x.startswith("#")]
+    assert sorted(x.rsplit(" ", 1)[1] for x in lines if '"a"' in x or '"b"' in x) == ["0.0", "1.0"]
+    page.store.close()
+
+
+# ------------------------------------------------------------------------------------------------------- answers
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_an_answer_becomes_a_command_for_the_next_batch(page, verb):
+    """With who gave it, and when."""
+    page.publish(Report(T0, incidents=(INCIDENT,), actions=(ASKED,)))
+    page.now = T0 + 5
+    getattr(page.desk, verb)("a-1", "ann")
+    [command] = page.said
+    assert (command.verb, command.target, command.by, command.time) == (verb, "a-1", "ann", T0 + 5)
+
+
+def test_what_does_not_wait_cannot_be_answered(page):
+    """It was decided already; the reason says what it is."""
+    for decision in ("act", "shadow", "refused"):
+        action = replace(ASKED, decision=decision, state=decision)
+        page.publish(Report(T0, incidents=(replace(INCIDENT, actions=(action,)),), actions=(action,)))
+        with pytest.raises(NotPossible, match=f"is not waiting for an answer: {decision}"):
+            page.desk.approve("a-1", "ann")
+    assert page.said == []
+
+
+def test_what_nobody_knows_cannot_be_answered(page):
+    """Nor the actions of an incident that is closed."""
+    with pytest.raises(LookupError):
+        page.desk.approve("a-1", "ann")
+    page.publish(Report(T0, incidents=(replace(INCIDENT, state="closed", closed_at=T0),), actions=(ASKED,)))
+    with pytest.raises(LookupError):
+        page.desk.reject("a-1", "ann")
+
+
+def test_feedback_is_stored_and_handed_on(page):
+    """So that it is in the journal too."""
+    page.publish(Report(T0, incidents=(INCIDENT,)))
+    page.desk.feedback("i-1", "false_alarm", "ann")
+    assert [(c.verb, c.target, c.by) for c in page.said] == [("false_alarm", "i-1", "ann")]
+    assert page.desk.incident("i-1")["feedback"]
+    with pytest.raises(LookupError):
+        page.desk.feedback("i-2", "useful", "ann")
