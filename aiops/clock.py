@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 
 class WallClock:
-    """Real time, at the live edge only."""
+    """Real time, at the live edge only. Never goes back: event time must rise.
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
+    When the host's clock is set back, time goes on from where it was, at its usual pace, until the host has caught up.
+    `wall` and `steady` read the two clocks of the system; tests hand in others.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._steady = wall, steady
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._base, self._base_at = wall(), steady()
 
     def now(self) -> float:
-        """Seconds since 1970, UTC. May jump when the host's clock is set."""
-        return time.time()
+        """Seconds since 1970, UTC."""
+        with self._lock:
+            wall, steady = self._wall(), self._steady()
+            here = max(wall, self._base + steady - self._base_at)
+            self._base, self._base_at = here, steady
+            return here
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary start; never goes back. For time-outs and measured durations."""
-        return time.monotonic()
+        return self._steady()
 
     def sleep_until(self, at: float) -> None:
         """Wait until `at`; returns early once `stop()` was called."""

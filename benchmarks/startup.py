@@ -23,7 +23,8 @@ RUNS = 5
 def main() -> None:
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     print(f"{'what':<44}{'median s':>10}{'slowest s':>12}")
-    for name, measure in (("aiops --help", help_page), ("interpreter alone (python -c pass)", nothing), ("aiops run to ready", ready)):
+    what = {"aiops --help": help_page, "the interpreter alone": nothing, "aiops run to ready": ready}
+    for name, measure in what.items():
         times = [measure(env) for _ in range(RUNS + 1)][1:]
         print(f"{name:<44}{statistics.median(times):>10.2f}{max(times):>12.2f}")
 
