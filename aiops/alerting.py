@@ -16,6 +16,9 @@ from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, S
 K = -math.log(1e-3)
 """Reference value in nats: what a p-value of 0.001 is worth. Weaker evidence is never reported by detectors."""
 MIN_LEVEL = 6.0
+MIN_TICK_S = 0.1
+GAP_TICKS = 3.0
+"""A tick longer than so many usual ones is a pause and says nothing about the usual one."""
 CAP_SHARE = 0.6
 """One sample adds at most this share of the alarm level, so that no single sample raises an alert."""
 RECOVER_SHARE = 0.2
@@ -51,7 +54,7 @@ class Alerting:
         self._rate = incidents / per_s
         self._tracks: dict[str, _Track] = {}
         self._raw: dict[str, Alert] = {}
-        self._tick_s = 1.0
+        self._tick_s = 0.0
         self._at: float | None = None
         self.level = MIN_LEVEL
 
@@ -65,17 +68,17 @@ class Alerting:
         self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.evidence > 0}
         return (*out, *self._of_others(frame.at, raw))
 
-    def pending_or_firing(self) -> set[str]:
-        """Entities with evidence against them: nothing is learned from those that fire."""
-        return {t.last.entity for t in self._tracks.values() if t.state == "firing"}
-
     # ------------------------------------------------------------------------------------------------------- levels
     def _set_level(self, frame: Frame) -> None:
-        if self._at is not None and frame.at > self._at:
-            tick = frame.at - self._at
-            self._tick_s = tick if self._tick_s == 1.0 else min(self._tick_s, tick)
+        """ln N - K, where N samples are looked at in the time in which the budget allows one false incident."""
+        if self._at is not None:
+            usual, tick = self._tick_s, frame.at - self._at
+            if not usual:
+                self._tick_s = tick
+            elif tick < GAP_TICKS * usual:
+                self._tick_s = usual + 0.2 * (max(tick, usual / 2) - usual)
         self._at = frame.at
-        samples = max(len(frame.signals), 1) / (self._tick_s * self._rate)
+        samples = max(len(frame.signals), 1) / (max(self._tick_s, MIN_TICK_S) * self._rate)
         self.level = max(MIN_LEVEL, math.log(max(samples, 1.0)) - K)
 
     # ----------------------------------------------------------------------------------------------------- evidence

@@ -24,8 +24,8 @@ class History:
         """Remember one tick; `width` is half the band."""
         size = len(values)
         if size > self._rings[0].shape[1]:
-            self._rings = [grown(r, size, np.nan) for r in self._rings]
             self._fit(size)
+            self._rings = [grown(r, size, np.nan) for r in self._rings]
         row = self._next % self.depth
         self._times[row] = at
         for ring, new in zip(self._rings, (values, expected, width), strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class Decider(Protocol):
                outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
 
 
+@runtime_checkable
 class Banded(Protocol):
     """A detector that says in which band it expects each signal: expected and half-width, float64[S]."""
 
@@ -77,7 +78,7 @@ class Pipeline:
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
                  decider: Decider) -> None:
         self._detectors, self._alerting, self._correlator, self._decider = detectors, alerting, correlator, decider
-        self._banded: Any = next((d for d in detectors if hasattr(d, "band")), None)
+        self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.door = Door(meanings)
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings)
@@ -148,7 +149,7 @@ class Pipeline:
 
     def counts(self) -> Counts:
         t = self._totals
-        ready = int(self._banded.ready_count()) if self._banded else 0
+        ready = self._banded.ready_count() if self._banded else 0
         return Counts(
             t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
             self.book.actionable, self.door.series_count, len(self.door.signals), ready,

@@ -245,10 +245,16 @@ def test_who_failed_afterwards_explains_little():
     def taken(db_at):
         [c] = [c for c in rank([alert(CHECKOUT, T0), alert(DB, db_at)], SHOP, [], 10.0) if "checkout" in c.entity]
         return c.reasons[-1].contribution
-    assert taken(T0 - 200) == taken(T0) == taken(T0 + 12) == pytest.approx(-0.8 * rank([alert(DB)], SHOP, [])[0].reasons[0].contribution)
+    strength = rank([alert(CHECKOUT)], SHOP, [])[0].reasons[0].contribution
+    assert taken(T0 - 200) == taken(T0) == taken(T0 + 12) == pytest.approx(-0.8 * strength)
     assert taken(T0 + 200) == pytest.approx(3 / 8 * taken(T0))
     assert ranked(alert(CHECKOUT, T0, 200), alert(DB, T0 + 200, 20)) == ["checkout", "db"]
     assert ranked(alert(CHECKOUT, T0, 200), alert(DB, T0, 20)) == ["db", "checkout"]
+
+
+def test_of_equals_the_first_to_turn_bad_comes_first():
+    """And then the name, so that there is one answer."""
+    assert ranked(alert("a//x e", T0 + 9), alert("b//y e", T0), alert("c//z e", T0), g=Graph()) == ["y", "z", "x"]
 
 
 def test_who_was_well_again_before_explains_nothing():
@@ -339,7 +345,7 @@ some = st.builds(lambda e, s, since, strength: alert(f"service//{e} {s}", T0 + s
                  st.sampled_from([5.0, 50.0]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(some, min_size=1, max_size=8, unique_by=lambda a: a.key), st.randoms(use_true_random=False))
 def test_the_ranking_does_not_depend_on_any_order(alerts, random):
     """Of alerts, of edges and nodes, of changes, of dictionaries."""
@@ -351,7 +357,7 @@ def test_the_ranking_does_not_depend_on_any_order(alerts, random):
     assert rank(alerts, Graph(Links((), tuple(edges))), changes, 10.0) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(some, min_size=1, max_size=8, unique_by=lambda a: a.key), st.randoms(use_true_random=False))
 def test_the_grouping_does_not_depend_on_the_order_of_alerts(alerts, random):
     """The same incidents under the same names."""

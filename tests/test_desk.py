@@ -15,7 +15,8 @@ from aiops.web.view import NotPossible
 
 ASKED = Action("a-1", "Restart", "deployment/shop/api", {}, "i-1", "p", "ask", "because", T0, "asked")
 INCIDENT = Incident("i-1", T0, T0, "open", "warning", ("service//db",), (alert("service//db x"),), actions=(ASKED,))
-OK, FAILING = ({"name": n, "state": s, "error": "", "last_success": None, "failures": 0} for n, s in (("a", "ok"), ("b", "failing")))
+OK, FAILING = ({"name": n, "state": s, "error": "", "last_success": None, "failures": 0}
+               for n, s in (("a", "ok"), ("b", "failing")))
 
 
 class Page:

@@ -66,8 +66,8 @@ def test_parquet_says_the_same_as_csv(tmp_path):
 def test_unusable_rows_are_counted(tmp_path):
     """No time, no number, too few and too many cells, nothing at all."""
     good = [(T0 + 10 * k, "a//b", "m", k) for k in range(5)]
-    folder = write_csv(tmp_path, [*good, ("", "a//b", "m", 1), ("nan", "a//b", "m", 1), ("inf", "a//b", "m", 1), ("soon", "a//b", "m", 1),
-                                  (1e300, "a//b", "m", 1), (T0, "a//b", "m", 1, "more", "cells", "than", "columns"), (T0 + 60, "a//b")])
+    timeless = [(t, "a//b", "m", 1) for t in ("", "nan", "inf", "soon", 1e300)]
+    folder = write_csv(tmp_path, [*good, *timeless, (T0, "a//b", "m", 1, "more", "cells", "than", "columns"), (T0 + 60, "a//b")])
     recording = FolderRecording(folder)
     assert recording.skipped == {"rows_without_time": 5, "rows_malformed": 1}
     values = [v for *_, v in rows_of(folder)]
@@ -107,9 +107,9 @@ def test_entity_names_may_hold_almost_anything(tmp_path):
 def test_malformed_lines_are_counted_by_file(tmp_path):
     """Half a line, another type, a field that is missing, a byte that is no text, a time that is none."""
     good = {"time": T0, "entity": "a//b", "text": "x"}
-    (tmp_path / "logs.jsonl").write_bytes(
-        json.dumps(good).encode() + b"\n\n{\"time\": 1,\n[1, 2]\n{\"time\": \"x\"}\n\xff\xfe\n" + json.dumps({**good, "more": 1}).encode() + b"\n"
-        + b'{"time": 1e300, "entity": "a//b", "text": "late"}\n')
+    (tmp_path / "logs.jsonl").write_bytes(b"\n".join((
+        json.dumps(good).encode(), b"", b'{"time": 1,', b"[1, 2]", b'{"time": "x"}', b"\xff\xfe",
+        json.dumps({**good, "more": 1}).encode(), b'{"time": 1e300, "entity": "a//b", "text": "late"}', b"")))
     write_jsonl(tmp_path / "events.jsonl", [{"time": T0, "entity": "a//b", "kind": "change"}])
     write_jsonl(tmp_path / "alerts.jsonl", [{"time": T0, "entity": "a//b", "name": "x", "status": "maybe"},
                                             {"time": 1e300, "entity": "a//b", "name": "x"}])
@@ -123,8 +123,8 @@ def test_malformed_lines_are_counted_by_file(tmp_path):
 
 def test_alerts_keep_the_place_they_had_in_their_file(tmp_path):
     """Malformed lines between them count too: the place is what `--alerts-out` answers for."""
-    (tmp_path / "alerts.jsonl").write_text("".join(
-        line + "\n" for line in ('{"time": 20, "entity": "a//b", "name": "n"}', "garbage", '{"time": 10, "entity": "a//b", "name": "n"}')))
+    late, early = (json.dumps({"time": t, "entity": "a//b", "name": "n"}) for t in (20, 10))
+    (tmp_path / "alerts.jsonl").write_text("\n".join((late, "garbage", early, "")))
     recording = FolderRecording(tmp_path)
     assert [(a.index, a.time) for b in recording.batches() for a in b.alerts] == [(2, 10.0), (0, 20.0)]
     assert recording.alert_lines == 3
@@ -150,7 +150,8 @@ def test_the_step_is_what_the_recording_says(tmp_path):
 def test_a_topology_has_nodes_and_edges(tmp_path):
     """With what matters and what is only a view."""
     path = tmp_path / "topology.yaml"
-    path.write_text("nodes: [{id: a//1, criticality: 3, labels: {proxy: 'true'}}]\nedges: [{from: a//1, to: a//2, kind: runs_on}]\n")
+    path.write_text("nodes: [{id: a//1, criticality: 3, labels: {proxy: 'true'}}]\n"
+                    "edges: [{from: a//1, to: a//2, kind: runs_on}]\n")
     links = read_topology(path)
     assert links.nodes == (Node("a//1", 3.0, {"proxy": "true"}),)
     assert links.edges == (Edge("a//1", "a//2", "runs_on"),)
@@ -167,27 +168,39 @@ def damaged(folder, name, data):
     (folder / name).write_bytes(data)
 
 
+def with_file(name, data):
+    return lambda folder: damaged(folder, name, data)
+
+
+def with_csv(rows, header="time,entity,metric,value"):
+    return lambda folder: write_csv(folder, rows, header)
+
+
+CUT = gzip.compress(b'{"time": 1}\n' * 999)[:30]
+WHOLE = gzip.compress("".join(f'{{"time": {k * k}}}\n' for k in range(999)).encode())
+CORRUPT = [WHOLE[:k] + bytes([WHOLE[k] ^ 255]) + WHOLE[k + 1:] for k in range(100, 800, 100)]
 BAD = {
     "nothing in it": (lambda f: None, "nothing to replay", "metrics.parquet"),
     "only empty files": (empty_files, "nothing to replay", "logs.jsonl"),
-    "only a header": (lambda f: write_csv(f, []), "nothing to replay", "metrics.csv"),
-    "no time in any row": (lambda f: write_csv(f, [("x", "a//b", "m", 1)]), "nothing to replay", "usable row"),
-    "no column value": (lambda f: write_csv(f, [(1, "a", "m")], "time,entity,metric"), "no column value", "Needed: time, entity"),
-    "another table": (lambda f: write_csv(f, [(1, 2)], "x,y"), "no column time, entity, metric, value", "Needed:"),
-    "parquet of garbage": (lambda f: damaged(f, "metrics.parquet", b"PAR1 surely not"), "metrics.parquet", "cannot be read as parquet"),
-    "empty parquet": (lambda f: damaged(f, "metrics.parquet", b""), "metrics.parquet", "cannot be read as parquet"),
-    "csv of bytes": (lambda f: damaged(f, "metrics.csv", b"time,entity,metric,value\n\xff\xfe\x00\n"), "metrics.csv", "cannot be read"),
-    "truncated gz": (lambda f: damaged(f, "logs.jsonl.gz", gzip.compress(b'{"time": 1}\n' * 999)[:30]), "logs.jsonl.gz", "to its end"),
-    "gz that is none": (lambda f: damaged(f, "logs.jsonl.gz", b"plain text"), "logs.jsonl.gz", "cannot be read to its end"),
-    "corrupt gz": (lambda f: damaged(f, "logs.jsonl.gz", gzip.compress(bytes(range(256)) * 20)[:40] + b"\x00" * 60), "logs.jsonl.gz", "cannot"),
-    "unknown key in the topology": (lambda f: damaged(f, "topology.yaml", b"nodes: []\nedges:\n- {from: a, too: b}\n"),
+    "only a header": (with_csv([]), "nothing to replay", "metrics.csv"),
+    "no time in any row": (with_csv([("x", "a//b", "m", 1)]), "nothing to replay", "usable row"),
+    "no column value": (with_csv([(1, "a", "m")], "time,entity,metric"), "no column value", "Needed: time, entity"),
+    "another table": (with_csv([(1, 2)], "x,y"), "no column time, entity, metric, value", "Needed:"),
+    "parquet of garbage": (with_file("metrics.parquet", b"PAR1 surely not"), "metrics.parquet", "cannot be read as parquet"),
+    "empty parquet": (with_file("metrics.parquet", b""), "metrics.parquet", "cannot be read as parquet"),
+    "csv of bytes": (with_file("metrics.csv", b"time,entity,metric,value\n\xff\xfe\x00\n"), "metrics.csv", "cannot be read"),
+    "truncated gz": (with_file("logs.jsonl.gz", CUT), "logs.jsonl.gz", "cannot be read to its end"),
+    "gz that is none": (with_file("logs.jsonl.gz", b"plain text"), "logs.jsonl.gz", "cannot be read to its end"),
+    **{f"corrupt gz {k}": (with_file("logs.jsonl.gz", data), "logs.jsonl.gz", "cannot be read to its end")
+       for k, data in enumerate(CORRUPT)},
+    "unknown key in the topology": (with_file("topology.yaml", b"nodes: []\nedges:\n- {from: a, too: b}\n"),
                                     "topology.yaml:3", "Did you mean 'to'?"),
-    "topology of another kind": (lambda f: damaged(f, "topology.yaml", b"edges:\n- {from: a, to: b, kind: owes}\n"), "topology.yaml:2", "owns"),
-    "no yaml": (lambda f: damaged(f, "fixture.yaml", b"a: [1\nb: }"), "fixture.yaml", "is not valid YAML"),
-    "a step that is none": (lambda f: damaged(f, "fixture.yaml", b"name: x\nstep: soon\n"), "fixture.yaml:2", "$.step"),
-    "a step of nothing": (lambda f: damaged(f, "fixture.yaml", b"step: 0\n"), "fixture.yaml:1", "$.step"),
-    "a step backwards": (lambda f: damaged(f, "fixture.yaml", b"step: -5\n"), "fixture.yaml:1", "$.step"),
-    "a topology that is a list": (lambda f: damaged(f, "topology.yaml", b"- a\n"), "topology.yaml", ""),
+    "edge of another kind": (with_file("topology.yaml", b"edges:\n- {from: a, to: b, kind: owes}\n"), "topology.yaml:2", "owns"),
+    "topology that is a list": (with_file("topology.yaml", b"- a\n"), "topology.yaml"),
+    "no yaml": (with_file("fixture.yaml", b"a: [1\nb: }"), "fixture.yaml", "is not valid YAML"),
+    "a step that is none": (with_file("fixture.yaml", b"name: x\nstep: soon\n"), "fixture.yaml:2", "$.step"),
+    "a step of nothing": (with_file("fixture.yaml", b"step: 0\n"), "fixture.yaml:1", "$.step"),
+    "a step backwards": (with_file("fixture.yaml", b"step: -5\n"), "fixture.yaml:1", "$.step"),
 }
 
 

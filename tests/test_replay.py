@@ -119,11 +119,12 @@ def test_the_json_is_the_documented_one(tiny, capsys):
     assert (said["started_at"], said["ended_at"], shown.err) == (T0, T0 + 590, "")
     assert set(said["funnel"]) == {"raw_anomalies", "alerts", "incidents", "prioritised", "actionable"}
     [incident] = said["incidents"]
-    assert set(incident) >= {"id", "opened_at", "closed_at", "state", "severity", "entities", "alerts", "causes", "actions", "outcomes"}
+    assert set(incident) >= {"id", "opened_at", "closed_at", "state", "severity", "entities", "alerts", "causes", "actions",
+                             "outcomes"}
     assert set(incident["alerts"][0]) >= {"entity", "signal", "since", "score", "p_value"}
     assert set(incident["causes"][0]) == {"entity", "score", "signals", "reasons"}
     assert incident["causes"][0]["entity"] == "service//db"
-    assert list(said["funnel"].values())[0] >= said["funnel"]["alerts"] >= said["funnel"]["incidents"]
+    assert said["funnel"]["raw_anomalies"] >= said["funnel"]["alerts"] >= said["funnel"]["incidents"] == 1
 
 
 def test_verify_agrees_with_the_ground_truth(tiny, tmp_path, capsys):
@@ -134,6 +135,24 @@ def test_verify_agrees_with_the_ground_truth(tiny, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["replay", str(other), "--verify"]) == 1
     assert "names service//db as the cause, expected service//shop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("truth", "said"), [
+    ("faults: []", "service//db: app_errors) was raised where nothing is wrong"),
+    (f"faults: [{{id: f, start: {T0}, end: {T0 + 20}, cause: service//db}}]", "f: no incident while service//db was broken"),
+    (f"faults: [{{id: f, start: {T0 + 420}, end: {T0 + 520}, cause: x, also: [service//db], "
+     "decisions: [{policy: p, decision: act}]}]", "f: expected p: act any action, decided nothing"),
+    (f"score_from: {T0 + 9e9}\nfaults: []", ""),
+    (f"faults: [{{id: f, start: {T0 + 420}, end: {T0 + 520}, cause: x, also: [service//db]}}]", ""),
+    ("faults: [{id: f, start: soon, end: 1, cause: x}]", "expect.yaml:1: $.faults[0].start"),
+])
+def test_verify_says_all_that_differs(tmp_path, no_policies, capsys, truth, said):
+    """False alarms, missed faults, missing decisions; nothing before the judging begins."""
+    folder = tiny_recording(tmp_path)
+    (folder / "expect.yaml").write_text(truth)
+    code = cli.main(["replay", str(folder), "--verify", "--policies", str(no_policies)])
+    assert code == (0 if not said else 2 if "$" in said else 1)
+    assert said in capsys.readouterr().err
 
 
 def test_verify_without_ground_truth_is_an_error(tmp_path, capsys):

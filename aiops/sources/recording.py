@@ -6,6 +6,7 @@ Rows may be unordered, duplicated, NaN or malformed: they are sorted, counted an
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -207,7 +208,7 @@ class FolderRecording:
         with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as f:
             try:
                 yield from (line for line in f if line.strip())
-            except (OSError, EOFError) as e:
+            except (OSError, EOFError, zlib.error) as e:
                 raise RecordingError(f"{path}: cannot be read to its end: {e}.") from None
 
     # ---------------------------------------------------------------------------------------------------- batching
