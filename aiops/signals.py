@@ -112,7 +112,8 @@ class Door:
             rule = self._meanings.signals[name]
             yield name, rule, {k: labels[k] for k in rule.by if k in labels}
         if not used and not self._meanings.knows(series.metric) and not self._meanings.ignored(series.metric):
-            name, default = _default_rule(series.metric, self._meanings.kind(series.metric, series.kind) == "counter")
+            counter = self._meanings.kind(series.metric, series.kind) == "counter"
+            name, default = _default_rule(series.metric, counter, self._meanings.signals.get(series.metric))
             if default:
                 yield name, default, dict(labels)
 
@@ -227,8 +228,11 @@ class _Compiled:
         return np.bincount(self.signal[which], x[which], minlength=self.count).astype(np.float64)
 
 
-def _default_rule(metric: str, counter: bool) -> tuple[str, SignalRule | None]:
-    """How a metric is watched that no pack knows. Buckets are left out: their sum and count say what is needed."""
+def _default_rule(metric: str, counter: bool, namesake: SignalRule | None) -> tuple[str, SignalRule | None]:
+    """How a metric is watched that no pack knows. Buckets are left out: their sum and count say what is needed.
+
+    A metric that is called like a pack's signal (a recording rule, somebody else's exporter) has that signal's meaning.
+    """
     if metric.endswith("_bucket"):
         return metric, None
     for ending in _HISTOGRAM_PARTS:
@@ -238,4 +242,7 @@ def _default_rule(metric: str, counter: bool) -> tuple[str, SignalRule | None]:
             return base, SignalRule(mean=pair, min_effect={"rel": 0.5})  # type: ignore[arg-type]
     selector = Selector(metric=metric)
     rule = {"rate": selector} if counter else {"value": selector}
+    if namesake:
+        told = namesake.model_dump(include={"help", "unit", "direction", "min_effect", "resource"})
+        return metric, SignalRule.model_validate({**rule, **told})
     return metric, SignalRule.model_validate({**rule, "min_effect": {"rel": 0.25}})

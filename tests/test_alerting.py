@@ -151,6 +151,14 @@ def test_a_pause_does_not_lower_the_level():
     assert alerting.level == pytest.approx(math.log(1000 * 86_400 / STEP_S) - K)
 
 
+def test_one_short_tick_hardly_raises_the_level():
+    """A clock that hiccups, or the last step before the end."""
+    alerting, of = Alerting(), signals(*(f"a//{i} x" for i in range(1000)))
+    for at in (0, 10, 20, 20.001, 30):
+        alerting.update(frame(T0 + at, np.ones(1000), of), [])
+    assert alerting.level == pytest.approx(math.log(1000 * 86_400 / STEP_S) - K, abs=0.3)
+
+
 def test_more_is_asked_where_more_is_watched():
     """The same evidence, again and again, fires sooner among two signals than among a million."""
     weak = anomaly(T0, A, 1e-5)

@@ -350,3 +350,15 @@ def test_the_fast_path_equals_the_naive_reference(plan):
 def _split(key: str) -> tuple[str, str]:
     metric, _, labels = key.partition("{")
     return metric, labels.removesuffix("}")
+
+
+def test_a_metric_called_like_a_signal_of_a_pack_has_its_meaning():
+    """A recording rule `http_error_rate` is bad when it rises, in the unit and with the smallest effect of the pack."""
+    door = Door(shipped())
+    door.values(Batch(10.0, np.array([0], np.int32), np.array([10.0]), np.array([0.4]),
+                      (Series(0, "service//api", "http_error_rate", 'zone="a"', "gauge"),)))
+    [signal] = door.signals
+    rule = shipped().signals["http_error_rate"]
+    assert (signal.name, signal.labels) == ("http_error_rate", 'zone="a"')
+    assert (signal.direction, signal.unit, signal.min_abs, signal.resource) == (
+        "up", rule.unit, rule.min_effect.abs, "errors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiops.sources.own import ENTITY, OwnSource
-from tests.fakes.collected import Collected
+from fakes.collected import Collected
 
 
 def test_its_own_figures_and_this_process_become_series() -> None:
