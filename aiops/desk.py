@@ -53,11 +53,11 @@ class Vitals:
         times, values, expected, width = self._pipeline.history.column(s.id)
         if not len(times) or now - times[-1] > GONE_S:
             return None
-        e, w = float(expected[-1]), float(width[-1])
-        ready = math.isfinite(w)
+        e, half = float(expected[-1]), float(width[-1])
+        ready, (lower, upper) = math.isfinite(half), s.band(e, half)
         return {"entity": s.entity, "signal": s.key, "unit": s.unit, "ready": ready,
                 "points": [[t, v] for t, v in zip(times[-POINTS:].tolist(), values[-POINTS:].tolist(), strict=True)],
-                "expected": serial.number(e), "lower": serial.number(e - w), "upper": serial.number(e + w)}
+                "expected": serial.number(e), "lower": serial.number(lower), "upper": serial.number(upper)}
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -168,7 +168,8 @@ class Pipeline:
                 active.add(alert.key)
                 since = frame.at if alert.key in self._drawn else incident.opened_at - LEAD_TICKS_S
                 rows = zip(*self.history.column(signal, since), strict=True)
-                points += [Point(t, alert.entity, alert.signal, v, e, e - w, e + w) for t, v, e, w in rows]
+                band = frame.signals[signal].band
+                points += [Point(t, alert.entity, alert.signal, v, e, *band(e, w)) for t, v, e, w in rows]
         self._drawn = active
         return tuple(points)
 

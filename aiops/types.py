@@ -176,6 +176,11 @@ class Signal:
         """Name with labels, as Prometheus writes it."""
         return f"{self.name}{{{self.labels}}}" if self.labels else self.name
 
+    def band(self, expected: float, half: float) -> tuple[float, float]:
+        """Lower and upper edge of what is expected; what packs give a unit is never negative."""
+        lower = expected - half
+        return (max(lower, 0.0) if self.unit and expected >= 0 else lower), expected + half
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:

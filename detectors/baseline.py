@@ -111,7 +111,7 @@ class Baseline:
         e, w = float(expected[i]), float(width[i])
         return Anomaly(
             frame.at, signal.entity, signal.key, 1.0 - p, p, "baseline", i, float(frame.values[i]),
-            e, e - w, e + w, frame.at)
+            e, *signal.band(e, w), frame.at)
 
     # ------------------------------------------------------------------------------------------------------ predict
     def _predict(self, at: float, size: int) -> tuple[Floats, Floats]:

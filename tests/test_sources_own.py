@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from aiops.sources.own import ENTITY, OwnSource
 from fakes.collected import Collected
+
+from aiops.sources.own import ENTITY, OwnSource
 
 
 def test_its_own_figures_and_this_process_become_series() -> None:
