@@ -80,8 +80,10 @@ def _own(candidate: _Candidate) -> list[Reason]:
     reasons = [Reason(describe(worst), candidate.strength)]
     kinds = {a.resource or a.signal for a in candidate.alerts}
     if len(kinds) > 1:
+        first = min(candidate.alerts, key=lambda a: (a.since, -a.strength, a.key))
         names = ", ".join(sorted(a.signal for a in candidate.alerts)[:5])
-        text = f"{len(candidate.alerts)} of its signals deviate: {names}"
+        began = f"; first {describe(first)}" if first is not worst else ""
+        text = f"{len(candidate.alerts)} of its signals deviate: {names}{began}"
         reasons.append(Reason(text, SEVERAL_BONUS * math.log(len(kinds))))
     return reasons
 
