@@ -59,7 +59,7 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
     """The policy files of a folder, or of the program, as text: for the journal."""
     folder = folder or SHIPPED_POLICIES
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-    return {p.name: p.read_text(encoding="utf-8") for p in files}
+    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in files}
 
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[str] = DEFAULT_DETECTORS,

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from aiops.history import History
 from aiops.meaning import Meanings
+from aiops.signals import STALE_S
 from aiops.types import Anomaly, Entity, Incident, LogLine, Signal
 from correlators.graph import Graph
 
@@ -49,7 +50,7 @@ class RecentEvidence:
         return [a for a in self._anomalies if a.entity in mine and a.at >= since]
 
     def measure(self, name: str, incident: Incident) -> float | None:
-        """The worst value over the incident's entities and their neighbours; None where nobody reports it.
+        """The worst value over the incident's entities and their neighbours; None where nobody reported it lately.
 
         A raw metric that packs only use as an ingredient is answered by the first signal made from it.
         """
@@ -74,16 +75,20 @@ class RecentEvidence:
         return self._now - max([a.at for a in self.anomalies(incident)] + alerts, default=incident.opened_at)
 
     def clear(self, incident: Incident) -> bool:
-        return all(a.state == "resolved" for a in incident.alerts)
+        """Whether nothing fires any more; witnesses stay pending for ever and do not count."""
+        return all(a.state != "firing" for a in incident.alerts)
 
     def _scope(self, incident: Incident) -> set[Entity]:
         return {n for e in incident.entities for n in (e, *self.graph.neighbours(e))}
 
     def _value(self, signal: Signal, incident: Incident) -> float | None:
-        _, values, _, _ = self._history.column(signal.id, incident.opened_at - LOOK_BACK_S)
+        """What it added up to, or its last value unless that is stale: a pod that is gone has no memory in use."""
+        times, values, _, _ = self._history.column(signal.id, incident.opened_at - LOOK_BACK_S)
         if not len(values):
             return None
-        return float(values.sum()) if signal.additive else float(values[-1])
+        if signal.additive:
+            return float(values.sum())
+        return float(values[-1]) if self._now - times[-1] <= STALE_S else None
 
 
 @lru_cache(maxsize=256)

@@ -14,13 +14,15 @@ import structlog
 
 from aiops.intake import Intake
 from aiops.interfaces import Actuator, Clock, Samples, Sink
-from aiops.loop import advance
+from aiops.loop import advance, with_outcomes
 from aiops.pipeline import Pipeline
-from aiops.types import Batch, Report
+from aiops.types import Action, Batch, Outcome, Report
 
 log = structlog.get_logger("aiops.live")
 POLL_END_S, STEP_END_S = 1.0, 3.0
 """A poll may hang in a time-out of minutes: the end of the daemon waits no longer than this for polls, and for a step."""
+PAST_S, PAST_TICKS = 60.0, 3.0
+"""A batch that is older than this many seconds, and ticks, is history: what it asks for is not carried out."""
 
 
 class Polled(Protocol):
@@ -36,6 +38,21 @@ class Polled(Protocol):
     def history(self, into: Samples) -> Iterator[float]: ...
     def status(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
+
+
+class Historian:
+    """The actuator of history: refuses every action, because the evidence for it has passed."""
+
+    def __init__(self) -> None:
+        self._outcomes: list[Outcome] = []
+
+    def submit(self, actions: Sequence[Action]) -> None:
+        reason = "not done: it was decided on telemetry of the past, read after an outage or at the start"
+        self._outcomes += [Outcome(a.id, "refused", a.at, reason) for a in actions]
+
+    def collect(self) -> Sequence[Outcome]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
 
 class Live:
@@ -55,6 +72,7 @@ class Live:
         self._stopping = threading.Event()
         self.failed_steps = 0
         self._step_s, self._batch_samples = 0.0, 0
+        self._historian = Historian()
         self._ended = False
 
     def start(self) -> None:
@@ -103,9 +121,11 @@ class Live:
         if self._ended:
             return
         began = self._clock.monotonic()
+        batch = with_outcomes(batch, self._historian.collect())
         self._journal(batch)
+        past = self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
         try:
-            self.last = advance(self.pipeline, batch, self._actuator, self._sinks)
+            self.last = advance(self.pipeline, batch, self._historian if past else self._actuator, self._sinks)
         except Exception:
             self.failed_steps += 1
             log.exception("step failed; the batch is in the journal", at=batch.at)

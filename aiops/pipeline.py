@@ -47,6 +47,8 @@ class Decided(Protocol):
     def actions(self) -> tuple[Action, ...]: ...
     @property
     def outcomes(self) -> tuple[Outcome, ...]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 class Decider(Protocol):
@@ -108,7 +110,7 @@ class Pipeline:
         self._count(batch, anomalies, alerts)
         return Report(
             batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
-            self._points(frame, changed), self.counts(), tuple(self._notes(anomalies)), tuple(self._correlator.assigned))
+            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *decided.notes), tuple(self._correlator.assigned))
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
@@ -125,7 +127,8 @@ class Pipeline:
     def _may_learn(self, at: float) -> Bools:
         """Nothing is learned from entities in a young open incident, nor just after a change."""
         held = {e for i in self.book.open() if at - i.opened_at < MASK_S for e in i.entities}
-        held |= {e for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
+        self._changed_at = {e: t for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
+        held |= self._changed_at.keys()
         if not held:
             return np.ones(len(self.door.signals), np.bool_)
         return np.array([s.entity not in held for s in self.door.signals], np.bool_)

@@ -60,12 +60,14 @@ class Drift:
     def _register(self, frame: Frame) -> None:
         if len(self._place) == len(frame.signals):
             return
-        for signal in frame.signals[len(self._place):]:
+        new = frame.signals[len(self._place):]
+        for signal in new:
             if signal.entity not in self._of and len(self._of) < MAX_ENTITIES:
                 self._of[signal.entity] = len(self._adwin)
                 self._adwin.append(None)
                 self._told.append(-np.inf)
-            self._place = np.append(self._place, self._of.get(signal.entity, -1))
+        places = np.array([self._of.get(signal.entity, -1) for signal in new], np.int64)
+        self._place = np.concatenate([self._place, places])
         for name in ("n", "mean", "scale"):
             setattr(self, name, grown(getattr(self, name), len(frame.signals), 0.0))
 

@@ -77,9 +77,9 @@ class IsolationForest:
 
     # --------------------------------------------------------------------------------------------------- bookkeeping
     def _register(self, frame: Frame) -> None:
-        for signal in frame.signals[self._seen:]:
-            if signal.entity not in self._of and len(self._names) < MAX_ENTITIES:
-                self._new_entity(signal.entity)
+        new = frame.signals[self._seen:]
+        self._new_entities([e for e in dict.fromkeys(s.entity for s in new) if e not in self._of])
+        for signal in new:
             place = self._of.get(signal.entity)
             if place is not None and self._widths[place] < WIDTH - CLOCK_COLUMNS:
                 self._columns[place, self._widths[place]] = signal.id
@@ -89,17 +89,22 @@ class IsolationForest:
         for name in _PER_SIGNAL:
             setattr(self, name, grown(getattr(self, name), self._seen, 0.0))
 
-    def _new_entity(self, name: str) -> None:
-        place = self._of[name] = len(self._names)
-        self._names.append(name)
-        self._forests.append(None)
-        self._fitted.append(None)
-        self._widths.append(0)
-        self._columns = np.vstack([self._columns, np.full((1, WIDTH - CLOCK_COLUMNS), -1)])
-        self._window = np.concatenate([self._window, np.zeros((1, WINDOW, WIDTH), np.float32)])
-        self.tail.resize(place + 1)
+    def _new_entities(self, names: Sequence[str]) -> None:
+        """Room for all of them at once: copying the windows for each would take as long as their number squared."""
+        names = names[:max(0, MAX_ENTITIES - len(self._names))]
+        if not names:
+            return
+        more = len(names)
+        self._of.update((name, len(self._names) + k) for k, name in enumerate(names))
+        self._names += names
+        self._forests += [None] * more
+        self._fitted += [None] * more
+        self._widths += [0] * more
+        self._columns = np.vstack([self._columns, np.full((more, WIDTH - CLOCK_COLUMNS), -1)])
+        self._window = np.concatenate([self._window, np.zeros((more, WINDOW, WIDTH), np.float32)])
+        self.tail.resize(len(self._names))
         for column in _PER_ENTITY:
-            setattr(self, column, np.append(getattr(self, column), 0.0))
+            setattr(self, column, np.append(getattr(self, column), np.zeros(more)))
 
     def _restart(self, place: int) -> None:
         """A new signal changes what a row means: the window starts again."""

@@ -8,7 +8,8 @@ from helpers import STEP_S, T0, frame, frames, noise, signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops.types import LogLine
+from aiops import plugins
+from aiops.types import Frame, LogLine, Signal
 from detectors import isolation_forest
 from detectors.absence import FORGET_S, Absence
 from detectors.baseline import READY_AFTER, Baseline
@@ -340,3 +341,17 @@ def test_noise_and_one_spike_are_no_new_level():
     x[400:403] += 100
     of, drift = signals("service//a x"), Drift()
     assert not any(drift.observe(f) for f in frames(x, of))
+
+
+@pytest.mark.parametrize("name", ["isolation_forest", "drift"])
+def test_many_newcomers_at_once_are_placed_as_one_by_one(name):
+    """More than are watched; the first that came are."""
+    of = tuple(Signal(k, f"pod//p{k // 2}", f"m{k % 2}") for k in range(4100))
+    at_once, in_turn = plugins.load("detectors", name)(), plugins.load("detectors", name)()
+    for detector, sizes in ((at_once, (4100,)), (in_turn, (1, 2, 3, 250, 4000, 4100))):
+        for k, size in enumerate(sizes):
+            detector.observe(Frame(T0 + k, np.full(size, np.nan), np.ones(size, np.bool_), of[:size]))
+    a, b = at_once.state(), in_turn.state()
+    places = "columns" if name == "isolation_forest" else "place"
+    assert np.array_equal(a[places], b[places])
+    assert a.get("names") == b.get("names") and a.get("of") == b.get("of")

@@ -11,6 +11,7 @@ from helpers import STEP_S, T0, alert, anomaly, graph, meanings
 
 from aiops.evidence import KEEP_S, LOOK_BACK_S, MAX_LINES, RecentEvidence
 from aiops.history import History
+from aiops.signals import STALE_S
 from aiops.types import Incident, LogLine, Signal
 
 OF = (Signal(0, "pod//a", "errors", direction="up"), Signal(1, "pod//b", "errors", direction="up"),
@@ -97,6 +98,17 @@ def test_what_stopped_reporting_keeps_its_last_value_in_the_window():
     assert run.evidence.measure("errors", incident("pod//a")) == pytest.approx(0.1)
 
 
+def test_what_stopped_reporting_is_not_known_after_a_while():
+    """A condition over a value of ten minutes ago is not met, and a verdict on it is `unknown`; increases stay counted."""
+    run = Run()
+    run.tick(VALUES)
+    run.tick(NAN, steps=int(STALE_S / STEP_S))
+    assert run.evidence.measure("errors", incident("pod//a")) == pytest.approx(0.1)
+    run.tick(NAN)
+    assert run.evidence.measure("errors", incident("pod//a")) is None
+    assert run.evidence.measure("kills", incident("pod//a")) == 1.0
+
+
 def line(k, text, entity="pod//a"):
     return LogLine(T0 + k * STEP_S, entity, text)
 
@@ -149,3 +161,10 @@ def test_clear_means_that_every_alert_is_resolved():
     fires, over = alert("pod//a x"), alert("pod//a y", state="resolved")
     assert Run().evidence.clear(incident("pod//a", alerts=[over]))
     assert not Run().evidence.clear(incident("pod//a", alerts=[over, fires]))
+
+
+def test_a_witness_does_not_keep_an_incident_from_being_clear():
+    """It never fires, so it never resolves."""
+    over, witness = alert("pod//a errors", state="resolved"), alert("pod//b cores", state="pending")
+    assert Run().evidence.clear(incident("pod//a", "pod//b", alerts=[over, witness]))
+    assert not Run().evidence.clear(incident("pod//a", alerts=[over, alert("pod//a speed")]))

@@ -100,6 +100,13 @@ def test_closed_segments_are_compressed_and_the_oldest_expire(tmp_path: Path) ->
     assert {oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()} == {"0o600"}
 
 
+def test_a_long_header_does_not_end_its_own_segment(tmp_path: Path) -> None:
+    """After weeks of churn the series alone may exceed a segment: it still holds batches, not one each."""
+    series = tuple(Series(k, f"pod/a/{k}", "up") for k in range(200))
+    write(tmp_path, [batch(1.0, new_series=series), *(batch(float(k)) for k in range(2, 50))], max_bytes=4000)
+    assert len(list(tmp_path.iterdir())) < 10
+
+
 def test_a_later_segment_can_be_read_alone(tmp_path: Path) -> None:
     """With the first segments gone, series and topology known so far enter with the first batch that is left."""
     series = (Series(0, "pod/a/b", "up", kind="gauge"), Series(1, "pod/a/c", "up", 'x="1"'))

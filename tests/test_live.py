@@ -358,6 +358,19 @@ def test_history_is_stepped_before_the_present(tmp_path):
     assert again(tmp_path).digest == daemon.pipeline.book.digest()
 
 
+def test_what_history_asks_for_is_not_carried_out(tmp_path):
+    """After an outage of minutes the fault is read, found and told, and the action for it refused; the journal agrees."""
+    d = Daemon(tmp_path, Tables())
+    d.ticks(1)
+    d.ticks(2, start=len(ROWS) // 2)
+    decided = [a for r in d.reports for a in r.actions if a.decision == "act"]
+    outcomes = [o for r in d.reports for o in r.outcomes]
+    assert decided and d.cluster.calls == []
+    assert [(o.action, o.status) for o in outcomes][:1] == [(decided[0].id, "refused")]
+    d.writer.close(d.pipeline.book.digest())
+    assert again(tmp_path).digest == d.pipeline.book.digest()
+
+
 def test_a_source_that_loses_its_history_does_not_stop_the_others(tmp_path):
     """What it gave until then is kept, and the present goes on."""
     daemon = Daemon(tmp_path, Past("one", breaks_at=1), Past("two"))

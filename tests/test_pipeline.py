@@ -269,3 +269,17 @@ def test_the_digest_sees_six_digits():
         book.update(T0, [incident(alerts=(alert("a//b x", value=value),))])
         return book.digest()
     assert digest(1.0) == digest(1.0000001) != digest(1.00001)
+
+
+def test_changes_are_forgotten_once_they_do_not_matter():
+    """Pods come and go for weeks; the time of a change is kept for a minute."""
+    p = pipeline()
+    for k in range(100):
+        p.step(Batch(T0 + k * AFTER_CHANGE_S, events=(Event(T0, f"pod//p{k}", "change", "created"),)))
+    assert len(p._changed_at) == 1
+
+
+def test_what_the_decider_notes_is_in_the_report():
+    """An approval that came too late is answered, not swallowed."""
+    report = pipeline().step(Batch(T0, commands=(Command(T0, "approve", "a-gone"),)))
+    assert report.notes == ("approve a-gone: nothing is asked there, no such action.",)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import T0, tiny_recording, tiny_rows, write_csv
 
-from aiops import app, cli
+from aiops import app, build, cli
 from aiops.clock import ManualClock
 from aiops.replay import paced
 
@@ -200,3 +200,11 @@ def test_progress_is_for_terminals_only():
     finally:
         sys.stderr = was
     assert stream.getvalue() == ""
+
+
+def test_policies_of_one_name_in_two_folders_are_both_kept_for_the_journal(tmp_path):
+    """The journal names files by their path below the folder of policies."""
+    for team in ("a", "b"):
+        (tmp_path / team).mkdir()
+        (tmp_path / team / "restart.yaml").write_text(f"# {team}")
+    assert build.policy_texts(tmp_path) == {"a/restart.yaml": "# a", "b/restart.yaml": "# b"}

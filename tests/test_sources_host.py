@@ -86,10 +86,11 @@ def test_pressure_is_read_as_seconds(tmp_path: Path) -> None:
 
 
 def test_a_process_that_hogs_memory_is_named_and_linked() -> None:
-    """A real child with 80 MB shows up by its script's name, as something the node depends on; ended, it is gone."""
+    """A real child with 80 MB shows up by its script's name, as something that the node depends on."""
     code = "import sys; b = bytearray(80_000_000); print('up', flush=True); sys.stdin.read()"
     source = HostSource(node="here")
-    source.poll(NOW, Collected())
+    before = Collected()
+    source.poll(NOW, before)
     name = Path(sys.executable).resolve().name
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout and child.stdout.readline() == b"up\n"
@@ -98,8 +99,21 @@ def test_a_process_that_hogs_memory_is_named_and_linked() -> None:
         mine = [s for s in got.samples if s.metric == "host_process_memory_bytes" and s.value >= 80e6]
         assert mine
         assert any(s.entity.startswith(("process/here/python", f"process/here/{name}")) for s in mine)
-        _, links = got.topology[-1]
+        _, links = [*before.topology, *got.topology][-1]  # told again only where the names have changed
         assert {("node//here", s.entity, "uses") for s in mine} <= {(e.source, e.target, e.kind) for e in links.edges}
+
+
+def test_a_process_that_ended_stays_linked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incident outlives what caused it; half an hour later the link is gone."""
+    running = [_Seen((1, 1.0), "hog", 5e9, 1, 0.0, 0.0)]
+    monkeypatch.setattr(processes, "_running", lambda: iter(running))
+    source, got = HostSource(node="here"), Collected()
+    source.poll(NOW, got)
+    running.clear()
+    source.poll(NOW + 60, got)
+    assert [e.target for e in got.topology[-1][1].edges] == ["process/here/hog"]
+    source.poll(NOW + 1900, got)
+    assert got.topology[-1][1].edges == ()
 
 
 def seen(pid: int, name: str, memory: float, cpu: float = 0.0, began: float = 1.0) -> _Seen:

@@ -97,6 +97,7 @@ class JournalWriter:
         try:
             path.chmod(0o600)
             self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series), self._links)))
+            self._size = 0  # a header that grew past max_bytes must not end its own segment
         except BaseException:
             path.unlink(missing_ok=True)
             raise

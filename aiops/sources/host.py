@@ -16,6 +16,8 @@ from aiops.interfaces import Samples
 from aiops.sources.processes import Group, Processes
 from aiops.types import Edge, Entity, Links, Node
 
+LINKED_S = 1800.0
+"""So long a process that ended stays linked to its node: an incident outlives what caused it."""
 Sample = tuple[str, dict[str, str], float, str]
 """metric, labels, value, kind"""
 
@@ -37,6 +39,7 @@ class HostSource:
         self._proc = proc
         self._processes = Processes() if processes else None
         self._linked: frozenset[str] | None = None
+        self._seen_at: dict[str, float] = {}
 
     def poll(self, now: float, into: Samples) -> None:
         """One sample of everything at `now`. Raises RuntimeError when nothing at all can be read."""
@@ -74,7 +77,9 @@ class HostSource:
                     ("host_process_cpu_seconds_total", g.cpu_s, "counter"),
                     ("host_process_written_bytes_total", g.written_bytes, "counter")):
                 into.sample(now, entity, metric, {}, float(value), kind)
-        names = frozenset(g.name for g in groups)
+        self._seen_at.update((g.name, now) for g in groups)
+        self._seen_at = {name: at for name, at in self._seen_at.items() if now - at <= LINKED_S}
+        names = frozenset(self._seen_at)
         if names != self._linked:
             self._linked = names
             into.links(self.name, self._links(names))
