@@ -110,7 +110,8 @@ class Pipeline:
         self._count(batch, anomalies, alerts)
         return Report(
             batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
-            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *decided.notes), tuple(self._correlator.assigned))
+            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *decided.notes),
+            tuple(self._correlator.assigned))
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
