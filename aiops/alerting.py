@@ -16,7 +16,7 @@ from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, S
 K = -math.log(1e-3)
 """Reference value in nats: what a p-value of 0.001 is worth. Weaker evidence is never reported by detectors."""
 MIN_LEVEL = 6.0
-MIN_TICK_S = 0.1
+MIN_TICK_S, LONGEST_TICK_S = 0.1, 3600.0
 GAP_TICKS = 3.0
 """A tick longer than so many usual ones is a pause and says nothing about the usual one."""
 CAP_SHARE = 0.6
@@ -43,6 +43,7 @@ class _Track:
     p_value: float = 1.0
     state: AlertState = "pending"
     seen_at: float = 0.0
+    silent: bool = False
     detectors: set[str] = field(default_factory=set)
     indexes: list[int] = field(default_factory=list)
 
@@ -74,7 +75,7 @@ class Alerting:
         if self._at is not None:
             usual, tick = self._tick_s, frame.at - self._at
             if not usual:
-                self._tick_s = tick
+                self._tick_s = min(tick, LONGEST_TICK_S)
             elif tick < GAP_TICKS * usual:
                 self._tick_s = usual + 0.2 * (max(tick, usual / 2) - usual)
         self._at = frame.at
@@ -137,6 +138,7 @@ class Alerting:
             spoke = track.last.signal < 0 or math.isfinite(frame.values[track.last.signal])
             if spoke or frame.at - track.seen_at > QUIET_S:
                 track.evidence -= RECOVER_SHARE * self.level
+                track.silent = not spoke
             if track.evidence <= 0:
                 track.evidence = 0.0
                 track.state = "resolved" if track.state == "firing" else "pending"
@@ -150,7 +152,7 @@ class Alerting:
             key, a.entity, a.name, t.state, t.since, frame.at,
             1.0 - t.p_value, t.p_value, t.strength, tuple(sorted(t.detectors)), _severity(signal),
             a.value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
-            signal.resource, a.text)
+            signal.resource, a.text, silent=t.silent and t.state == "resolved")
 
     def _of_others(self, at: float, raw: Sequence[RawAlert]) -> list[Alert]:
         """Alerts of other systems, as they are: already judged by somebody's rule."""

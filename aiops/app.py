@@ -108,10 +108,13 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     """The pipeline of the run that wrote the journal: its configuration, and its policies unless others are named."""
     if config is None:
         raise RecordingError(f"{journal.folder}: the journal does not say with which configuration it was made.")
-    known = build.meanings(config)
-    texts: dict[str, str] = journal.header.get("policies", {})
-    book = build.policies(policies, known) if policies else build.policies_from(texts, known)
-    return build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+    about = journal.header
+    known = build.meanings_from(about.get("packs", {}))
+    book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known)
+    pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+    if about.get("policy_memory"):
+        pipeline.decider.restore(about["policy_memory"])
+    return pipeline
 
 
 @contextmanager

@@ -40,6 +40,18 @@ def meanings(config: Config) -> Meanings:
     return Meanings((*shipped.packs, *meaning.load(config.packs).packs)) if config.packs else shipped
 
 
+def meanings_from(texts: Mapping[str, str]) -> Meanings:
+    """The shipped packs and those that a journal keeps as text: file name -> YAML. Raises Problems."""
+    shipped = meaning.shipped()
+    own = [yamlfile.validate(d, meaning.Pack) for file, text in sorted(texts.items()) for d in yamlfile.parse(text, file)]
+    return Meanings((*shipped.packs, *own)) if own else shipped
+
+
+def pack_texts(folder: Path | None) -> dict[str, str]:
+    """The pack files of a folder as text: for the journal."""
+    return {p.name: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
 def policies(folder: Path | None, known: Meanings) -> tuple[Policy, ...]:
     """The policies of a folder, or those that come with the program. Raises Problems with everything that is wrong."""
     folder = folder or (SHIPPED_POLICIES if SHIPPED_POLICIES.is_dir() else None)

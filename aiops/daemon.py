@@ -15,8 +15,10 @@ from aiops.build import ConfigurationError
 from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
+from aiops.interfaces import Sink
 from aiops.live import Live
 from aiops.loop import NoActuator
+from aiops.memory import PolicyMemory
 from aiops.schema import Config
 from aiops.sinks.console import Console
 from aiops.sinks.journal import JournalWriter
@@ -63,15 +65,16 @@ class Daemon:
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+        self.memory = PolicyMemory(config.store / "policy-memory.json", pipeline.decider)
         self.actuator = self._actuator()
         self.journal = self._journal()
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
-        sinks = [self.store, self.metrics, vitals, *([Console()] if build.has_console(config) else []), *self.receivers]
+        sinks: list[Sink] = [self.store, self.memory, self.metrics, vitals, *([Console()] if build.has_console(config) else [])]
         own = build.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*build.sources(config, clock, known), own]
         self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step)
+                         self.metrics.step, self.receivers)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, clock.now(), clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
@@ -80,7 +83,8 @@ class Daemon:
     def _journal(self) -> JournalWriter:
         config = self.config
         about = {"started_at": self.clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
-                 "policies": build.policy_texts(config.policies)}
+                 "policies": build.policy_texts(config.policies), "packs": build.pack_texts(config.packs),
+                 "policy_memory": self.memory.restored}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
         return JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)
@@ -119,10 +123,8 @@ class Daemon:
         sys.stderr.flush()
 
     def _end(self) -> None:
-        """In the order of the flow: input, actions, page, journal, messages, store."""
-        orderly = self.live.stop()
-        if hasattr(self.actuator, "stop"):
-            self.actuator.stop()
+        """In the order of the flow: input, actions (their outcomes are in the last step), page, journal, messages, store."""
+        orderly = self.live.stop(getattr(self.actuator, "stop", lambda: None))
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         for receiver in self.receivers:

@@ -74,9 +74,14 @@ class RecentEvidence:
         alerts = [a.at for a in incident.alerts if a.state == "firing" and "alertmanager" in a.detectors]
         return self._now - max([a.at for a in self.anomalies(incident)] + alerts, default=incident.opened_at)
 
-    def clear(self, incident: Incident) -> bool:
-        """Whether nothing fires any more; witnesses stay pending for ever and do not count."""
-        return all(a.state != "firing" for a in incident.alerts)
+    def clear(self, incident: Incident) -> bool | None:
+        """Whether nothing fires any more; None where that cannot be told, because somebody fell silent.
+
+        Witnesses stay pending for ever and do not count.
+        """
+        if any(a.state == "firing" for a in incident.alerts):
+            return False
+        return None if any(a.silent for a in incident.alerts) else True
 
     def _scope(self, incident: Incident) -> set[Entity]:
         return {n for e in incident.entities for n in (e, *self.graph.neighbours(e))}

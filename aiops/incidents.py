@@ -75,7 +75,7 @@ class IncidentBook:
         story = [TimelineEntry(now, "opened", f"opened: {new.title}")] if old is None else []
         for a in new.alerts:
             if before.get(a.key) != a.state:
-                kind, verb = _SAID[a.state]
+                kind, verb = ("silent", "is no longer reported") if a.silent else _SAID[a.state]
                 story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}"))
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"

@@ -19,7 +19,7 @@ KINDS: Mapping[str, Kind] = {"gauge": "gauge", "counter": "counter"}
 
 
 class Intake:
-    """Interns series and buffers what arrived since the last tick. What does not fit is dropped, oldest first, and counted.
+    """Interns series and buffers what arrived since the last tick. New series and log lines beyond the limits are counted.
 
     Implements `aiops.interfaces.Samples`.
     """
@@ -84,6 +84,11 @@ class Intake:
         """What a person said on the page or the command line."""
         with self._lock:
             self._commands.append(command)
+
+    def dropped_total(self) -> int:
+        """How much did not fit, over all reasons."""
+        with self._lock:
+            return sum(self.dropped.values())
 
     # ------------------------------------------------------------------------------------------- what the loop calls
     def drain(self, at: float, outcomes: tuple[Outcome, ...] = ()) -> list[Batch]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -56,14 +57,18 @@ class Historian:
 
 
 class Live:
-    """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources."""
+    """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources.
+
+    `sinks` hear every report, `receivers` (people) only those about now.
+    """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
-                 timed: Callable[[float], None] = lambda seconds: None) -> None:
+                 timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = ()) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
-        self._journal, self._timed = journal, timed
+        self._journal, self._timed, self._receivers = journal, timed, receivers
+        self._was_past = False
         self.lock = threading.RLock()
         self.last: Report | None = None
         self.started_at = clock.now()
@@ -126,21 +131,31 @@ class Live:
         past = self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
         try:
             self.last = advance(self.pipeline, batch, self._historian if past else self._actuator, self._sinks)
+            self._tell_people(self.last, past)
         except Exception:
             self.failed_steps += 1
             log.exception("step failed; the batch is in the journal", at=batch.at)
         self._step_s, self._batch_samples = self._clock.monotonic() - began, len(batch.series)
         self._timed(self._step_s)
 
+    def _tell_people(self, report: Report, past: bool) -> None:
+        """Nobody is woken for history; what is still open when it ends is told once."""
+        if not past:
+            known = {i.id for i in report.incidents}
+            left = [i for i in self.pipeline.book.open() if i.id not in known] if self._was_past else []
+            for receiver in self._receivers:
+                receiver.publish(replace(report, incidents=(*left, *report.incidents)))
+        self._was_past = past
+
     def readings(self) -> dict[str, float]:
         """How the daemon itself is doing, in the names of the pack `aiops`."""
-        dropped = sum(self.intake.dropped.values()) + (sum(self.last.counts.dropped.values()) if self.last else 0)
+        dropped = self.intake.dropped_total() + (sum(self.last.counts.dropped.values()) if self.last else 0)
         failures = sum(int(s.status()["failures"]) for s in self.sources)
         return {"aiops_step_seconds": self._step_s, "aiops_batch_samples": float(self._batch_samples),
                 "aiops_source_failures_total": float(failures), "aiops_dropped_samples_total": float(dropped)}
 
-    def stop(self) -> bool:
-        """Stop polling, take the last step, close the sources. Nothing is stepped after that.
+    def stop(self, before_last: Callable[[], None] = lambda: None) -> bool:
+        """Stop polling, call `before_last`, take the last step, close the sources. Nothing is stepped after that.
 
         False where a step hung for so long that the last one was not taken.
         """
@@ -149,6 +164,7 @@ class Live:
             end = threading.Thread(target=self._scheduler.shutdown, name="scheduler-end", daemon=True)
             end.start()
             end.join(POLL_END_S)
+        before_last()
         orderly = self._last_step()
         for source in self.sources:
             source.close()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +54,8 @@ class Decided(Protocol):
 class Decider(Protocol):
     def decide(self, now: float, incidents: Sequence[Incident], evidence: RecentEvidence,
                outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 @runtime_checkable
@@ -79,7 +81,7 @@ class Pipeline:
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
                  decider: Decider) -> None:
-        self._detectors, self._alerting, self._correlator, self._decider = detectors, alerting, correlator, decider
+        self._detectors, self._alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.door = Door(meanings)
         self.history = History()
@@ -105,7 +107,7 @@ class Pipeline:
         alerts = self._alerting.update(frame, anomalies, batch.alerts)
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         incidents = self.book.update(batch.at, found)
-        decided = self._decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
+        decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         changed = self.book.record(batch.at, decided.actions, (*batch.outcomes, *decided.outcomes), batch.commands)
         self._count(batch, anomalies, alerts)
         return Report(
@@ -122,17 +124,18 @@ class Pipeline:
                 self._changed_at[event.entity] = batch.at
 
     def _frame(self, batch: Batch) -> Frame:
-        values = self.door.values(batch)
-        return Frame(batch.at, values, self._may_learn(batch.at), self.door.signals, batch.lines, batch.events)
+        values, held = self.door.values(batch), self._held(batch.at)
+        learn = np.array([s.entity not in held for s in self.door.signals], np.bool_) if held else self._all_learn()
+        return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, held)
 
-    def _may_learn(self, at: float) -> Bools:
+    def _all_learn(self) -> Bools:
+        return np.ones(len(self.door.signals), np.bool_)
+
+    def _held(self, at: float) -> frozenset[str]:
         """Nothing is learned from entities in a young open incident, nor just after a change."""
         held = {e for i in self.book.open() if at - i.opened_at < MASK_S for e in i.entities}
         self._changed_at = {e: t for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
-        held |= self._changed_at.keys()
-        if not held:
-            return np.ones(len(self.door.signals), np.bool_)
-        return np.array([s.entity not in held for s in self.door.signals], np.bool_)
+        return frozenset(held | self._changed_at.keys())
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
         none = np.full(len(frame.values), np.nan)

@@ -16,6 +16,8 @@ import numpy as np
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
 from aiops.types import Batch, Bools, Floats, Ints, Series, Signal
 
+FUTURE_S = 300.0
+"""A sample further ahead of its batch than this is not believed: it would make all that follow look late."""
 STALE_S, STALE_INTERVALS = 300.0, 3.0
 """A series that missed three of its own intervals, or 300 s (Prometheus' look-back), no longer counts in sums."""
 MAX_SIGNALS = 2_000_000
@@ -142,7 +144,9 @@ class Door:
         finite = np.isfinite(values) & np.isfinite(times)
         self._count("unknown_series", ~known)
         self._count("not_a_number", known & ~finite)
-        keep = known & finite
+        ahead = known & finite & (times > batch.at + FUTURE_S)
+        self._count("in_the_future", ahead)
+        keep = known & finite & ~ahead
         ids, times, values = ids[keep], times[keep], values[keep]
         if len(ids) > 1 and not np.all(np.diff(ids) > 0):
             order = np.lexsort((times, ids))

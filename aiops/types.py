@@ -188,7 +188,7 @@ class Frame:
 
     values float64[S]: one number a signal, NaN where it did not report in this tick.
     learn  bool[S]: False where nothing may be learned (open incident, deploy, maintenance).
-    signals[i] describes column i; columns are only ever added.
+    signals[i] describes column i; columns are only ever added. `held` are the entities of which nothing may be learned.
     """
 
     at: float
@@ -197,6 +197,7 @@ class Frame:
     signals: tuple[Signal, ...]
     lines: tuple[LogLine, ...] = ()
     events: tuple[Event, ...] = ()
+    held: frozenset[Entity] = frozenset()
 
 
 # --------------------------------------------------------------------------------------------- what is found
@@ -225,7 +226,10 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence."""
+    """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence.
+
+    `silent`: resolved because nothing was reported any more, which says nothing about whether it is well.
+    """
 
     key: str
     entity: Entity
@@ -247,6 +251,7 @@ class Alert:
     resource: str = ""
     text: str = ""
     indexes: tuple[int, ...] = ()
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

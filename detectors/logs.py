@@ -40,9 +40,8 @@ class Logs:
             if is_error(line.text):
                 errors.setdefault(line.entity, []).append(line)
         found = [a for entity in sorted(errors) for a in self._judge(frame.at, entity, errors[entity])]
-        held = {s.entity for s, ok in zip(frame.signals, frame.learn, strict=True) if not ok} if found else set()
         for entity in self._ticks:
-            self._learn(entity, errors.get(entity, []), entity in held)
+            self._learn(entity, errors.get(entity, []), entity in frame.held)
         return found
 
     def _first_seen(self, entity: str) -> None:

@@ -29,7 +29,9 @@ def signals(*keys: str, **same: Any) -> tuple[Signal, ...]:
 
 def frame(at: float, values: Any, of: tuple[Signal, ...], learn: Any = True, **more: Any) -> Frame:
     x = np.asarray(values, np.float64)
-    return Frame(at, x, np.broadcast_to(np.asarray(learn, np.bool_), x.shape).copy(), of, **more)
+    may = np.broadcast_to(np.asarray(learn, np.bool_), x.shape).copy()
+    held = frozenset(s.entity for s, ok in zip(of, may, strict=True) if not ok)
+    return Frame(at, x, may, of, **{"held": held, **more})
 
 
 def frames(values: Any, of: tuple[Signal, ...], step_s: float = STEP_S, start: float = T0, learn: Any = True) -> Iterator[Frame]:

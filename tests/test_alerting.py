@@ -268,3 +268,16 @@ def test_its_memory_is_what_is_odd_now():
     for _ in range(60):
         run.tick()
     assert len(run.alerting._tracks) == len(run.alerting._raw) == 0
+
+
+def test_silence_resolves_an_alert_without_calling_it_well():
+    """After five minutes without samples the alert ends, marked as silent."""
+    of, alerting = signals("service//api x"), Alerting()
+    for k in range(8):
+        at = T0 + k * STEP_S
+        [alert] = alerting.update(frame(at, [9.0], of), [anomaly(at, "service//api x", 1e-12)]) or [None]
+    assert alert.state == "firing"
+    for k in range(8, 60):
+        for alert in alerting.update(frame(T0 + k * STEP_S, [math.nan], of), []):
+            last = alert
+    assert (last.state, last.silent) == ("resolved", True)

@@ -80,6 +80,8 @@ BAD = Facts({"http_error_rate": 0.9})
 
 
 def step(b, at=0.0, facts=BAD, incidents=None, outcomes=(), commands=()):
+    """One step `at` seconds after the start; the anomalies are seen in it."""
+    facts = replace(facts, seen=tuple(replace(a, at=T0 + at) for a in facts.seen))
     return b.decide(T0 + at, [incident()] if incidents is None else incidents, facts, outcomes, commands)
 
 
@@ -420,7 +422,7 @@ def test_without_a_success_metric_resolved_alerts_are_success():
     b = book(policy(feedback={}))
     finish(b, acted(b), 15)
     assert step(b, 100).outcomes == ()
-    [outcome] = step(b, 120, incidents=[]).outcomes
+    [outcome] = step(b, 120, replace(BAD, is_clear=True), incidents=[]).outcomes
     assert (outcome.status, outcome.reason) == ("helped", "all alerts were resolved 1m45s after the action")
 
 
@@ -555,3 +557,23 @@ def test_deciding_leaves_its_inputs_alone():
     one, two = book().decide(T0, [incident()], BAD), book().decide(T0, [incident()], BAD)
     assert one == two
     assert isinstance(one.actions[0], Action)
+
+
+def test_a_trigger_that_was_seen_long_ago_is_no_ground_for_an_action():
+    """Something else keeps the incident open; what the policy answers to was seen once, half an hour before."""
+    old = replace(BAD, seen=tuple(replace(a, at=T0) for a in BAD.seen))
+    [action] = book().decide(T0 + 1500, [incident()], old, (), ()).actions
+    assert action.decision == "refused"
+    assert "the newest evidence is 25m old" in action.reason
+
+
+def test_an_incident_that_fell_silent_is_not_helped():
+    """Without telemetry nobody can tell: the verdict is unknown, and no trust is earned."""
+    b = book(policy(feedback={}, verify={"settle": "1m", "within": "2m"}))
+    action = acted(b)
+    step(b, 10, outcomes=[Outcome(action.id, "done", T0 + 10)])
+    silent = replace(BAD, is_clear=None)
+    assert not step(b, 100, silent).outcomes
+    [outcome] = step(b, 300, silent).outcomes
+    assert outcome.status == "unknown"
+    assert "no longer reported" in outcome.reason

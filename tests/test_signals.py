@@ -362,3 +362,12 @@ def test_a_metric_called_like_a_signal_of_a_pack_has_its_meaning():
     assert (signal.name, signal.labels) == ("http_error_rate", 'zone="a"')
     assert (signal.direction, signal.unit, signal.min_abs, signal.resource) == (
         "up", rule.unit, rule.min_effect.abs, "errors")
+
+
+def test_a_sample_from_the_future_does_not_make_the_next_ones_late():
+    """One wrong clock must not deafen a series for a year."""
+    door = Door(shipped())
+    new = (Series(0, "service//api", "queue_length", "", "gauge"),)
+    door.values(Batch(10.0, np.array([0], np.int32), np.array([10.0 + 3e7]), np.array([5.0]), new))
+    assert door.dropped == {"in_the_future": 1}
+    assert door.values(Batch(20.0, np.array([0], np.int32), np.array([20.0]), np.array([7.0]))).tolist() == [7.0]

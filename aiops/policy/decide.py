@@ -103,7 +103,8 @@ class PolicyBook:
             return
         chosen = _next(met, mine)
         if chosen is not None:
-            self._settle(turn, policy, incident, chosen, mine, _signature(policy, incident))
+            age_s = max(turn.evidence.age(incident), turn.now - hit.at)
+            self._settle(turn, policy, incident, chosen, mine, _signature(policy, incident), age_s)
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
         values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
@@ -119,15 +120,15 @@ class PolicyBook:
         return out
 
     def _settle(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, mine: list[Attempt],
-                signature: str) -> None:
-        """Guards, then mode: the one decision on this action."""
+                signature: str, age_s: float) -> None:
+        """Guards, then mode: the one decision on this action. `age_s`: of the evidence that triggered it."""
         if choice.problem:
             self._refuse(turn, policy, incident, choice, "target", choice.problem)
             return
         decision, why = self._granted(policy, signature, choice.step.type)
         past = tuple(self.ledger.attempts.values())
         question = Question(policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive,
-                            turn.now, turn.evidence.age(incident), past, rehearsal=decision == "shadow")
+                            turn.now, age_s, past, rehearsal=decision == "shadow")
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

@@ -27,6 +27,6 @@ class Evidence(Protocol):
         """Seconds since the newest evidence that supports the incident."""
         ...
 
-    def clear(self, incident: Incident) -> bool:
-        """Whether all its alerts are resolved."""
+    def clear(self, incident: Incident) -> bool | None:
+        """Whether all its alerts are resolved; None where that cannot be told, because somebody fell silent."""
         ...

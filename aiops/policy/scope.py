@@ -30,6 +30,7 @@ class Hit:
     expected: float
     detector: str
     since: float
+    at: float
 
 
 def parts(entity: Entity) -> tuple[str, str, str]:
@@ -40,13 +41,13 @@ def parts(entity: Entity) -> tuple[str, str, str]:
 
 
 def triggered(policy: Policy, incident: Incident, evidence: Evidence, meanings: Meanings) -> Hit | None:
-    """The strongest evidence that fits trigger and match, or None."""
+    """The newest evidence that fits trigger and match, the strongest of it; None where there is none."""
     spec = policy.spec
     least = spec.trigger.severity if not isinstance(spec.trigger, AnomalyTrigger) else "info"
     if SEVERITY[incident.severity] < max(SEVERITY[spec.match.severity], SEVERITY[least]):
         return None
     hits = [h for h in _hits(policy, incident, evidence, meanings) if _here(policy, h.entity)]
-    return max(hits, key=lambda h: (h.score, -h.since, h.entity, h.name, h.detector), default=None)
+    return max(hits, key=lambda h: (h.at, h.score, -h.since, h.entity, h.name, h.detector), default=None)
 
 
 def _here(policy: Policy, entity: Entity) -> bool:
@@ -73,10 +74,10 @@ def _seen(incident: Incident, evidence: Evidence) -> Iterator[tuple[Hit, bool]]:
     for a in incident.alerts:
         if a.state != "resolved":
             for detector in a.detectors or ("",):
-                yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since), False
+                yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since, a.at), False
     for n in evidence.anomalies(incident):
         since = n.onset if math.isfinite(n.onset) else n.at
-        yield Hit(n.entity, _bare(n.name), n.score, n.p_value, n.value, n.expected, n.detector, since), n.signal < 0
+        yield Hit(n.entity, _bare(n.name), n.score, n.p_value, n.value, n.expected, n.detector, since, n.at), n.signal < 0
 
 
 def _bare(name: str) -> str:

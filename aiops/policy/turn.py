@@ -30,9 +30,10 @@ class Turn:
     outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def clear(self, incident: str) -> bool:
-        """Whether the incident is over or all its alerts are resolved."""
-        return incident not in self.open or self.evidence.clear(self.incidents[incident])
+    def clear(self, incident: str) -> bool | None:
+        """Whether all alerts of the incident are resolved; None where that cannot be told."""
+        known = self.incidents.get(incident)
+        return self.evidence.clear(known) if known else None
 
     def measure(self, name: str, incident: str) -> float | None:
         known = self.incidents.get(incident)

@@ -11,10 +11,10 @@ from aiops.types import Direction, OutcomeStatus
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is seen now. `value` is the success metric (None = not known), `clear` whether all alerts are resolved."""
+    """What is seen now. `value` is the success metric, `clear` whether all alerts are resolved; None = not known."""
 
     value: float | None
-    clear: bool
+    clear: bool | None
     direction: Direction = "both"
 
 
@@ -43,6 +43,8 @@ def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[Ou
     name = spec.feedback.success_metric
     if name is not None and look.value is None:
         return "unknown", f"{name} could not be measured within {after} after the action"
+    if look.clear is None and (name is None or good(spec, look)):
+        return "unknown", f"what was wrong is no longer reported {after} after the action, so nobody can tell"
     return "no_help", f"{_still(spec, look)} {after} after the action"
 
 

@@ -40,7 +40,8 @@ def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: r
             lines += [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20)]
         shown = (*of, HOG) if k >= FAULT.start and of is SIGNALS else of
         row = np.append(row, 2.0)[:len(shown)]
-        yield Frame(T0 + STEP_S * k, row, np.full(len(shown), learn), shown, tuple(lines))
+        held = frozenset() if learn else frozenset(s.entity for s in shown)
+        yield Frame(T0 + STEP_S * k, row, np.full(len(shown), learn), shown, tuple(lines), held=held)
 
 
 def flat(found) -> list[tuple]:
