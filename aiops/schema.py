@@ -109,13 +109,13 @@ class Kubernetes(Strict):
 class Host(Strict):
     """CPU, memory, disk and network of this machine."""
 
-    interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
+    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
 
 
 class Nvml(Strict):
     """The NVIDIA GPUs of this machine."""
 
-    interval_s: Duration = Field(default=5.0, alias="interval", gt=0)
+    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
 
 
 class Logs(Strict):

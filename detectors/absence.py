@@ -19,6 +19,8 @@ from aiops.types import Anomaly, Frame
 REGULAR_AFTER = 30
 MISSED = 4.0
 """Silence longer than this many usual intervals is odd; each further interval makes it ten times less likely."""
+LEAST_S = 20.0
+"""A poll may be late by this much on a busy machine."""
 FORGET_S = 3600.0
 SOURCE_SHARE = 0.5
 EPHEMERAL = ("process/", "container/", "pod/")
@@ -66,7 +68,7 @@ class Absence:
         quiet_s = at - self.last[:size]
         interval = self.interval[:size]
         regular = self.lasting & (self.n[:size] >= REGULAR_AFTER) & (self.spread[:size] < 0.5 * interval) & (quiet_s < FORGET_S)
-        missing = regular & ~spoke & (quiet_s > MISSED * interval)
+        missing = regular & ~spoke & (quiet_s > np.maximum(MISSED * interval, LEAST_S))
         if np.count_nonzero(missing) > max(1.0, SOURCE_SHARE * np.count_nonzero(regular)):
             return []
         return [self._anomaly(at, int(i), float(quiet_s[i] / interval[i])) for i in np.flatnonzero(missing)]
