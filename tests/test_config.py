@@ -138,7 +138,7 @@ def test_without_a_configuration_it_watches_what_is_there(env: dict[str, str], k
     found = config.default_for(env)
     assert [s.kind for s in found.sources if s.kind != "nvml"] == kinds
     assert found.mode == "observe"
-    assert found.tick_s == (5.0 if kinds == ["host"] else 15.0)
+    assert found.tick_s == (2.0 if kinds == ["host"] else 15.0)
 
 
 def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
