@@ -15,6 +15,7 @@ from correlators.graph import Graph
 
 WINDOW_S = 300.0
 DISTANCE = 2
+WITNESS_LATE_S = 15.0
 CLOSE_AFTER_S = 60.0
 CLOSE_AFTER_TICKS = 2
 
@@ -81,9 +82,13 @@ class Grouper:
         self.assigned += [(index, group.id) for index in alert.indexes]
 
     def _witness(self, now: float, alert: Alert, graph: Graph) -> None:
-        """Evidence too weak to raise anything joins the incident of a host that lacks the very resource it is about."""
+        """Evidence too weak to raise anything joins the incident of a host that lacks the very resource it is about.
+
+        Who came after the trouble began has not made it.
+        """
         for group in self.groups.values():
-            short = {a.entity for a in group.alerts.values() if a.state == "firing" and a.resource == alert.resource}
+            short = {a.entity for a in group.alerts.values() if a.state == "firing" and a.resource == alert.resource
+                     and alert.since <= a.since + WITNESS_LATE_S}
             if group.closed_at is None and any(alert.entity in graph.guests(host) for host in short):
                 self._join(now, group, alert)
                 return

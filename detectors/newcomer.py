@@ -18,7 +18,7 @@ from aiops.types import CONSUMED, Anomaly, Frame
 
 YOUNG = 30
 SETTLED_TICKS = 30
-P = 1e-4
+P, LEAST_P = 1e-4, 1e-8
 
 
 class Newcomer:
@@ -43,7 +43,8 @@ class Newcomer:
 
     def _anomaly(self, frame: Frame, i: int) -> Anomaly:
         s, value = frame.signals[i], float(frame.values[i])
-        return Anomaly(frame.at, s.entity, s.key, 1.0 - P, P, "newcomer", i, value, 0.0, onset=frame.at,
+        p = max(P * s.min_abs / value, LEAST_P)  # who uses more is asked first
+        return Anomaly(frame.at, s.entity, s.key, 1.0 - p, p, "newcomer", i, value, 0.0, onset=frame.at,
                        text=f"new here, and uses {quantity(value, s.unit)} ({s.key})")
 
     def state(self) -> dict[str, Any]:

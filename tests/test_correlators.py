@@ -9,10 +9,10 @@ from helpers import T0, alert, graph, links
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops.types import Edge, Event, Links, Node
+from aiops.types import Alert, Edge, Event, Links, Node
 from correlators.correlate import Correlate
 from correlators.graph import HUB_DEGREE, Graph, merged
-from correlators.group import CLOSE_AFTER_S, WINDOW_S
+from correlators.group import CLOSE_AFTER_S, WINDOW_S, Grouper
 from correlators.impact import MAX_LISTED, impact
 from correlators.rootcause import CHANGE_BEFORE_S, rank
 
@@ -389,3 +389,16 @@ def test_an_incident_has_severity_impact_and_causes():
     [i] = run.step("service//web slow").values()
     assert (i.severity, i.state, i.entities) == ("critical", "open", ("service//db", "service//web"))
     assert (i.causes[0].entity, i.impact.entities) == ("service//db", ("service//web",))
+
+
+def test_a_newcomer_testifies_only_against_trouble_that_it_can_have_made():
+    """Who was new shortly before the node ran short joins; who came half a minute later does not."""
+    topology = Graph(Links((), (Edge("node//n", "process/n/hog", "uses"), Edge("node//n", "process/n/late", "uses"))))
+
+    def odd(entity: str, state: str, since: float) -> Alert:
+        return Alert(f"{entity}|m", entity, "m", state, since, 100.0, 0.9999, 1e-4, 9.2, resource="memory")  # type: ignore[arg-type]
+
+    grouper = Grouper()
+    [group] = grouper.update(100.0, [odd("node//n", "firing", 60.0), odd("process/n/hog", "pending", 55.0),
+                                     odd("process/n/late", "pending", 90.0)], topology)
+    assert group.entities == {"node//n", "process/n/hog"}
