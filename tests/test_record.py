@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.prometheus import running
 from fastparquet import ParquetFile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,23 +310,8 @@ def test_rounding_keeps_nine_digits(values: list[float]) -> None:
 
 @pytest.fixture
 def real_prometheus(tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that scrapes itself five times a second."""
-    if not shutil.which("prometheus"):
-        pytest.skip("no prometheus binary on this machine")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    (tmp_path / "p.yml").write_text(
-        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-        f"scrape_configs: [{{job_name: prometheus, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n")
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running(tmp_path, "prometheus") as url:
+        yield url
 
 
 def scrapes(url: str, wanted: int) -> list[float]:

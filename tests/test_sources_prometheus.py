@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.collected import Collected
+from fakes.prometheus import running
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -216,23 +214,8 @@ def test_memory_of_series_that_ended_is_given_back(fake: FakePrometheus) -> None
 
 @pytest.fixture
 def real_prometheus(tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that scrapes itself five times a second, as job `api` so that the service pack knows it."""
-    if not shutil.which("prometheus"):
-        pytest.skip("no prometheus binary on this machine")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "p.yml").write_text(
-        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-        f"scrape_configs: [{{job_name: api, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n")
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running(tmp_path, "api") as url:
+        yield url
 
 
 @pytest.mark.real("prometheus")
