@@ -1,4 +1,4 @@
-"""One turn of the daemon, the same live and in replay: step, act, tell."""
+"""One turn of the daemon, the same live and in replay: step, tell, act."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class NoActuator:
 
 
 def advance(pipeline: Pipeline, batch: Batch, actuator: Actuator, sinks: Sequence[Sink]) -> Report:
-    """Step, hand what may be done to the actuator, tell everybody. Sinks never raise."""
+    """Step, write down what was decided, then let it be done: a crash in between forgets no attempt. Sinks never raise."""
     report = pipeline.step(batch)
-    actuator.submit([a for a in report.actions if a.decision == "act"])
     for sink in sinks:
         sink.publish(report)
+    actuator.submit([a for a in report.actions if a.decision == "act"])
     return report
 
 

@@ -1,0 +1,31 @@
+"""One turn: what was decided is written down before it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers import T0
+
+from aiops.loop import advance
+from aiops.types import Action, Batch, Report
+
+
+def test_an_act_is_published_before_it_is_submitted_and_nothing_else_is_submitted() -> None:
+    """A crash between the two loses no attempt; asks and refusals never reach the actuator."""
+    act, ask = (Action(d, "Restart", "pod/a/b", {}, "i", "p", d, "", T0) for d in ("act", "ask"))  # type: ignore[arg-type]
+    seen: list[Any] = []
+
+    class Pipeline:
+        def step(self, batch: Batch) -> Report:
+            return Report(batch.at, actions=(act, ask))
+
+    class Both:
+        def publish(self, report: Report) -> None:
+            seen.append("published")
+
+        def submit(self, actions: list[Action]) -> None:
+            seen.extend(a.id for a in actions)
+
+    both: Any = Both()
+    advance(Pipeline(), Batch(T0), both, [both])  # type: ignore[arg-type]
+    assert seen == ["published", "act"]
