@@ -153,7 +153,6 @@ def test_a_spike_at_an_unusual_hour_of_the_week_is_reported(daily):
     assert told(*weeks(3, [(None, MONDAY_9), (2, SUNDAY_3)], daily=daily), 2, SUNDAY_3).mean() > 0.9
 
 
-@pytest.mark.xfail(reason="the profile learns winsorised steps: after two Mondays it knows some 10 % of the spike")
 @pytest.mark.parametrize("daily", [0.0, 0.1])
 def test_the_same_spike_is_normal_at_its_usual_hour(daily):
     """On the third Monday at nine nobody is told, after two that were the same."""
