@@ -102,6 +102,11 @@ def notifications(times: Floats, rest_s: float) -> int:
     return told
 
 
+def rows_a_day(interval_s: float) -> int:
+    """At least 24."""
+    return max(24, int(DAY_S // interval_s))
+
+
 # ------------------------------------------------------------------------------- recall for so many false notifications
 def best_recall(of: Sequence[tuple[Case, Floats]]) -> tuple[float, float]:
     """The best recall with at most half a false notification a day and file, alarms being made from the scores:
@@ -142,7 +147,7 @@ def adapted(q: float, interval_s: float) -> float:
 
 def above_running(score: Floats, q: float, interval_s: float, start: int) -> Bools:
     """bool[n]: rows whose score exceeds the q-quantile of the 14 days before, refreshed four times a day."""
-    day = max(24, int(DAY_S // interval_s))
+    day = rows_a_day(interval_s)
     every = max(1, day // 4)
     out = np.zeros(len(score), np.bool_)
     for k in range(start, len(score), every):

@@ -18,7 +18,7 @@ import pandas as pd
 
 from aiops.types import Bools, Floats
 from benchmarks.detect.cases import Case
-from benchmarks.detect.events import DAY_S, PAST_DAYS, above_running, adapted
+from benchmarks.detect.events import DAY_S, PAST_DAYS, above_running, adapted, rows_a_day
 
 SPAN = 60
 SIGMAS = 3.0
@@ -108,7 +108,7 @@ def rarity(score: Floats, interval_s: float) -> Floats:
 
     Counted up to their 98 % quantile, by a Pareto tail with Hill's estimate beyond it.
     """
-    day = max(24, int(DAY_S // interval_s))
+    day = rows_a_day(interval_s)
     every = max(1, day // 4)
     out = np.zeros(len(score))
     for k in range(0, len(score), every):
@@ -121,7 +121,7 @@ def rarity(score: Floats, interval_s: float) -> Floats:
 def _tail_share(score: Floats, past: Floats) -> Floats:
     n = len(past)
     edge = past[int((1.0 - TAIL) * n)]
-    counted = (n - np.searchsorted(past, score, side="left") + 1.0) / (n + 1.0)
+    counted = np.asarray((n - np.searchsorted(past, score, side="left") + 1.0) / (n + 1.0), np.float64)
     beyond = past[past > edge]
     if edge <= 0 or not beyond.size:
         return counted
@@ -170,7 +170,7 @@ def isolation_forest(case: Case) -> tuple[Floats, Bools]:
     """Fitted daily on the last 7 days; a day is scored in one call by the forest fitted before it, the first day is not."""
     from sklearn.ensemble import IsolationForest
 
-    rows, day = features(case), max(24, int(DAY_S // case.interval_s))
+    rows, day = features(case), rows_a_day(case.interval_s)
     rank = np.zeros(len(rows))
     for k in range(day, len(rows), day):
         forest = IsolationForest(n_estimators=FOREST_TREES, random_state=0).fit(rows[max(0, k - FOREST_DAYS * day):k])

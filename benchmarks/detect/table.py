@@ -94,8 +94,9 @@ def one_series(board: Board) -> list[Sequence[str]]:
     single = [by for by in board.values() if all(f["rows"] == f["values"] for f in by.values())]
     speed = {who: sum(by[who]["rows"] for by in single) / max(sum(by[who]["seconds"] for by in single), 1e-9)
              for who in (single[0] if single else ())}
-    peers = "; ".join(f"{who} {value:,.0f}" for who, value in speed.items() if who != OURS)
-    return [("rows/s of one series, one core", peers or "-", f"{speed[OURS]:,.0f}", ">= 10,000")] if speed else []
+    peers = sorted((value, who) for who, value in speed.items() if who != OURS)
+    between = " to ".join(f"{value:,.0f} ({who})" for value, who in dict.fromkeys((peers[0], peers[-1]))) if peers else "-"
+    return [("rows/s of one series, one core", between, f"{speed[OURS]:,.0f}", ">= 10,000")] if speed else []
 
 
 def many_series(samples_per_s: float, bytes_per_series: float) -> list[Sequence[str]]:
@@ -104,8 +105,10 @@ def many_series(samples_per_s: float, bytes_per_series: float) -> list[Sequence[
 
 
 # ------------------------------------------------------------------------------------------------------- all the figures
-NAB_COLUMNS = tuple((f"{rule}_{profile}", f"{rule} {profile.replace('_', ' ')}")
-                    for rule in ("best", "crossfitted", "given") for profile in ("standard", "low_fp", "low_fn"))
+NAB_RULES = (("best", "NAB's threshold"), ("crossfitted", "cross-fitted"), ("given", "as given"))
+NAB_COLUMNS = tuple(
+    (f"{rule}_{profile}", title) for rule, long in NAB_RULES
+    for profile, title in (("standard", f"{long}: standard"), ("low_fp", "low FP"), ("low_fn", "low FN")))
 EVENT_COLUMNS = (
     ("f1", "F1"), ("precision", "precision"), ("recall", "recall"), ("false_a_day", "false a day"), ("vus_pr", "VUS-PR"),
     ("delay_median", "delay median"), ("delay_p90", "p90"), ("recall_quantile", "recall (a)"), ("recall_threshold", "recall (b)"))
