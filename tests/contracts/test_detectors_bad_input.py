@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, Feed, frame, meanings, noise, signals
-from test_detectors import FAULT, NAMES, SIGNALS, course, flat, make
+from test_detectors import FAULT, NAMES, course, flat, make
 
 from aiops import build, meaning
 from aiops.intake import Intake
@@ -31,6 +31,7 @@ from aiops.types import Frame
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 PAIR = signals("service//a x", "service//b y")
+FOUR = signals("service//a one", "service//a two", "service//b one", "node//n three")
 TICKS = 100
 
 
@@ -63,7 +64,7 @@ def nan_runs() -> Iterator[Frame]:
     """A signal that never speaks, one that speaks once, and silence of fifty ticks."""
     x = noise(TICKS, 4)
     x[:, 0], x[1:, 1], x[35:85, 2] = np.nan, np.nan, np.nan
-    return every(x, of=SIGNALS)
+    return every(x, of=FOUR)
 
 
 def irregular() -> Iterator[Frame]:
@@ -85,13 +86,13 @@ def huge() -> Iterator[Frame]:
     largest = np.finfo(float).max
     x[60:64, 2] = (1e300, -1e300, largest, -largest)
     x[:4, 3] = (largest, -largest, largest, -largest)
-    return every(x, of=SIGNALS)
+    return every(x, of=FOUR)
 
 
 def tiny() -> Iterator[Frame]:
     """Denormal noise, the smallest number there is, and zeros of both signs."""
     x = np.column_stack([noise(TICKS)[:, 0] * 1e-310, np.where(np.arange(TICKS) % 2, 5e-324, 0.0), np.full(TICKS, -0.0)])
-    return every(x, of=SIGNALS[:3])
+    return every(x, of=FOUR[:3])
 
 
 def beyond_2_to_53() -> Iterator[Frame]:
@@ -208,7 +209,7 @@ def test_a_month_of_one_value_and_then_another():
 def test_its_memory_is_the_same_after_ten_times_as_long(name):
     """Every place that it will ever need is there after a day."""
     detector, sizes = make(name), []
-    for frames in (every(noise(300, 4), 300.0, SIGNALS), every(noise(2700, 4), STEP_S, SIGNALS, start=T0 + 2 * DAY_S)):
+    for frames in (every(noise(300, 4), 300.0, FOUR), every(noise(2700, 4), STEP_S, FOUR, start=T0 + 2 * DAY_S)):
         for f in frames:
             detector.observe(f)
         sizes.append(len(pickle.dumps(detector.state())))
