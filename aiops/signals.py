@@ -21,6 +21,8 @@ FUTURE_S = 300.0
 STALE_S, STALE_INTERVALS = 300.0, 3.0
 """A series that missed three of its own intervals, or 300 s (Prometheus' look-back), no longer counts in sums."""
 MAX_SIGNALS = 2_000_000
+HUGE = 1e150
+"""Larger values are learned as this: their differences and quotients stay numbers."""
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.signals import grown
+from aiops.signals import HUGE, grown
 from aiops.types import Anomaly, Floats, Frame
 
 MAX_ENTITIES = 200
@@ -76,7 +76,7 @@ class Drift:
         settled = self.n[:size] >= SETTLE
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.mean[:size]) + 1e-9)
         with np.errstate(over="ignore"):  # infinitely far is 10 far
-            z = np.clip((frame.values - self.mean[:size]) / scale, -10.0, 10.0)
+            z = np.clip((np.clip(frame.values, -HUGE, HUGE) - self.mean[:size]) / scale, -10.0, 10.0)
         return np.where(settled & frame.learn, z, np.nan)
 
     def _moved(self, place: int, value: float, at: float) -> bool:
@@ -94,7 +94,7 @@ class Drift:
         i = np.flatnonzero(np.isfinite(frame.values) & frame.learn)
         n = self.n[i] + 1
         share = np.maximum(1.0 / n, 1e-3)
-        step = frame.values[i] - self.mean[i]
+        step = np.clip(frame.values[i], -HUGE, HUGE) - self.mean[i]
         self.mean[i] += share * step
         self.scale[i] += share * (np.abs(step) - self.scale[i])
         self.n[i] = n

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiops.calibration import Tail
-from aiops.signals import grown
+from aiops.signals import HUGE, grown
 from aiops.types import Anomaly, Bools, Floats, Frame
 
 TREES, ROWS, WINDOW = 32, 128, 256
@@ -118,7 +118,7 @@ class IsolationForest:
         size = self._seen
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.level[:size]) + 1e-9)
         with np.errstate(over="ignore"):  # infinitely far is 20 far
-            return np.append(np.clip((frame.values - self.level[:size]) / scale, -20.0, 20.0), 0.0)
+            return np.append(np.clip((np.clip(frame.values, -HUGE, HUGE) - self.level[:size]) / scale, -20.0, 20.0), 0.0)
 
     def _build_rows(self, z: Floats, at: float) -> tuple[NDArray[np.float32], Bools]:
         """float32[entities, WIDTH] with silent signals at their usual value; bool[entities]: did anything report?"""
@@ -192,8 +192,8 @@ class IsolationForest:
         return model
 
     def _learn_scale(self, frame: Frame) -> None:
-        x = frame.values
-        i = np.flatnonzero(np.isfinite(x) & frame.learn)
+        x = np.clip(frame.values, -HUGE, HUGE)
+        i = np.flatnonzero(np.isfinite(frame.values) & frame.learn)
         n = self.n[i] + 1
         share = np.maximum(FORGET, 1.0 / n)
         reach = np.where(n > 30, 5.0 * np.maximum(self.scale[i], 1e-9), np.inf)
