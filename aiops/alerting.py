@@ -69,12 +69,6 @@ class Alerting:
         self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.evidence > 0}
         return (*out, *self._of_others(frame.at, raw))
 
-    def doubtful(self, share: float) -> list[int]:
-        """Columns with at least this share of the evidence that an alert needs, and no alert yet. Sorted."""
-        least = share * self.level
-        return sorted({t.last.signal for t in self._tracks.values() if t.state == "pending" and t.evidence >= least
-                       and t.last.signal >= 0 and WITNESS not in t.detectors})
-
     # ------------------------------------------------------------------------------------------------------- levels
     def _set_level(self, frame: Frame) -> None:
         """ln N - K, where N samples are looked at in the time in which the budget allows one false incident."""

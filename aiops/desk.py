@@ -124,8 +124,7 @@ class Desk:
     def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
         facts = self._vitals.pipeline.readiness()
         total, found = readiness.page(facts, entity, state, limit, offset)
-        rows = [{**asdict(r), "since": serial.number(r.since)} for r in found]
-        return {"total": total, "counts": readiness.counted(facts), "signals": rows}
+        return {"total": total, "counts": readiness.counted(facts), "signals": [asdict(r) for r in found]}
 
     def maintenance(self) -> Sequence[JSON]:
         return maintenance.shown(self._vitals.pipeline.masks.calendar.windows, self._now())

@@ -75,8 +75,9 @@ class RecentEvidence:
         return self._now - max([a.at for a in self.anomalies(incident)] + alerts, default=incident.opened_at)
 
     def maintenance(self, incident: Incident, target: Entity) -> str:
-        """The first maintenance that anybody concerned is under: the target, the incident's entities, what these depend on."""
-        concerned = dict.fromkeys([target, *incident.entities])
+        """The first maintenance that anybody concerned is under: target and incident, their owners, what these depend on."""
+        named = [target, *incident.entities]
+        concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
 

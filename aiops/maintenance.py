@@ -10,7 +10,7 @@ from typing import Any
 
 from aiops.humanise import utc
 from aiops.types import Command, Entity
-from aiops.windows import Once, Weekly, When, parse_weekly
+from aiops.windows import Once, When
 
 CONFIGURED = "configuration"
 MAX_WINDOWS = 200
@@ -109,9 +109,8 @@ def as_json(w: Maintenance) -> dict[str, Any]:
 
 
 def from_json(form: Mapping[str, Any]) -> Maintenance:
-    """The window that `as_json` wrote. Raises KeyError, TypeError or ValueError for another form."""
-    when: Once | Weekly = parse_weekly(form["weekly"], form["timezone"]) if "weekly" in form else Once(
-        float(form["from"]), float(form["until"]))
+    """The single window that `as_json` wrote. Raises KeyError, TypeError or ValueError for another form."""
+    when = Once(float(form["from"]), float(form["until"]))
     return Maintenance(form["id"], tuple(form["entities"]), when, form["namespace"], form["reason"], form["by"])
 
 

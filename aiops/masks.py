@@ -8,8 +8,6 @@ What was broken yesterday must not be normal today. An entity is held - scored, 
 - it, or what owns it, changed (a deploy) less than a minute ago;
 - it, what owns it, or what it runs on is under maintenance.
 
-A single column is held while the evidence on it is half way to an alert, for a quarter of an hour at most.
-
 An alert that fires on what is under maintenance, or at a level that a person called a false alarm, becomes `suppressed`
 with the reason as its text: it raises nothing, and nothing is done about it. What was learned before a mask began stays
 learned. No clock, no I/O: equal input gives equal masks.
@@ -33,7 +31,6 @@ INCIDENT_S, CONFIRMED_S = 24 * 3600.0, 7 * 24 * 3600.0
 QUIET_S = 300.0
 AFTER_CHANGE_S = 60.0
 """Long enough for the dip of a restart; too short for a new level, which is meant, to add up to an alert."""
-DOUBT_S, DOUBT_SHARE = 900.0, 0.5
 NEW_NORMAL = "new_normal"
 
 
@@ -48,14 +45,13 @@ class Hold:
 class Masks:
     """`obey` and `learn` before the detectors of a step, `suppress` on its alerts, `watch` on its incidents.
 
-    `held` and `doubted` (by column) say what was masked in the last step; both are replaced, never changed. `notes` are
-    those of the last step. `revision` rises when `state` has changed.
+    `held` says of whom nothing was learned in the last step; it is replaced, never changed. `notes` are those of the last
+    step. `revision` rises when `state` has changed.
     """
 
     def __init__(self, windows: Sequence[Maintenance] = ()) -> None:
         self.calendar, self.accepted = Calendar(windows), Accepted()
         self.held: Mapping[Entity, Hold] = {}
-        self.doubted: Mapping[int, float] = {}
         self.notes: list[str] = []
         self.revision = 0
         self._columns: dict[Entity, list[int]] = {}
@@ -66,7 +62,6 @@ class Masks:
         self._verdicts: dict[str, str] = {}
         self._since: dict[tuple[str, Entity], float] = {}
         self._released: dict[tuple[str, Entity], None] = {}
-        self._doubt: dict[int, float] = {}
         self._suppressed: set[str] = set()
         self.suppressed = 0
 
@@ -81,18 +76,15 @@ class Masks:
                 self.accepted.judge(command)
             self.revision += 1
 
-    def learn(self, batch: Batch, signals: Sequence[Signal], graph: Graph, doubtful: Iterable[int]) -> Bools:
-        """bool[S]: what may be learned in this step. `doubtful`: columns with evidence of DOUBT_SHARE of an alert."""
+    def learn(self, batch: Batch, signals: Sequence[Signal], graph: Graph) -> Bools:
+        """bool[S]: what may be learned in this step. `held` tells the rest, and why."""
         now = batch.at
         self._register(signals)
         self._cover.update(self.calendar.active(now), graph, self._columns)
         self._changed |= {e.entity: now for e in batch.events if e.kind == "change"}
         self._changed = {e: t for e, t in self._changed.items() if now - t < AFTER_CHANGE_S}
-        self._doubt = {c: self._doubt.get(c, now) for c in doubtful}
-        self.doubted = {c: t for c, t in self._doubt.items() if now - t < DOUBT_S}
         self.held = {**self._of_incidents(now), **self._of_changes(graph), **self._cover.holds}
         may = np.ones(len(signals), np.bool_)
-        may[list(self.doubted)] = False
         for entity in self.held:
             may[self._columns.get(entity, [])] = False
         return may
@@ -179,8 +171,11 @@ class Masks:
         return {"maintenance": self.calendar.state(), "accepted": self.accepted.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.calendar.restore(state["maintenance"])
-        self.accepted.restore(state["accepted"])
+        """Raises KeyError, TypeError or ValueError for another form, and has changed nothing then."""
+        accepted, calendar = Accepted(), Calendar(self.calendar.windows)
+        accepted.restore(state["accepted"])
+        calendar.restore(state["maintenance"])
+        self.accepted, self.calendar = accepted, calendar
 
 
 class _Cover:

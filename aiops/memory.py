@@ -34,21 +34,21 @@ class Memory:
 
     def __init__(self, path: Path, keeper: Keeper) -> None:
         self._path, self._keeper = path, keeper
-        self.restored = self._read()
-        if self.restored:
-            keeper.restore(self.restored)
+        self.restored = self._restored()
 
     def due(self, report: Report) -> bool:
         """Whether the state must be written after this step."""
         raise NotImplementedError
 
-    def _read(self) -> dict[str, Any]:
+    def _restored(self) -> dict[str, Any]:
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
+            if found:
+                self._keeper.restore(found)
+            return dict(found)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             aside = self._path.with_suffix(".damaged")
             log.error("starts without its memory", file=str(self._path), problem=str(e), kept_as=str(aside))
             self._path.replace(aside)

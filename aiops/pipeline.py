@@ -16,7 +16,7 @@ from aiops.evidence import RecentEvidence
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector
-from aiops.masks import DOUBT_SHARE, Masks
+from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.readiness import Facts, of_baseline
 from aiops.signals import Door
@@ -123,7 +123,7 @@ class Pipeline:
 
     def _frame(self, batch: Batch) -> Frame:
         values = self.door.values(batch)
-        learn = self.masks.learn(batch, self.door.signals, self.graph, self._alerting.doubtful(DOUBT_SHARE))
+        learn = self.masks.learn(batch, self.door.signals, self.graph)
         return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
@@ -157,7 +157,7 @@ class Pipeline:
         heard, interval = self.door.heard()
         size = min(len(signals), len(heard))
         return Facts(self._at, signals[:size], heard[:size], interval[:size], of_baseline(self._banded, self._at, size),
-                     self.masks.held, self.masks.doubted)
+                     self.masks.held)
 
     def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
         """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""

@@ -7,6 +7,7 @@ samples to be judged. `silent`: nothing to judge, because nothing is reported.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ SILENT_S, SILENT_INTERVALS = 300.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """One signal: its state, why, how many samples were learned, and since when it is held or silent (NaN: neither)."""
+    """One signal: its state, why, how many samples were learned, and since when it is masked or silent."""
 
     entity: Entity
     signal: str
     state: State
     reason: str
     samples: int
-    since: float
+    since: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +58,6 @@ class Facts:
     interval: Floats
     known: Known
     held: Mapping[Entity, Hold]
-    doubted: Mapping[int, float]
 
 
 def of_baseline(detector: Any, at: float, size: int) -> Known:
@@ -75,9 +75,7 @@ def states(f: Facts) -> list[State]:
     size = len(f.signals)
     usual = np.fmax(SILENT_S, SILENT_INTERVALS * f.interval)
     silent = ~(f.at - f.heard <= usual)
-    masked = np.zeros(size, np.bool_)
-    if f.held or f.doubted:
-        masked[:] = [s.entity in f.held or s.id in f.doubted for s in f.signals]
+    masked = np.array([s.entity in f.held for s in f.signals], np.bool_) if f.held else np.zeros(size, np.bool_)
     young = f.known.samples < NEEDED
     order = (silent, masked, young, ~f.known.varies, f.known.span_s < DAY_KNOWN_S)
     names: tuple[State, ...] = ("silent", "masked", "warming_up", "constant", "no_season", "ready")
@@ -100,22 +98,15 @@ def page(f: Facts, entity: str = "", state: str = "", limit: int = 100, offset: 
 
 
 def _explained(f: Facts, s: Signal, state: State) -> Readiness:
-    n, hold, heard = int(f.known.samples[s.id]), f.held.get(s.entity), float(f.heard[s.id])
-    since = float("nan")
-    if state == "silent":
-        since, reason = heard, f"nothing reported since {utc(heard)}" if heard == heard else "nothing usable reported yet"
-    elif state == "masked" and hold:
-        since, reason = hold.since, f"not learned since {utc(hold.since)}: {hold.reason}"
-    elif state == "masked":
-        since = f.doubted[s.id]
-        reason = f"not learned since {utc(since)}: evidence against it is building up"
-    else:
-        span = float(f.known.span_s[s.id])
-        reason = {"warming_up": f"warming up: {n} of {NEEDED} samples",
-                  "constant": "judged; never seen to vary, so any change stands out",
-                  "no_season": f"judged; the time of the day is not known yet: seen {duration(span)} of "
-                               f"{duration(DAY_KNOWN_S)}"}.get(state, "judged")
-    return Readiness(s.entity, s.key, state, reason, n, since)
+    n, hold, heard, span = int(f.known.samples[s.id]), f.held.get(s.entity), float(f.heard[s.id]), float(f.known.span_s[s.id])
+    reasons = {
+        "silent": f"nothing reported since {utc(heard)}" if math.isfinite(heard) else "nothing usable reported yet",
+        "masked": f"not learned since {utc(hold.since)}: {hold.reason}" if hold else "",
+        "warming_up": f"warming up: {n} of {NEEDED} samples",
+        "constant": "judged; never seen to vary, so any change stands out",
+        "no_season": f"judged; the time of the day is not known yet: seen {duration(span)} of {duration(DAY_KNOWN_S)}"}
+    since = {"silent": heard if math.isfinite(heard) else None, "masked": hold.since if hold else None}.get(state)
+    return Readiness(s.entity, s.key, state, reasons.get(state, "judged"), n, since)
 
 
 def _fit(column: Any, size: int, fill: float) -> Floats:

@@ -12,7 +12,7 @@ from helpers import STEP_S, T0, Feed, alert, anomaly, graph, links, pipeline, si
 from aiops import build, meaning
 from aiops.accepted import ACCEPT_S, MAX_INCIDENTS, MAX_LEVELS, Accepted
 from aiops.maintenance import CONFIGURED, KEEP_S, MAX_WINDOWS, Maintenance
-from aiops.masks import AFTER_CHANGE_S, CONFIRMED_S, DOUBT_S, INCIDENT_S, QUIET_S, Masks
+from aiops.masks import AFTER_CHANGE_S, CONFIRMED_S, INCIDENT_S, QUIET_S, Masks
 from aiops.types import Batch, Command, Event, Incident, RawAlert
 from aiops.windows import Once, parse_weekly
 from correlators.graph import Graph
@@ -41,10 +41,10 @@ class Step:
     def __init__(self, masks=None, of=OF, topology=None):
         self.masks, self.of, self.graph = masks or Masks(), of, topology or Graph()
 
-    def __call__(self, at, *, open=(), commands=(), events=(), doubtful=()):
+    def __call__(self, at, *, open=(), commands=(), events=()):
         self.masks.watch(open)
         self.masks.obey(commands)
-        may = self.masks.learn(Batch(at, events=tuple(events)), self.of, self.graph, doubtful)
+        may = self.masks.learn(Batch(at, events=tuple(events)), self.of, self.graph)
         for s in self.of:
             assert not (s.entity in self.masks.held and may[s.id]), "who is held has no column that is learned"
         return [f"{s.entity} {s.key}" for s, ok in zip(self.of, may, strict=True) if not ok]
@@ -143,28 +143,6 @@ def test_changes_are_forgotten_once_they_do_not_matter():
     for k in range(100):
         step(T0 + k * AFTER_CHANGE_S, events=[Event(T0, f"pod//p{k}", "change", "created")])
     assert len(step.masks._changed) == 1
-
-
-# ------------------------------------------------------------------------------------------------------------ doubt
-def test_a_column_with_evidence_half_way_to_an_alert_is_not_learned():
-    """The column, not its entity; and no longer than a quarter of an hour, until there was no evidence once."""
-    step = Step()
-    held = [step(T0 + k * 60, doubtful=[1]) for k in range(30)]
-    assert held == [["service//db app_latency"]] * int(DOUBT_S / 60) + [[]] * (30 - int(DOUBT_S / 60))
-    assert step(T0 + 1800) == [] and step(T0 + 1860, doubtful=[1]) == ["service//db app_latency"]
-    assert "service//db" not in step.masks.held
-
-
-def test_one_strong_sample_is_doubt_and_a_weak_one_is_not():
-    """Only what could be an alert with the next sample."""
-    p, feed = pipeline(), Feed()
-    for k in range(60):
-        p.step(feed.batch(T0 + k * STEP_S, {DB: 1 + 0.01 * (k % 7), SHOP: 1 + 0.01 * (k % 5)}))
-    assert p._alerting.doubtful(0.5) == []
-    p.step(feed.batch(T0 + 600, {DB: 30.0, SHOP: 1.0}))
-    assert p._alerting.doubtful(0.5) == [0]
-    p.step(feed.batch(T0 + 610, {DB: 30.0, SHOP: 1.0}))
-    assert list(p.masks.doubted) == [0] and p._alerting.doubtful(0.5) == [], "it fires now, and the incident holds it"
 
 
 # ------------------------------------------------------------------------------------------------------ maintenance
@@ -439,5 +417,5 @@ def test_learning_is_masked_for_thousands_at_once():
     """One window over ten thousand entities: every column, none besides."""
     of = signals(*[f"pod/{'shop' if k % 2 else 'pay'}/p{k} x" for k in range(10_000)])
     masks = Masks([replace(window("*"), namespace="shop")])
-    may = masks.learn(Batch(T0), of, Graph(), [])
+    may = masks.learn(Batch(T0), of, Graph())
     assert np.array_equal(may, np.arange(10_000) % 2 == 0)

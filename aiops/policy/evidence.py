@@ -28,7 +28,8 @@ class Evidence(Protocol):
         ...
 
     def maintenance(self, incident: Incident, target: Entity) -> str:
-        """Which maintenance the target, the incident's entities, or what these directly depend on is under; empty for none."""
+        """Which maintenance the target, the incident's entities, their owners, or what these directly depend on is under; empty
+        for none."""
         ...
 
     def clear(self, incident: Incident) -> bool | None:
