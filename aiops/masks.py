@@ -72,8 +72,7 @@ class Masks:
         for command in commands:
             self.notes += [note for note in [self.calendar.obey(command)] if note]
             if command.verb in ("false_alarm", "useful"):
-                self._verdicts[command.target] = command.verb
-                self.accepted.judge(command)
+                self._judge(command)
             self.revision += 1
 
     def learn(self, batch: Batch, signals: Sequence[Signal], graph: Graph) -> Bools:
@@ -85,9 +84,14 @@ class Masks:
         self._changed = {e: t for e, t in self._changed.items() if now - t < AFTER_CHANGE_S}
         self.held = {**self._of_incidents(now), **self._of_changes(graph), **self._cover.holds}
         may = np.ones(len(signals), np.bool_)
-        for entity in self.held:
-            may[self._columns.get(entity, [])] = False
+        may[[column for entity in self.held for column in self._columns.get(entity, ())]] = False
         return may
+
+    def _judge(self, command: Command) -> None:
+        """A fault that was given up as the new normal is held again once somebody says that it is one."""
+        self._verdicts[command.target] = command.verb
+        self._released = {key: None for key in self._released if key[0] != command.target}
+        self.accepted.judge(command)
 
     def maintained(self, entity: Entity) -> str:
         """Which maintenance an entity is under, with its end and reason; empty for none."""
@@ -125,7 +129,7 @@ class Masks:
             return True
         if lasted >= most:
             self._release(incident, entity, f"after {format_duration(most)}, although {incident} is open. If this is not the "
-                          f"new normal, say so in time: aiops feedback {incident} --useful")
+                          f"new normal, say so: aiops feedback {incident} --useful")
         return lasted >= most
 
     def _release(self, incident: str, entity: Entity, why: str) -> None:

@@ -1,6 +1,6 @@
 """Which signals are judged by now, and why the others are not: worked out when somebody asks, never in a step.
 
-`ready`: judged and learned. `masked`: judged, and not learned. `constant`: judged, and never seen to vary, so that any
+`ready`: judged and learned. `masked`: not learned, and judged if it was before. `constant`: judged, and never seen to vary, so that any
 change stands out. `no_season`: judged, without knowing yet what is usual at this time of the day. `warming_up`: too few
 samples to be judged. `silent`: nothing to judge, because nothing is reported.
 """
@@ -99,9 +99,10 @@ def page(f: Facts, entity: str = "", state: str = "", limit: int = 100, offset: 
 
 def _explained(f: Facts, s: Signal, state: State) -> Readiness:
     n, hold, heard, span = int(f.known.samples[s.id]), f.held.get(s.entity), float(f.heard[s.id]), float(f.known.span_s[s.id])
+    few = f"; {n} of {NEEDED} samples" if n < NEEDED else ""
     reasons = {
         "silent": f"nothing reported since {utc(heard)}" if math.isfinite(heard) else "nothing usable reported yet",
-        "masked": f"not learned since {utc(hold.since)}: {hold.reason}" if hold else "",
+        "masked": f"not learned since {utc(hold.since)}: {hold.reason}{few}" if hold else "",
         "warming_up": f"warming up: {n} of {NEEDED} samples",
         "constant": "judged; never seen to vary, so any change stands out",
         "no_season": f"judged; the time of the day is not known yet: seen {duration(span)} of {duration(DAY_KNOWN_S)}"}

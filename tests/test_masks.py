@@ -68,8 +68,10 @@ def test_after_a_day_it_is_learned_again_and_that_is_said_once():
         held = step(T0 + k * HOUR, open=[incident(alert(DB, at=T0 + k * HOUR))])
         notes += step.masks.notes
         assert bool(held) == (k * HOUR < INCIDENT_S), k
-    assert notes == ["service//db: learned again after 1d, although i is open. If this is not the new normal, say so in time: "
+    assert notes == ["service//db: learned again after 1d, although i is open. If this is not the new normal, say so: "
                      "aiops feedback i --useful"]
+    at = T0 + 30 * HOUR
+    assert step(at, open=[incident(alert(DB, at=at))], commands=[said(at, "useful", "i")]), "not too late"
 
 
 def test_who_is_told_that_it_is_a_fault_holds_it_for_a_week():

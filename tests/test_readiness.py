@@ -64,6 +64,12 @@ def test_who_is_held_says_by_what_and_since_when():
     assert said["service//b x"][0] == "no_season"
 
 
+def test_who_is_held_before_it_is_ready_says_both():
+    """A pod that was born into a deploy."""
+    p = fed(12, noisy, events=(10, (Event(T0 + 100, "service//a", "change", "Deployed"),)))
+    assert told(p)["service//a x"][1].endswith("service//a changed; 10 of 30 samples")
+
+
 def test_a_deploy_is_a_reason_too():
     """With what was deployed."""
     p = fed(50, noisy, events=(49, (Event(T0 + 490, "service//a", "change", "Deployed"),)))

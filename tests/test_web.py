@@ -173,6 +173,14 @@ def test_maintenance_is_started_listed_and_ended(ask: Client) -> None:
     assert ask("/api/maintenance", "POST", {**WINDOW, "for_s": 1})[:2] == (409, '{"error":"the window is over already."}')
 
 
+def test_the_page_says_where_people_work(ask: Client) -> None:
+    """With the end and the reason; what is planned is not on it."""
+    assert "Under maintenance" not in ask("/")[1]
+    ask("/api/maintenance", "POST", {**WINDOW, "reason": "<b>disks"})
+    text = ask("/")[1]
+    assert "Under maintenance" in text and "node//gpu-*" in text and "&lt;b&gt;disks" in text
+
+
 @pytest.mark.parametrize("change", [
     {"entities": []}, {"entities": ["gpu-3"]}, {"entities": ["a//b"] * 101}, {"for_s": 0}, {"for_s": 31 * 86400}, {"for_s": "x"},
     {"from": -1}, {"from": 1e300}, {"reason": "x" * 501}, {"extra": 1}, {"entities": "node//a"}])

@@ -123,7 +123,7 @@ def talking(server: str, token_file: Path | None, unknown: str = ALL_INCIDENTS) 
     except Denied as e:
         remedies = {**REMEDIES, 404: unknown}
         code = UNREACHABLE if e.status >= 500 else USAGE if e.status in remedies else PROBLEMS
-        raise CommandError("", f"{e}. {remedies.get(e.status, '')}".rstrip(), code) from None
+        raise CommandError("", f"{str(e).rstrip('.')}. {remedies.get(e.status, '')}".rstrip(), code) from None
 
 
 def _token(path: Path | None) -> str:
