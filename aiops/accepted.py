@@ -55,6 +55,7 @@ class Accepted:
         self._open: dict[str, Incident] = {}
         self._about: dict[str, tuple[Level, ...]] = {}
         self._said: list[_Said] = []
+        self._by: dict[tuple[Entity, str], list[_Said]] = {}
 
     def watch(self, incidents: Iterable[Incident]) -> None:
         """The incidents that are open now. What those that are not any more were about is remembered."""
@@ -70,12 +71,18 @@ class Accepted:
             levels = self._known().get(command.target, ())
             self._said += [_Said(x, command.target, command.by or "somebody", command.time) for x in levels]
             del self._said[:-MAX_LEVELS]
+        self._index()
+
+    def _index(self) -> None:
+        """Levels by what they are about: a storm of alerts asks often."""
+        self._by = {}
+        for s in self._said:
+            self._by.setdefault((s.level.entity, s.level.signal), []).append(s)
 
     def reason(self, a: Alert, now: float) -> str:
         """Why the alert raises nothing; empty where it does."""
-        for s in self._said:
-            same = (s.level.entity, s.level.signal) == (a.entity, a.signal)
-            if same and now - s.at < ACCEPT_S and s.level.holds(a):
+        for s in self._by.get((a.entity, a.signal), ()):
+            if now - s.at < ACCEPT_S and s.level.holds(a):
                 return f"{s.by} called {s.incident} a false alarm, and this is no worse"
         return ""
 
@@ -90,6 +97,7 @@ class Accepted:
     def restore(self, state: Mapping[str, Any]) -> None:
         self._about = {k: tuple(Level(**x) for x in v) for k, v in state["about"].items()}
         self._said = [_Said(Level(**s["level"]), s["incident"], s["by"], s["at"]) for s in state["said"]]
+        self._index()
 
 
 def _levels(i: Incident) -> tuple[Level, ...]:
