@@ -102,4 +102,4 @@ class Accepted:
 
 def _levels(i: Incident) -> tuple[Level, ...]:
     """What was seen in the incident, where it was a matter of how much."""
-    return tuple(Level.of(a) for a in i.alerts if math.isfinite(a.value - a.expected))
+    return tuple(x for x in map(Level.of, i.alerts) if math.isfinite(x.bound))

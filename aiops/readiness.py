@@ -1,8 +1,8 @@
 """Which signals are judged by now, and why the others are not: worked out when somebody asks, never in a step.
 
-`ready`: judged and learned. `masked`: not learned, and judged if it was before. `constant`: judged, and never seen to vary, so that any
-change stands out. `no_season`: judged, without knowing yet what is usual at this time of the day. `warming_up`: too few
-samples to be judged. `silent`: nothing to judge, because nothing is reported.
+`ready`: judged and learned. `masked`: not learned, and judged if it was before. `constant`: judged, and never seen to vary,
+so that any change stands out. `no_season`: judged, without knowing yet what is usual at this time of the day. `warming_up`:
+too few samples to be judged. `silent`: nothing to judge, because nothing is reported.
 """
 
 from __future__ import annotations

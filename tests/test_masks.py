@@ -276,6 +276,16 @@ def test_what_has_no_level_cannot_be_accepted():
     assert accepted.reason(alert("service//db absent"), T0) == ""
 
 
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, float("inf"), 5e-324, 0.0])
+def test_absurd_values_break_nothing(value):
+    """And what is kept can be written as JSON."""
+    accepted = Accepted()
+    accepted.watch([incident(alert(DB, value=value, expected=1.0))])
+    accepted.judge(said(T0, "false_alarm", "i"))
+    assert accepted.reason(alert(DB, value=2.0, expected=1.0), T0) == ""
+    json.dumps(accepted.state(), allow_nan=False)
+
+
 def test_what_is_remembered_is_bounded():
     """Incidents and levels, the oldest go first."""
     accepted = Accepted()
