@@ -61,7 +61,7 @@ def _said(error: urllib.error.HTTPError) -> str:
         text = str(found.get("detail") or found.get("error") or "") if isinstance(found, dict) else ""
     except ValueError:
         text = ""
-    return f"HTTP {error.code} {error.reason}{': ' + text[:300] if text else ''}"
+    return f"HTTP {error.code} {error.reason}{': ' + text[:300].rstrip('.') if text else ''}"
 
 
 def _reason(error: Exception) -> str:

@@ -33,7 +33,6 @@ REMEDIES = {
     401: "Give the token with --token-file or AIOPS_TOKEN.",
     403: "Give the right token with --token-file or AIOPS_TOKEN.",
 }
-ALL_INCIDENTS = "'aiops incidents --state all' lists what there is."
 
 
 class State(str, Enum):  # noqa: UP042 - typer prints the values of exactly this kind of enum
@@ -111,8 +110,8 @@ def feedback(incident: IncidentArgument,
 
 
 @contextmanager
-def talking(server: str, token_file: Path | None, unknown: str = ALL_INCIDENTS) -> Iterator[Client]:
-    """A client whose errors say what to do; `unknown`: where the daemon does not know what was named."""
+def talking(server: str, token_file: Path | None, listed_by: str = "aiops incidents --state all") -> Iterator[Client]:
+    """A client whose errors say what to do. listed_by: the command that shows what there is."""
     from aiops.client import Client, Denied, Unreachable
 
     try:
@@ -121,9 +120,9 @@ def talking(server: str, token_file: Path | None, unknown: str = ALL_INCIDENTS) 
         raise CommandError("", f"{e} Is it running? Start it with 'aiops run', or name another with --server.",
                            UNREACHABLE) from None
     except Denied as e:
-        remedies = {**REMEDIES, 404: unknown}
+        remedies = {**REMEDIES, 404: f"'{listed_by}' lists what there is."}
         code = UNREACHABLE if e.status >= 500 else USAGE if e.status in remedies else PROBLEMS
-        raise CommandError("", f"{str(e).rstrip('.')}. {remedies.get(e.status, '')}".rstrip(), code) from None
+        raise CommandError("", f"{e}. {remedies.get(e.status, '')}".rstrip(), code) from None
 
 
 def _token(path: Path | None) -> str:

@@ -65,7 +65,7 @@ def windows(output: FormatOption = Format.table, server: ServerOption = DEFAULT_
 
 def end(window: WindowArgument, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
     """End a window that was started with 'aiops maintenance start'."""
-    with talking(server, token_file, "'aiops maintenance list' lists what there is.") as client:
+    with talking(server, token_file, "aiops maintenance list") as client:
         client.end_maintenance(window)
     say(f"ended {window}")
 
