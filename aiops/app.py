@@ -111,9 +111,12 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     about = journal.header
     known = build.meanings_from(about.get("packs", {}))
     book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known)
-    pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+    pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
+                              build.masks(config))
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])
+    if about.get("mask_memory"):
+        pipeline.masks.restore(about["mask_memory"])
     return pipeline
 
 

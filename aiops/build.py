@@ -14,6 +14,8 @@ from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
 from aiops.interfaces import Clock, Refused, Samples, Sink
+from aiops.maintenance import CONFIGURED, Maintenance
+from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
@@ -75,10 +77,16 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
 
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[str] = DEFAULT_DETECTORS,
-             incidents: float = 1.0, per_s: float = 86_400.0) -> Pipeline:
+             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None) -> Pipeline:
     """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out."""
     return Pipeline(known, [plugins.load("detectors", name)() for name in available(detectors)], Alerting(incidents, per_s),
-                    Correlate(), PolicyBook(book, mode, known))
+                    Correlate(), PolicyBook(book, mode, known), masks)
+
+
+def masks(config: Config) -> Masks:
+    """Masks with the windows of maintenance of the configuration."""
+    return Masks([Maintenance(f"config-{n}", (m.match.entity,), m.when, m.match.namespace, m.reason, CONFIGURED)
+                  for n, m in enumerate(config.maintenance)])
 
 
 # ------------------------------------------------------------------------------------------------------- live parts

@@ -18,7 +18,7 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.memory import PolicyMemory
+from aiops.memory import MaskMemory, PolicyMemory
 from aiops.schema import Config
 from aiops.sinks.console import Console
 from aiops.sinks.journal import JournalWriter
@@ -64,13 +64,16 @@ class Daemon:
         folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
-        pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+        pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
+                                  build.masks(config))
         self.memory = PolicyMemory(config.store / "policy-memory.json", pipeline.decider)
+        self.masks = MaskMemory(config.store / "mask-memory.json", pipeline.masks)
         self.actuator = self._actuator()
         self.journal = self._journal()
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
-        sinks: list[Sink] = [self.store, self.memory, self.metrics, vitals, *([Console()] if build.has_console(config) else [])]
+        console = [Console()] if build.has_console(config) else []
+        sinks: list[Sink] = [self.store, self.memory, self.masks, self.metrics, vitals, *console]
         own = build.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*build.sources(config, clock, known), own]
         self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
@@ -84,7 +87,7 @@ class Daemon:
         config = self.config
         about = {"started_at": self.clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
                  "policies": build.policy_texts(config.policies), "packs": build.pack_texts(config.packs),
-                 "policy_memory": self.memory.restored}
+                 "policy_memory": self.memory.restored, "mask_memory": self.masks.restored}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
         return JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)

@@ -13,7 +13,7 @@ from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
 MAX_TIMELINE = 200
 FORGET_S = 3600.0
 _SAID = {"firing": ("alert", "deviates"), "pending": ("witness", "is new and uses a lot"),
-         "resolved": ("recovered", "is back to normal")}
+         "resolved": ("recovered", "is back to normal"), "suppressed": ("suppressed", "is suppressed")}
 
 
 class IncidentBook:
@@ -76,7 +76,8 @@ class IncidentBook:
         for a in new.alerts:
             if before.get(a.key) != a.state:
                 kind, verb = ("silent", "is no longer reported") if a.silent else _SAID[a.state]
-                story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}"))
+                why = f": {a.text}" if a.state == "suppressed" else ""
+                story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}{why}"))
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
             story.append(TimelineEntry(now, "cause", text))

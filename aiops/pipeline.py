@@ -16,13 +16,14 @@ from aiops.evidence import RecentEvidence
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector
+from aiops.masks import Masks
 from aiops.meaning import Meanings
+from aiops.readiness import Facts, of_baseline
 from aiops.signals import Door
 from aiops.types import (
     Action,
     Anomaly,
     Batch,
-    Bools,
     Command,
     Counts,
     Floats,
@@ -35,9 +36,6 @@ from aiops.types import (
 from correlators.correlate import Correlate
 from correlators.graph import Graph
 
-MASK_S = 6 * 3600.0
-"""An incident keeps its entities from learning for this long at most: after that it is the new normal."""
-AFTER_CHANGE_S = 60.0
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
 
@@ -80,17 +78,17 @@ class Pipeline:
     """Holds all state of the daemon's mind. `step` must be called with strictly rising `batch.at`."""
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
-                 decider: Decider) -> None:
+                 decider: Decider, masks: Masks | None = None) -> None:
         self._detectors, self._alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
+        self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.door = Door(meanings)
         self.history = History()
-        self.evidence = RecentEvidence(self.history, meanings)
+        self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
         self.book = IncidentBook()
         self._totals = Totals()
         self._at = -np.inf
-        self._changed_at: dict[str, float] = {}
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
         self._place: dict[tuple[str, str], int] = {}
@@ -101,41 +99,32 @@ class Pipeline:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         self._at = batch.at
         self._learn_topology(batch)
+        self.masks.obey(batch.commands)
         frame = self._frame(batch)
         anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
         self._remember(frame, anomalies)
-        alerts = self._alerting.update(frame, anomalies, batch.alerts)
+        self.masks.hear(anomalies)
+        alerts = self.masks.suppress(batch.at, self._alerting.update(frame, anomalies, batch.alerts))
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         incidents = self.book.update(batch.at, found)
+        self.masks.watch(incidents)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         changed = self.book.record(batch.at, decided.actions, (*batch.outcomes, *decided.outcomes), batch.commands)
         self._count(batch, anomalies, alerts)
         return Report(
             batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
-            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *decided.notes),
+            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *self.masks.notes, *decided.notes),
             tuple(self._correlator.assigned))
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
         if batch.links is not None:
             self.graph = self.evidence.graph = Graph(batch.links)
-        for event in batch.events:
-            if event.kind == "change":
-                self._changed_at[event.entity] = batch.at
 
     def _frame(self, batch: Batch) -> Frame:
-        values, held = self.door.values(batch), self._held(batch.at)
-        learn = np.array([s.entity not in held for s in self.door.signals], np.bool_) if held else self._all_learn()
-        return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, held)
-
-    def _all_learn(self) -> Bools:
-        return np.ones(len(self.door.signals), np.bool_)
-
-    def _held(self, at: float) -> frozenset[str]:
-        """Nothing is learned from entities in a young open incident, nor just after a change."""
-        held = {e for i in self.book.open() if at - i.opened_at < MASK_S for e in i.entities}
-        self._changed_at = {e: t for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
-        return frozenset(held | self._changed_at.keys())
+        values = self.door.values(batch)
+        learn = self.masks.learn(batch, self.door.signals, self.graph)
+        return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
         none = np.full(len(frame.values), np.nan)
@@ -160,7 +149,15 @@ class Pipeline:
         return Counts(
             t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
             self.book.actionable, self.door.series_count, len(self.door.signals), ready,
-            dict(sorted(self.door.dropped.items())))
+            dict(sorted(self.door.dropped.items())), self.masks.suppressed)
+
+    def readiness(self) -> Facts:
+        """What `aiops.readiness` needs to say which signals are judged. Safe beside a running step."""
+        signals = self.door.signals
+        heard, interval = self.door.heard()
+        size = min(len(signals), len(heard))
+        return Facts(self._at, signals[:size], heard[:size], interval[:size], of_baseline(self._banded, self._at, size),
+                     self.masks.held)
 
     def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
         """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""

@@ -12,9 +12,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from aiops.quantities import Bytes, Duration
+from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
 
 Mode = Literal["observe", "ask", "act"]
@@ -73,6 +83,7 @@ def _words(value: object) -> object:
 
 
 Url = Annotated[str, AfterValidator(_url)]
+Moment = Annotated[float, BeforeValidator(parse_moment), PlainSerializer(format_moment)]
 Words = Annotated[list[str], BeforeValidator(_words)]
 Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words), AfterValidator(_some_available)]
 
@@ -241,6 +252,47 @@ class Topology(Strict):
     file: Path | None = None
 
 
+class MaintenanceMatch(Strict):
+    """Whom a window covers: globs over the entity (`node//gpu-*`) and over its namespace."""
+
+    entity: Annotated[str, AfterValidator(entity_glob)] = Field(default="*", min_length=1, max_length=500)
+    namespace: str = Field(default="*", min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> MaintenanceMatch:
+        if not self.model_fields_set:
+            raise ValueError("names nobody. Give entity, namespace or both; entity: \"*\" is everybody.")
+        return self
+
+
+class Maintenance(Strict):
+    """When people work on something: once (`from`, `until`), or every week in the wall time of `timezone` (UTC)."""
+
+    match: MaintenanceMatch
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = None
+    weekly: str | None = None
+    timezone: str | None = None
+    reason: str = Field(default="", max_length=500)
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Maintenance:
+        if self.weekly is None and self.timezone is not None:
+            raise ValueError("timezone belongs to weekly; from and until name their own.")
+        if isinstance(when := self.when, Once) and not when.since < when.until:
+            raise ValueError("until is not later than from.")
+        return self
+
+    @property
+    def when(self) -> When:
+        """The stretch of time. Raises ValueError where there is none, or more than one."""
+        if self.weekly is not None and self.since is None and self.until is None:
+            return parse_weekly(self.weekly, self.timezone or "UTC")
+        if self.weekly is None and self.since is not None and self.until is not None:
+            return Once(self.since, self.until)
+        raise ValueError("give either from and until, or weekly.")
+
+
 class Journal(Strict):
     """The ring in which everything that came in is kept."""
 
@@ -263,6 +315,7 @@ class Config(Strict):
     sinks: list[SinkItem] = Field(default=[])
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
+    maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
     token_file: Path | None = Field(default=None, alias="tokenFile")

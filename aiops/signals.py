@@ -76,6 +76,14 @@ class Door:
         updated = self._absorb(*self._usable(batch))
         return self._compiled.values(self._level, self._delta, self._fresh(batch.at), updated)
 
+    def heard(self) -> tuple[Floats, Floats]:
+        """Of each signal, float64[S] seconds: when its newest sample was, and how far its samples usually are apart.
+
+        NaN where nothing was heard yet. May be called while another thread is in `values`.
+        """
+        compiled = self._compiled  # read first: what it points at is there already
+        return compiled.newest(self._time), compiled.newest(self._interval)
+
     # ------------------------------------------------------------------------------------------------ registration
     def _register(self, new: Iterable[Series]) -> None:
         first_new = len(self.signals)
@@ -228,6 +236,12 @@ class _Compiled:
         some = np.bincount(self.signal[usable & (self.part == 0)], minlength=self.count) > 0
         out = np.where(self.inverts, np.where(some, 1.0 - out, np.nan), out)  # no part known is not "all used"
         out[~touched] = np.nan
+        return out
+
+    def newest(self, x: Floats) -> Floats:
+        """float64[S]: the largest over a signal's series, NaN where none has a value."""
+        out = np.full(self.count, np.nan)
+        np.fmax.at(out, self.signal, x[self.raw])
         return out
 
     def _sum(self, x: Floats, which: Bools) -> Floats:

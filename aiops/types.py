@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Entity = str
 Kind = Literal["gauge", "counter", "unknown"]
 Direction = Literal["up", "down", "both"]
-AlertState = Literal["pending", "firing", "resolved"]
+AlertState = Literal["pending", "firing", "resolved", "suppressed"]
 IncidentState = Literal["open", "closed"]
 Severity = Literal["info", "warning", "critical"]
 Decision = Literal["act", "ask", "shadow", "refused"]
@@ -103,12 +103,20 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id)."""
+    """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
+    `maintenance_start`, `maintenance_end` (target = the window's id).
+
+    A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
+    """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end"]
     target: str
     by: str = ""
+    entities: tuple[str, ...] = ()
+    since: float | None = None
+    until: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +236,8 @@ class Anomaly:
 class Alert:
     """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence.
 
-    `silent`: resolved because nothing was reported any more, which says nothing about whether it is well.
+    `silent`: resolved because nothing was reported any more, which says nothing about whether it is well. `suppressed`:
+    it deviates, and raises nothing for the reason that `text` gives.
     """
 
     key: str
@@ -357,6 +366,7 @@ class Counts:
     signals: int = 0
     ready: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    suppressed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_every_command_explains_itself(run: Any) -> None:
     """--help of each command is there, with a sentence."""
     for command in ("run", "replay", "record", "score", "check", "incidents", "show", "approve", "reject", "feedback",
-                    "doctor", "version", "policy", "config"):
+                    "doctor", "version", "policy", "config", "readiness", "maintenance"):
         code, out, _ = run(command, "--help")
         assert code == 0 and f"aiops {command}" in out, command
     assert run("version") == (0, f"aiops {__version__}\n", "")
@@ -125,6 +125,14 @@ def test_every_command_explains_itself(run: Any) -> None:
     (["feedback", "i-1"], 2, "error: aiops feedback: give exactly one of --false-alarm and --useful."),
     (["feedback", "i-1", "--useful", "--false-alarm"], 2,
      "error: aiops feedback: give exactly one of --false-alarm and --useful."),
+    (["readiness", "--state", "odd"], 2,
+     "error: --state: 'odd' is none of ready, masked, constant, no_season, warming_up, silent."),
+    (["maintenance", "start", "node//a"], 2,
+     "error: aiops maintenance start: missing option '--for'. See 'aiops maintenance start --help'."),
+    (["maintenance", "start", "node//a", "--for", "2"], 2,
+     "error: --for: '2' is not a duration. It has no unit. Write for example 15s, 1h30m or 14d."),
+    (["maintenance", "start", "node//a", "--for", "2h", "--from", "soon"], 2,
+     "error: --from: 'soon' is not a time. Write 2026-01-31T08:00:00Z, Unix seconds or -2h."),
     (["approve", "a-1", "--token-file", "none"], 2, "error: none: no such file or directory."),
     (["record", "--prometheus", NOBODY, "--match", "up", "--start", "soon", "-o", "d"], 2,
      "error: --start: 'soon' is not a time. Write 2026-01-31T08:00:00Z, Unix seconds or -2h."),
@@ -296,6 +304,50 @@ def test_changes_carry_the_token(run: Any, httpserver: HTTPServer, monkeypatch: 
     httpserver.expect_oneshot_request("/api/incidents/i-1/feedback", method="POST", headers=head,
                                       json={"verdict": "false_alarm"}).respond_with_json({})
     assert run("feedback", "i-1", "--false-alarm", "--server", url) == (0, "noted i-1: false alarm\n", "")
+
+
+def test_maintenance_is_started_listed_and_ended(run: Any, httpserver: HTTPServer) -> None:
+    """What is sent, and what a person reads."""
+    url, at = httpserver.url_for(""), 1772368205.0
+    window = {"id": "mnt-1f", "entities": ["node//gpu-*"], "namespace": "*", "reason": "new\x1b[2J disks", "by": "http",
+              "from": at, "until": at + 7200}
+    httpserver.expect_oneshot_request("/api/maintenance", method="POST", json={
+        "entities": ["node//gpu-*", "pod/shop/x"], "for_s": 7200.0, "reason": "disks", "from": at}).respond_with_json(
+            {**window, "matches": 3}, status=202)
+    assert run("maintenance", "start", "node//gpu-*", "pod/shop/x", "--for", "2h", "--reason", "disks", "--from",
+               "2026-03-01T12:30:05Z", "--server", url) == (
+        0, "started mnt-1f: 3 watched entities from 2026-03-01 12:30:05 UTC until 2026-03-01 14:30:05 UTC\n", "")
+    weekly = {"id": "config-0", "entities": ["*"], "namespace": "shop", "reason": "", "by": "configuration", "state": "planned",
+              "ends_at": None, "weekly": "Sun 02:00-04:00", "timezone": "Europe/Berlin"}
+    answer = {"maintenance": [{**window, "state": "active", "ends_at": at + 7200}, weekly]}
+    httpserver.expect_request("/api/maintenance", method="GET").respond_with_json(answer)
+    code, out, _ = run("maintenance", "list", "--server", url)
+    rows = [" ".join(line.split()) for line in out.splitlines()[1:]]
+    assert code == 0 and rows == [
+        "mnt-1f active node//gpu-* 2026-03-01 12:30:05 UTC to 2026-03-01 14:30:05 UTC new·[2J disks http",
+        "config-0 planned * in shop Sun 02:00-04:00 Europe/Berlin configuration"]
+    assert json.loads(run("maintenance", "list", "-o", "json", "--server", url)[1]) == answer
+    httpserver.expect_oneshot_request("/api/maintenance/mnt-1f/end", method="POST").respond_with_json({}, status=202)
+    assert run("maintenance", "end", "mnt-1f", "--server", url) == (0, "ended mnt-1f\n", "")
+    httpserver.expect_oneshot_request("/api/maintenance/x/end", method="POST").respond_with_json({"error": "no"}, status=404)
+    assert run("maintenance", "end", "x", "--server", url)[2].endswith("no. 'aiops maintenance list' lists what there is.\n")
+
+
+def test_readiness_is_told_with_its_reasons(run: Any, httpserver: HTTPServer) -> None:
+    """A summary, a row a signal, and how many are not shown."""
+    url = httpserver.url_for("")
+    answer = {"total": 1200, "counts": {"masked": 0, "warming_up": 1200, "ready": 1300}, "signals": [
+        {"entity": "node//a", "signal": "load", "state": "warming_up", "reason": "warming up: 12 of 30 samples", "samples": 12,
+         "since": None}]}
+    httpserver.expect_request("/api/readiness", query_string="limit=1&entity=node&state=warming_up").respond_with_json(answer)
+    code, out, _ = run("readiness", "node", "--state", "warming_up", "--limit", "1", "--server", url)
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and lines == [
+        "2,500 signals: 1,200 warming up, 1,300 ready", "ENTITY SIGNAL STATE SAMPLES WHY",
+        "node//a load warming_up 12 warming up: 12 of 30 samples", "1,199 more are not shown."]
+    httpserver.expect_request("/api/readiness", query_string="limit=50").respond_with_json(
+        {"total": 0, "counts": {}, "signals": []})
+    assert run("readiness", "--server", url) == (0, "0 signals\n", "")
 
 
 @pytest.mark.parametrize(("status", "code", "end"), [

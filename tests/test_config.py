@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from aiops import config, schema
+from aiops import build, config, schema
 from aiops.layered import Layers
 from aiops.quantities import format_bytes, format_duration, parse_bytes, parse_duration
 from aiops.yamlfile import Problems
@@ -190,6 +191,23 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
      "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
     ("mode: ask\nlisten: 0.0.0.0:8750", "aiops.yaml:2: $.listen: 0.0.0.0:8750 can be reached from other machines and there "
      "is no tokenFile. Set tokenFile, or listen on 127.0.0.1."),
+    ("maintenance:\n  - {match: {entity: gpu-3}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match.entity: "
+     "'gpu-3' is no entity. Write kind/namespace/name, like node//gpu-3 or pod/shop/api-*."),
+    ("maintenance:\n  - {match: {}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match: names nobody. Give "
+     'entity, namespace or both; entity: "*" is everybody.'),
+    ("maintenance:\n  - {match: {namespace: shop}}", "aiops.yaml:2: $.maintenance[0]: give either from and until, or weekly."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, weekly: 'Sun 02:00-04:00'}",
+     "aiops.yaml:2: $.maintenance[0]: give either from and until, or weekly."),
+    ("maintenance:\n  - {match: {namespace: shop}, weekly: 'Sun 2-4'}", "aiops.yaml:2: $.maintenance[0]: 'Sun 2-4' is no weekly "
+     "window. Write for example 'Sun 02:00-04:00', 'Mon-Fri 22:00-06:00' or 'Sat,Sun 00:00-24:00'."),
+    ("maintenance:\n  - {match: {namespace: shop}, weekly: 'Sun 02:00-04:00', timezone: Berlin}",
+     "aiops.yaml:2: $.maintenance[0]: no time zone 'Berlin'. Write its IANA name, like Europe/Berlin or UTC."),
+    ("maintenance:\n  - match: {namespace: shop}\n    from: 2026-11-21T22:00:00\n    until: 2026-11-21T23:00:00Z",
+     "aiops.yaml:3: $.maintenance[0].from: '2026-11-21T22:00:00' names no time zone. Write for example 2026-11-21T22:00:00Z."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-21T22:00Z}",
+     "aiops.yaml:2: $.maintenance[0]: until is not later than from."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-22T22:00Z, timezone: UTC}",
+     "aiops.yaml:2: $.maintenance[0]: timezone belongs to weekly; from and until name their own."),
     ("- a", "aiops.yaml:1: $: is not a map of settings. Start with `kind: Config`."),
     ("mode: ask\n---\nmode: act", "aiops.yaml:3: a second document. Keep one configuration in a file."),
     ("kind: Confg", "aiops.yaml:1: $.kind: input should be 'Config', got 'Confg'."),
@@ -271,3 +289,18 @@ def test_sizes_are_read_in_both_systems_of_units() -> None:
     """Binary and decimal, and what is written can be read."""
     assert [parse_bytes(t) for t in ("10", "1kB", "1KiB", "1.5GiB")] == [10, 1000, 1024, 3 * 2**29]
     assert [format_bytes(n) for n in (0, 1000, 1024, 3 * 2**29)] == ["0B", "1000B", "1KiB", "1536MiB"]
+
+
+def test_windows_of_maintenance_come_back_from_a_journal(tmp_path: Path) -> None:
+    """What the header of a journal keeps of a configuration reads as the same windows, however they were written."""
+    loaded = config.load(file(tmp_path, """\
+maintenance:
+  - {match: {entity: "node//gpu-*"}, weekly: "Sun 02:00-04:00", timezone: Europe/Berlin, reason: drivers}
+  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-22T01:00:00+01:00}
+"""), {})
+    again = schema.Config.model_validate(json.loads(loaded.model_dump_json(by_alias=True)))
+    windows = build.masks(again).calendar.windows
+    assert windows == build.masks(loaded).calendar.windows
+    assert [(w.id, w.entities, w.namespace, str(w.when), w.reason, w.by) for w in windows] == [
+        ("config-0", ("node//gpu-*",), "*", "Sun 02:00-04:00 Europe/Berlin", "drivers", "configuration"),
+        ("config-1", ("*",), "shop", "2026-11-21T22:00:00Z to 2026-11-22T00:00:00Z", "", "configuration")]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -24,9 +25,12 @@ from aiops.config import load
 from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
+from aiops.masks import Masks
 from aiops.sinks.journal import Journal, JournalWriter
 from aiops.sources.recording import FolderRecording
 from aiops.store.sqlite import Store
+from aiops.types import Command
+from aiops.windows import format_moment
 from aiops.yamlfile import Problems
 
 ROOT = Path(__file__).parents[1]
@@ -230,6 +234,35 @@ def test_a_fault_is_decided_alike_live_and_from_the_journal(tmp_path: Path) -> N
     assert again.digest == live.book.digest()
     assert sorted(again.incidents) == sorted(i.id for i in live.book.current())
     assert again.counts == live.counts()
+
+
+def test_what_people_said_is_replayed_after_a_restart_too(tmp_path: Path) -> None:
+    """A window from an earlier life, one of the configuration and one started now: the journal alone suppresses alike."""
+    batches = list(FolderRecording(ROOT / "fixtures" / "disk-full").batches())
+    begin, end = batches[0].at, batches[-1].at
+    earlier = Masks()
+    earlier.obey([Command(begin - 1, "maintenance_start", "m1", "ann", ("process/*",), None, end, "before")])
+    (tmp_path / "aiops.yaml").write_text(
+        "store: state\nsources:\n  - host\nmaintenance:\n"
+        f"  - {{match: {{entity: 'pod/*'}}, from: '{format_moment(begin)}', until: '{format_moment(end)}'}}\n", encoding="utf-8")
+    config = load(tmp_path / "aiops.yaml", {})
+    known = meaning.shipped()
+    live = build.pipeline(known, build.policies(None, known), config.mode, config.detectors, masks=build.masks(config))
+    live.masks.restore(earlier.state())
+    journal = JournalWriter(tmp_path / "journal", {
+        "started_at": 1.0, "config": config.model_dump_json(by_alias=True), "policies": build.policy_texts(None),
+        "mask_memory": earlier.state()}, 100_000)
+    shell = Live(live, [], Intake(1.0), NoActuator(), [], ManualClock(), 1.0, journal.write)
+    for k, batch in enumerate(batches):
+        said = [Command(batch.at, "maintenance_start", "m2", "bob", ("*",), None, batches[-20].at, "now")] if k == 5 else []
+        shell._step(replace(batch, commands=tuple(said)))
+    assert live.masks.suppressed > 0, "else this compares nothing with nothing"
+    journal.close(live.book.digest())
+
+    player = app.Player(tmp_path / "journal", None)
+    assert player.play().digest == live.book.digest()
+    assert player.pipeline.counts() == live.counts()
+    assert [w.id for w in player.pipeline.masks.calendar.windows] == ["config-0", "m1", "m2"]
 
 
 # --------------------------------------------------------------------------------------------------- parts of a run

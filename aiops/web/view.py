@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 JSON = dict[str, Any]
 Verdict = Literal["false_alarm", "useful"]
+ReadinessState = Literal["masked", "warming_up", "constant", "no_season", "silent", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,22 @@ class View(Protocol):
 
     def revision(self) -> int:
         """Rises whenever something that the page shows has changed."""
+        ...
+
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        """{total, counts: {state: signals}, signals: [{entity, signal, state, reason, samples, since}]}; `entity`: a part."""
+        ...
+
+    def maintenance(self) -> Sequence[JSON]:
+        """Windows in the form of aiops.maintenance.shown, the active first."""
+        ...
+
+    def start_maintenance(self, entities: Sequence[str], for_s: float, since: float | None, reason: str, by: str) -> JSON:
+        """The window, with `matches`: how many watched entities it names. Raises NotPossible when it is over already."""
+        ...
+
+    def end_maintenance(self, name: str, by: str) -> None:
+        """Raises LookupError when the window is not known, NotPossible when it cannot be ended."""
         ...
 
     def approve(self, action: str, by: str) -> None:

@@ -29,6 +29,7 @@ class DemoView:
         self._counts, self._sources = counts or Counts(), sources
         self.said: list[tuple[str, ...]] = []
         self.changes = 0
+        self._windows: list[JSON] = []
 
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
         found = [{k: v for k, v in i.items() if k not in ("points", "feedback")} for i in self._incidents.values()]
@@ -44,6 +45,29 @@ class DemoView:
 
     def vitals(self) -> Sequence[JSON]:
         return self._vitals
+
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        rows = [{"entity": NODE, "signal": "node_load", "state": "warming_up", "reason": "warming up: 12 of 30 samples",
+                 "samples": 12, "since": None}]
+        found = [r for r in rows if state in ("", r["state"]) and entity in str(r["entity"])]
+        return {"total": len(found), "counts": {"warming_up": 1, "ready": 0}, "signals": found[offset:offset + limit]}
+
+    def maintenance(self) -> Sequence[JSON]:
+        return self._windows
+
+    def start_maintenance(self, entities: Sequence[str], for_s: float, since: float | None, reason: str, by: str) -> JSON:
+        if for_s < 60:
+            raise NotPossible("the window is over already.")
+        form = {"id": "mnt-1", "entities": list(entities), "namespace": "*", "reason": reason, "by": by,
+                "from": since or NOW, "until": (since or NOW) + for_s}
+        self._windows.append({**form, "state": "active", "ends_at": form["until"]})
+        self.said.append(("maintenance", *entities, by))
+        return {**form, "matches": 1}
+
+    def end_maintenance(self, name: str, by: str) -> None:
+        if not any(w["id"] == name for w in self._windows):
+            raise LookupError(name)
+        self.said.append(("end", name, by))
 
     def metrics_text(self) -> str:
         return "# TYPE aiops_incidents_open gauge\naiops_incidents_open 2.0\n"
