@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aiops.interfaces import Detector
-from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, picked, revived
+from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, moved, revived
 from aiops.trial import Trial, ready_enough
 from aiops.types import Anomaly, Command, Floats, Frame, Incident, ModelEvent
 
@@ -181,11 +180,10 @@ class Generations:
         if saved is None:
             return None
         try:
-            code, _ = code_of(saved.detector, saved.version)
+            return moved(saved, code_of(saved.detector, saved.version)[0], columns)
         except Unusable as e:
             self._tell("dropped", saved.id, f"can no longer be called back: {e}")
             return None
-        return replace(saved, state=picked(saved.state, by_signal(code) or (), columns))
 
     # --------------------------------------------------------------------------------------------- for people to see
     def summary(self) -> JSON:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,9 @@ def revived(saved: Saved, columns: Columns | None, now: float) -> Model:
     saved = _readable(saved)
     model = Model(saved.detector, saved.settings, saved.version)
     try:
-        model.detector.restore(picked(saved.state, by_signal(model.detector) or (), columns))
+        model.detector.restore(moved(saved, model.detector, columns).state)
+    except Unusable:
+        raise
     except Exception as e:  # noqa: BLE001 - whatever a damaged state does to the code that reads it
         raise Unusable(f"{saved.detector}: what was learned cannot be read: {type(e).__name__}: {e}") from None
     model.at = saved.at if saved.at <= now else math.nextafter(now, -math.inf)
@@ -170,7 +172,7 @@ def _readable(saved: Saved) -> Saved:
         state = migrate(saved.state, saved.version) if migrate else None
         if state is None:
             raise
-        return Saved(saved.detector, version, saved.settings, saved.at, state)
+        return replace(saved, version=version, state=state)
     return saved
 
 
@@ -179,6 +181,14 @@ def by_signal(code: Any) -> tuple[str, ...] | None:
     """Which arrays of the state have one column a signal, `tail.u` for `u` in the map `tail`; None where it is not said."""
     names: tuple[str, ...] | None = getattr(code, "BY_SIGNAL", None)
     return names
+
+
+def moved(saved: Saved, code: Any, columns: Columns | None) -> Saved:
+    """On these columns of it (None: all). Raises Unusable where the code does not say what it keeps by signal."""
+    names = by_signal(code)
+    if columns is not None and names is None:
+        raise Unusable(f"{saved.detector}: version {saved.version} does not say what it keeps by signal, and signals are gone")
+    return replace(saved, state=picked(saved.state, names or (), columns))
 
 
 def picked(state: Mapping[str, Any], names: Sequence[str], columns: Columns | None) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class Banded(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
+    """A stage that keeps something over a restart: by entity and signal, never by column, for columns move."""
+
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -142,7 +144,7 @@ class Pipeline:
         """
         entities, heard = [row[0] for row in kept.door["signals"]], kept.door["heard"].tolist()
         columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
-        self.models.begin(kept.lineages, columns, now)
+        self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
         self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
         if isinstance(self._alerting, Stateful) and "alerting" in kept.more:
             self._alerting.restore(kept.more["alerting"])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, frame, signals
-from toys import MIGRATE, Toys, toys
+from toys import MIGRATE, Toys, forget, toys
 
 from aiops import models
 from aiops.generations import Generations, Models, generations
@@ -314,6 +314,17 @@ def test_columns_are_picked_where_the_state_has_them():
     assert out["n"].tolist() == [1, 2, 4] and out["season"].tolist() == [[1, 2, 4], [6, 7, 9]]
     assert out["tail"]["u"].tolist() == [1, 2] and out["names"] == ["a"]
     assert state["n"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_cannot_be_moved_is_not_used_on_other_columns(toys: Toys):
+    """Code that does not say what it keeps by signal would mix up whose values they are."""
+    kept = taught()
+    (toys.folder / "toy.py").write_text((toys.folder / "toy.py").read_text().replace("BY_SIGNAL", "_BY"))
+    forget()
+    assert not generations("toy").movable
+    assert revived(kept.saved(), None, math.inf).detector.n[:2].tolist() == [10, 10]
+    with pytest.raises(Unusable, match="toy: version 1 does not say what it keeps by signal, and signals are gone"):
+        revived(kept.saved(), np.array([1]), math.inf)
 
 
 def test_what_was_silent_for_a_week_is_forgotten_and_pods_sooner():

@@ -415,6 +415,19 @@ def test_a_life_without_a_step_leaves_what_is_there(alive: Callable[..., Life], 
     assert third.models["baseline"].serving.detector.n[:2].tolist() == [61, 61]
 
 
+def test_beginnings_have_their_share_of_the_space(tmp_path: Path) -> None:
+    """A quarter of what the journal may take; the newest stays however large it is, the oldest go first."""
+    from test_journal import batch, write
+
+    for run in range(1, 7):
+        writer = write(tmp_path, [batch(float(run))], about={"started_at": float(run)}, keep_bytes=40_000)
+        writer.beginning.mkdir()
+        (writer.beginning / "x").write_bytes(bytes(4_000 if run < 6 else 9_000))
+    write(tmp_path, [batch(9.0)], about={"started_at": 9.0}, keep_bytes=40_000)
+    assert sorted(p.name for p in tmp_path.glob("*.models")) == ["0000000006000.models"]
+    assert len(runs(tmp_path)) == 7
+
+
 def test_beginnings_go_with_the_journals_they_belong_to(tmp_path: Path) -> None:
     """When the last segment of a run has expired, what it began with is of no use."""
     from test_journal import batch, write

@@ -25,6 +25,8 @@ from aiops.sinks.wire import End, Header, batch_from_wire, batch_to_wire
 from aiops.types import Batch, Links, Series
 
 JSON = dict[str, Any]
+BEGINNINGS_SHARE = 0.25
+"""Of the space for the journal, what runs knew when they began may take this much; the newest is always kept."""
 _NAME = re.compile(r"(?P<run>\d{13,})-(?P<number>\d{6})\.jsonl(\.gz)?\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -309,14 +311,22 @@ def _pack(folder: Path, closed: list[Path], limits: tuple[int, float, float]) ->
 
 def _expire(folder: Path, keep: int, keep_bytes: float, before: float) -> None:
     """Delete all but the newest `keep` closed segments within `keep_bytes` that were written to since `before`."""
-    total = 0
+    total = _expire_beginnings(folder, keep_bytes * BEGINNINGS_SHARE)
     newest_first = sorted((p for p in folder.glob("*.jsonl.gz") if _NAME.match(p.name)), reverse=True)
     for number, path in enumerate(newest_first, 1):
         about = path.stat()
         total += about.st_size
         if number > keep or total > keep_bytes or about.st_mtime < before:
             path.unlink(missing_ok=True)
-    known = runs(folder)
-    for path in folder.glob("*.models"):
-        if known and path.stem < known[0]:
+
+
+def _expire_beginnings(folder: Path, keep_bytes: float) -> int:
+    """What runs knew when they began: gone with their last segment, and the oldest beyond `keep_bytes`. Bytes that stay."""
+    known, total = runs(folder), 0
+    for number, path in enumerate(sorted(folder.glob("*.models"), reverse=True)):
+        size = sum(p.stat().st_size for p in path.iterdir())
+        if (known and path.stem < known[0]) or (number and total + size > keep_bytes):
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            total += size
+    return total
