@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import checks, daemon, incidents, recordings, watching
+from aiops.commands import checks, daemon, incidents, models, recordings, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -71,6 +71,12 @@ app.add_typer(maintenance, name="maintenance")
 config = typer.Typer(no_args_is_help=True, help="Work on the configuration.")
 config.command("view")(daemon.view)
 app.add_typer(config, name="config")
+
+model = typer.Typer(no_args_is_help=True, help="Work on what detectors have learned.")
+model.command("list")(models.models)
+model.command("promote")(models.promote)
+model.command("rollback")(models.rollback)
+app.add_typer(model, name="model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

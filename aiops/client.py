@@ -121,6 +121,18 @@ class Client:
         """`verdict` is `false_alarm` or `useful`."""
         return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})
 
+    def models(self) -> JSON:
+        """Which model of each detector serves, and what is tried beside it."""
+        return self._get("/api/models")
+
+    def promote(self, detector: str) -> JSON:
+        """Let the candidate of a detector serve."""
+        return self._post(f"/api/models/{quote(detector, safe='')}/promote")
+
+    def roll_back(self, detector: str) -> JSON:
+        """Call back the model that served before."""
+        return self._post(f"/api/models/{quote(detector, safe='')}/rollback")
+
     def _get(self, path: str) -> JSON:
         return self._checked(ask(self.server + path, token=self._token, timeout_s=self._timeout_s))
 

@@ -37,6 +37,7 @@ class Vitals:
         self.plots: list[JSON] = []
         self.report: Report | None = None
         self.notes: list[str] = []
+        self.models: list[JSON] = []
         self.steps = 0
 
     @property
@@ -53,6 +54,7 @@ class Vitals:
         ordered = dict.fromkeys([*hot[:SHOWN], *self._order[:SHOWN * 2]])
         self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
+        self.models = self._pipeline.models.summaries()
         self.report, self.steps = report, self.steps + 1
 
     def _plot(self, s: Signal, now: float) -> JSON | None:
@@ -102,6 +104,9 @@ class Desk:
     def vitals(self) -> Sequence[JSON]:
         return self._vitals.plots
 
+    def models(self) -> JSON:
+        return {"models": self._vitals.models, "events": self._store.model_events()}
+
     def metrics_text(self) -> str:
         for s in self._sources():
             self._metrics.source(s["name"], s["state"] == "ok")
@@ -143,6 +148,22 @@ class Desk:
         if known["decision"] != "ask" or known["state"] not in ("", "asked"):
             raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
         self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
+
+    def promote(self, detector: str, by: str) -> None:
+        if self._model(detector)["candidate"] is None:
+            raise NotPossible(f"{detector} has no candidate")
+        self._submit(Command(self._now(), "promote", detector, by))
+
+    def roll_back(self, detector: str, by: str) -> None:
+        if self._model(detector)["previous"] is None:
+            raise NotPossible(f"{detector} has no model from before")
+        self._submit(Command(self._now(), "rollback", detector, by))
+
+    def _model(self, detector: str) -> JSON:
+        known = next((m for m in self._vitals.models if m["detector"] == detector), None)
+        if known is None:
+            raise LookupError(detector)
+        return known
 
     def feedback(self, incident: str, verdict: Verdict, by: str) -> None:
         if not self._store.record_feedback(incident, verdict, self._now(), by):

@@ -24,13 +24,13 @@ Array = np.ndarray[Any, Any]
 
 # ---------------------------------------------------------------------------------------------- what a series remembers
 N, AT, DT, X, FAST, LEVEL, SLOW, OFFSET, SCALE, SLOW_SCALE, JUMP_SCALE, SHIFT, VOLATILITY, JUMPS, Z1, Z2, RUN, RUN_MEAN, FROM, \
-    RECENT_EVIDENCE, NOVEL_MEAN, REST_PEAK, REST_AT, GRANTED_AT, DAY_OFFSET = range(25)
-ERROR = 25  # of the four predictors: fast level, level of the hour, time of day, hour of week
-RECENT = 29  # the last 6 values
-SEASONAL = 35  # the last 12 seasonal residuals
-LOW, HIGH = 47, 51  # of the 4 remembered features
-COUNT, NEXT = 55, 59  # how many of each are remembered, and which of them makes room next
-COLUMNS = 63
+    RECENT_EVIDENCE, NOVEL_MEAN, REST_PEAK, REST_AT, GRANTED_AT, DAY_OFFSET, STREAK = range(26)
+ERROR = 26  # of the four predictors: fast level, level of the hour, time of day, hour of week
+RECENT = 30  # the last 6 values
+SEASONAL = 36  # the last 12 seasonal residuals
+LOW, HIGH = 48, 52  # of the 4 remembered features
+COUNT, NEXT = 56, 60  # how many of each are remembered, and which of them makes room next
+COLUMNS = 64
 VALUES, RESIDUALS = 6, 12
 
 SPIKE, LASTING, FAR, SHIFTED, VOLATILE, JUMP, JUMPY, FLAT, NOVEL = range(9)
@@ -55,7 +55,7 @@ READY_AFTER = 30
 YOUNG = 20
 CLIP, ERROR_CLIP, HABIT_CLIP = 8.0, 10.0, 50.0
 """In scales: what scales and seasons, the errors and the hour of the week learn at most from one sample."""
-GLITCH, TINY, EXPLAINED = 50.0, 1e-18, 3.0
+GLITCH, WARY_FOR, TINY, EXPLAINED = 50.0, 6.0, 1e-18, 3.0
 FAST_SHARE, DAY_SHARE, SMOOTH = 2.0 / 7.0, 0.3, 0.35
 MONTH_S = 30 * DAY_S
 QUARTER_S = 90 * DAY_S
@@ -295,9 +295,12 @@ def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, 
     clip = CLIP * s if old and s > floor else np.inf
     inside = wrapped(r, -clip, clip)
     known = x - r + inside
-    if old and s > floor:  # a glitch of many scales must not drag the levels along, least of all young ones
+    if old and s > floor:  # a glitch of many scales must not drag the levels along, young ones least of all
         glitch = max(GLITCH, 2.0 * n) * s
         x = x - r + wrapped(r, -glitch, glitch)
+    raw = x
+    if 0.0 < c[STREAK] <= WARY_FOR:  # nor, the quick ones, the beginning of a fault: an incident may follow
+        x = known
     share = max(2.0 / (DAY_S / dt + 1.0), 1.0 / (n + 1.0))
     hour_share = 2.0 / (max(12.0, HOUR_S / dt) + 1.0)
     c[SCALE] += share * (abs(inside) - c[SCALE])
@@ -314,7 +317,7 @@ def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, 
     slow_share = max(2.0 / (QUARTER_S / dt + 1.0), 1.0 / (n + 1.0))
     limit = CLIP * c[SLOW_SCALE] if old and c[SLOW_SCALE] > floor else np.inf
     c[SLOW_SCALE] += slow_share * (min(abs(away), limit) - c[SLOW_SCALE])
-    c[SLOW] += slow_share * (x - c[SLOW])
+    c[SLOW] += slow_share * (raw - c[SLOW])
     moved = abs(x - c[X])
     limit = CLIP * c[JUMP_SCALE] if old and c[JUMP_SCALE] > floor else np.inf
     c[JUMP_SCALE] += share * (min(moved, limit) - c[JUMP_SCALE])
@@ -433,6 +436,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         o[REFERENCE] = x - away if loud == FAR else expected
         # learn
         if learns[i]:
+            c[STREAK] = c[STREAK] + 1.0 if loudest >= SUSPICIOUS else 0.0
             inside = learn_levels(c, x, p, r, away, s, floor, dt, has, season)
             known = expected + inside
             if q >= 0 and has:

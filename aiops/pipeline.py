@@ -13,11 +13,13 @@ import numpy as np
 
 from aiops.alerting import Alerting
 from aiops.evidence import RecentEvidence
+from aiops.generations import Models
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector
 from aiops.masks import Masks
 from aiops.meaning import Meanings
+from aiops.models import Learned, still_there
 from aiops.readiness import Facts, of_baseline
 from aiops.signals import Door
 from aiops.types import (
@@ -65,6 +67,14 @@ class Banded(Protocol):
     def ready_count(self) -> int: ...
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A stage that keeps something over a restart: by entity and signal, never by column, for columns move."""
+
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclass
 class Totals:
     batches: int = 0
@@ -82,6 +92,7 @@ class Pipeline:
         self._detectors, self._alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
+        self.models = Models(detectors)
         self.door = Door(meanings)
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
@@ -106,15 +117,38 @@ class Pipeline:
         self.masks.hear(anomalies)
         alerts = self.masks.suppress(batch.at, self._alerting.update(frame, anomalies, batch.alerts))
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
-        incidents = self.book.update(batch.at, found)
+        models = self.models.ids
+        incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
-        changed = self.book.record(batch.at, decided.actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        actions = self.book.signed(decided.actions)
+        changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         self._count(batch, anomalies, alerts)
         return Report(
-            batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
-            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *self.masks.notes, *decided.notes),
-            tuple(self._correlator.assigned))
+            batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
+            self._points(frame, changed), self.counts(),
+            (*self._notes(anomalies), *self.masks.notes, *decided.notes, *(e.text for e in events)),
+            tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
+
+    # ------------------------------------------------------------------------------------------------ over a restart
+    def learned(self, ended: bool = False) -> Learned:
+        """All that is to be kept over a restart, as copies: between two steps."""
+        more = {"alerting": self._alerting.state()} if isinstance(self._alerting, Stateful) else {}
+        return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
+
+    def restore(self, kept: Learned, now: float) -> None:
+        """Goes on from what an earlier run learned; before the first step. `now`: a time after it is no excuse to wait.
+
+        What was not heard of lately is forgotten. Where a model learns anew, the past may be handed in once more: those
+        that know it pass it over.
+        """
+        entities, heard = [row[0] for row in kept.door["signals"]], kept.door["heard"].tolist()
+        columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
+        self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
+        self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
+        if isinstance(self._alerting, Stateful) and "alerting" in kept.more:
+            self._alerting.restore(kept.more["alerting"])
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

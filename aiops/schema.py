@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,26 +49,51 @@ def detector_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for f in folders for p in Path(f).glob("*.py") if not p.stem.startswith("_")))
 
 
-def _detector(name: str) -> str:
+Chosen = str | dict[str, dict[str, Any]]
+"""A detector as the configuration names it: `baseline`, or with settings `{isolation_forest: {trees: 64}}`."""
+
+
+def _detector(item: object) -> Chosen:
+    """`logs:` without anything below means `logs`."""
+    if isinstance(item, dict) and len(item) != 1:
+        raise ValueError(f"one detector an item, found {', '.join(map(str, item)) or 'none'}. Begin each with its own dash.")
+    name, given = next(iter(item.items())) if isinstance(item, dict) else (item, {})
+    if not isinstance(name, str) or not isinstance(given, dict | None):
+        raise ValueError(f"input should be a detector's name, alone or with a map of settings, got {item!r}.")
     known = detector_names()
     if name not in known and name not in PLANNED:
         raise ValueError(f"no detector {name!r}.{hint(name, known)}")
-    return name
+    return {name: given} if given else name
 
 
-def available(names: Iterable[str]) -> list[str]:
-    """Those of the named detectors that are installed, in the order given."""
+def detector_name(item: Chosen) -> str:
+    """The name in an item of `detectors`."""
+    return item if isinstance(item, str) else next(iter(item))
+
+
+def detector_settings(item: Chosen) -> Mapping[str, Any]:
+    """The settings in an item of `detectors`, {} for none."""
+    return {} if isinstance(item, str) else next(iter(item.values()))
+
+
+def available(items: Iterable[Chosen]) -> list[str]:
+    """The names of those detectors that are installed, in the order given."""
     known = detector_names()
-    return [name for name in names if name in known]
+    return [name for name in map(detector_name, items) if name in known]
 
 
-def _some_available(names: list[str]) -> list[str]:
+def _every_detector() -> list[Chosen]:
+    return [*detector_names()]
+
+
+def _some_available(items: list[Chosen]) -> list[Chosen]:
+    names = [detector_name(item) for item in items]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice:
         raise ValueError(f"{twice!r} is named twice. Remove one of the two.")
     if not available(names):
         raise ValueError(f"none of these detectors is part of this version. Add one of {', '.join(detector_names())}.")
-    return names
+    return items
 
 
 def hint(name: str, known: tuple[str, ...]) -> str:
@@ -85,7 +110,8 @@ def _words(value: object) -> object:
 Url = Annotated[str, AfterValidator(_url)]
 Moment = Annotated[float, BeforeValidator(parse_moment), PlainSerializer(format_moment)]
 Words = Annotated[list[str], BeforeValidator(_words)]
-Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words), AfterValidator(_some_available)]
+Detectors = Annotated[list[Annotated[Chosen, BeforeValidator(_detector)]], BeforeValidator(_words),
+                      AfterValidator(_some_available)]
 
 
 class Prometheus(Strict):
@@ -309,7 +335,7 @@ class Config(Strict):
     budget: Budget = Budget()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
-    detectors: Detectors = Field(default_factory=lambda: list(detector_names()))
+    detectors: Detectors = Field(default_factory=lambda: _every_detector())
     packs: Path | None = None
     policies: Path | None = None
     sinks: list[SinkItem] = Field(default=[])

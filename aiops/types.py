@@ -104,13 +104,13 @@ class Links:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
-    `maintenance_start`, `maintenance_end` (target = the window's id).
+    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector).
 
     A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
     """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()
@@ -290,7 +290,10 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares."""
+    """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares.
+
+    `models`: ids of the models whose evidence it rests on.
+    """
 
     id: str
     type: str
@@ -302,6 +305,7 @@ class Action:
     reason: str
     at: float
     state: str = ""
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +318,8 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
+    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`)."""
+
     id: str
     opened_at: float
     updated_at: float
@@ -327,6 +333,7 @@ class Incident:
     actions: tuple[Action, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
+    models: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -370,11 +377,23 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """A turn in the life of a detector's models. `model` is the id it is about, `text` says why, for people."""
+
+    at: float
+    detector: str
+    kind: Literal["fresh", "shadow", "kept", "takeover", "promoted", "rollback", "dropped", "refused"]
+    model: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that one step found, decided and refused.
 
     `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots;
-    `assigned` says for raw alerts of others (by index) which incident they went to.
+    `assigned` says for raw alerts of others (by index) which incident they went to. `models` are the ids of the models
+    that judged this step, sorted; `model_events` what became of models in it.
     """
 
     at: float
@@ -387,3 +406,5 @@ class Report:
     counts: Counts = Counts()
     notes: tuple[str, ...] = ()
     assigned: tuple[tuple[int, str], ...] = ()
+    models: tuple[str, ...] = ()
+    model_events: tuple[ModelEvent, ...] = ()

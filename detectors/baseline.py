@@ -16,27 +16,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+from pydantic import field_validator
 
 from aiops import kernel
 from aiops.signals import grown
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints
+from aiops.yamlfile import Strict
 
 READY_AFTER = kernel.READY_AFTER
 REPORT_P = 1e-3
 REPORT = -np.log(REPORT_P)
+_ROWS = ("core", "bins", "cuts", "leaders", "place")
 SEASON_PAYS = 2.0
 """A season of its own is kept for signals whose hours of the day differ by more than so many scales."""
 
 
+class Settings(Strict):
+    """`timezone`: of the days and weeks that load follows, as `Europe/Berlin`; daylight saving time is heeded."""
+
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"unknown time zone {name!r}. Use a name like 'Europe/Berlin'") from None
+        return name
+
+
 class Baseline:
-    """What it remembers of each signal: 62 floats, 8 histograms of 48 bins, level and scale of 24 hours, 4 x 48 remembered
+    """What it remembers of each signal: 64 floats, 8 histograms of 48 bins, level and scale of 24 hours, 4 x 48 remembered
     values; for seasonal signals also 96 slots of the day and 168 hours of the week. Under 4.2 kB in all."""
 
-    def __init__(self, timezone: str = "UTC") -> None:
-        self._zone = ZoneInfo(timezone)
+    VERSION = 2
+    BY_SIGNAL = (*_ROWS, "hour_level", "hour_scale")
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._zone = ZoneInfo((settings or Settings()).timezone)
         self._hour = -1
         self._offset_s = 0.0
         self.core = np.zeros((0, kernel.COLUMNS))
@@ -114,20 +135,15 @@ class Baseline:
         """float64[S]: how many samples were learned of each signal."""
         return self.core[:len(self.out), kernel.N].copy()
 
-    def readiness(self, i: int) -> str:
-        """What a signal still lacks, for people; "ready" when nothing."""
-        n = int(self.core[i, kernel.N])
-        if n < READY_AFTER:
-            return f"warming up: {n} of {READY_AFTER} samples"
-        seen_s = self.core[i, kernel.AT] - self.core[i, kernel.FROM]
-        if self.core[i, kernel.SCALE] == 0.0:
-            return "ready; constant so far"
-        if seen_s < kernel.DAY_S:
-            return f"ready; no season yet: {seen_s / kernel.HOUR_S:.0f} of 24 h seen"
-        if self.place[i] < 0:
-            return "ready; no season in it"
-        known = int(np.count_nonzero(~np.isnan(self.week[:, self.place[i]])))
-        return "ready" if known == kernel.WEEK_HOURS else f"ready; {known} of {kernel.WEEK_HOURS} hours of the week seen"
+    @property
+    def seen_from(self) -> Floats:
+        """float64[S]: when the first sample of each signal came."""
+        return self.core[:len(self.out), kernel.FROM].copy()
+
+    @property
+    def scale(self) -> Floats:
+        """float64[S]: the usual size of the residual, 0 for what never varied."""
+        return self.core[:len(self.out), kernel.SCALE].copy()
 
     def relearn(self, columns: Ints) -> None:
         """What these signals do now is their new normal: levels, remembered values and tails begin anew, the season stays."""
@@ -190,15 +206,16 @@ class Baseline:
         self.core[i, kernel.GRANTED_AT] = at
 
     # -------------------------------------------------------------------------------------------------------- state
-    _ARRAYS = ("core", "bins", "cuts", "leaders", "place", "hour_level", "hour_scale", "day", "week")
-
     def state(self) -> dict[str, Any]:
-        return {**{k: getattr(self, k).copy() for k in self._ARRAYS}, "seasons": self.seasons, "hour": self._hour,
-                "offset_s": self._offset_s}
+        each = {k: np.moveaxis(getattr(self, k), 0, -1).copy() for k in _ROWS}
+        seasons = {k: getattr(self, k).copy() for k in ("hour_level", "hour_scale", "day", "week")}
+        return {**each, **seasons, "seasons": self.seasons, "hour": self._hour, "offset_s": self._offset_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        for k in self._ARRAYS:
-            setattr(self, k, np.array(state[k], getattr(self, k).dtype))
+        for k in _ROWS:
+            setattr(self, k, np.moveaxis(np.array(state[k], getattr(self, k).dtype), -1, 0).copy())
+        for k in ("hour_level", "hour_scale", "day", "week"):
+            setattr(self, k, np.array(state[k], np.float32))
         self.seasons, self._hour, self._offset_s = int(state["seasons"]), int(state["hour"]), float(state["offset_s"])
 
 

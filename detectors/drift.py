@@ -26,6 +26,9 @@ REST_S = 3600.0
 class Drift:
     """Running mean and scale over each signal's whole past; one ADWIN for each of the first 200 entities."""
 
+    VERSION = 1
+    BY_SIGNAL = ("place", "n", "mean", "scale")
+
     def __init__(self) -> None:
         self._of: dict[str, int] = {}
         self._place = np.zeros(0, np.int64)
@@ -105,8 +108,12 @@ class Drift:
                 **{k: getattr(self, k).copy() for k in ("n", "mean", "scale")}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._of, self._told = dict(state["of"]), list(state["told"])
-        self._place = np.array(state["place"], np.int64)
+        place = np.array(state["place"], np.int64)
+        left = np.unique(place[place >= 0]).tolist()  # entities whose last signal was forgotten make room for others
+        names = {old: name for name, old in state["of"].items()}
+        self._of = {names[old]: new for new, old in enumerate(left)}
+        self._told = [state["told"][old] for old in left]
+        self._place = np.where(place >= 0, np.searchsorted(left, place), -1)
         self._adwin = [None for _ in self._of]
         for k in ("n", "mean", "scale"):
             setattr(self, k, np.array(state[k], np.float64))

@@ -75,6 +75,18 @@ def test_the_document_of_the_design_loads(tmp_path: Path) -> None:
     assert (str(loaded.store), loaded.listen, loaded.mode) == ("/var/lib/aiops", "127.0.0.1:8750", "observe")
 
 
+def test_detectors_may_have_settings(tmp_path: Path) -> None:
+    """Beside plain names; also from the environment; and what was read can be written and read again."""
+    text = "detectors:\n  - baseline\n  - isolation_forest: {trees: 64, refit: 12h}\n  - logs:\n"
+    loaded = config.load(file(tmp_path, text), {})
+    assert schema.available(loaded.detectors) == ["baseline", "isolation_forest", "logs"]
+    assert [dict(schema.detector_settings(d)) for d in loaded.detectors] == [{}, {"trees": 64, "refit": "12h"}, {}]
+    again = config.Config.model_validate_json(loaded.model_dump_json(by_alias=True))
+    assert again.detectors == loaded.detectors
+    env = {"AIOPS_DETECTORS": "[baseline, {isolation_forest: {trees: 64}}]"}
+    assert config.load(None, env).detectors == ["baseline", {"isolation_forest": {"trees": 64}}]
+
+
 def notes(path: Path) -> list[str]:
     return [str(p).replace(str(path), "aiops.yaml") for p in config.read(path, {}).notes]
 
@@ -182,6 +194,21 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("detectors: []", "aiops.yaml:1: $.detectors: none of these detectors is part of this version. Add one of absence, "
      "baseline, drift, exhaustion, isolation_forest, logs, peers."),
     ("detectors: [baseline, basline]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
+    ("detectors:\n  - baseline\n  - isolation_forest: {tres: 64}",
+     "aiops.yaml:3: $.detectors[1].isolation_forest.tres: unknown key. Did you mean 'trees'?"),
+    ("detectors:\n  - isolation_forest:\n      trees: 4", "aiops.yaml:3: $.detectors[0].isolation_forest.trees: input should be "
+     "greater than or equal to 8, got 4."),
+    ("detectors:\n  - isolation_forest: {refit: 9}", "aiops.yaml:2: $.detectors[0].isolation_forest.refit: 9 is not a duration. "
+     "It has no unit. Write for example 15s, 1h30m or 14d."),
+    ("detectors: [{logs: {x: 1}}]", "aiops.yaml:1: $.detectors[0].logs: the detector 'logs' takes no settings. Remove them."),
+    ("detectors: [baseline, {basline: {}}]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
+    ("detectors: [baseline, {baseline: {}}]", "aiops.yaml:1: $.detectors: 'baseline' is named twice. Remove one of the two."),
+    ("detectors: [{baseline: {}, logs: {}}]", "aiops.yaml:1: $.detectors[0]: one detector an item, found baseline, logs. Begin "
+     "each with its own dash."),
+    ("detectors: [3]",
+     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got 3."),
+    ("detectors: [{logs: 3}]",
+     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got {'logs': 3}."),
     ("sinks:\n  - slack: {channel: x}",
      "aiops.yaml:2: $.sinks[0].slack: give exactly one of webhookFile, webhookEnv, tokenFile."),
     ("sinks:\n  - slack: {tokenFile: x}",

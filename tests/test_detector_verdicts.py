@@ -351,6 +351,5 @@ def test_many_newcomers_at_once_are_placed_as_one_by_one(name):
         for k, size in enumerate(sizes):
             detector.observe(Frame(T0 + k, np.full(size, np.nan), np.ones(size, np.bool_), of[:size]))
     a, b = at_once.state(), in_turn.state()
-    places = "columns" if name == "isolation_forest" else "place"
-    assert np.array_equal(a[places], b[places])
+    assert np.array_equal(a["place"], b["place"])
     assert a.get("names") == b.get("names") and a.get("of") == b.get("of")

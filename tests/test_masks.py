@@ -370,13 +370,13 @@ def test_alerts_of_others_are_suppressed_too():
 def test_a_false_alarm_closes_the_incident_and_does_not_come_back():
     """The same level again is suppressed; one that is worse is told."""
     def commands(k, incidents):
-        return [said(T0 + k, "false_alarm", i) for i in incidents] if k == 160 else ()
+        return [said(T0 + k, "false_alarm", i) for i in incidents] if k == 1160 else ()
 
-    p, reports, incidents = run(400, lambda k: (120 <= k < 200) + 1.0 * (300 <= k < 310) + 2.0 * (k >= 380), commands=commands)
-    assert [121 <= k <= 123 for k in opened(incidents)[:1]] == [True] and 381 <= opened(incidents)[1] <= 383
+    p, reports, incidents = run(1400, lambda k: (1120 <= k < 1200) + 1.0 * (1300 <= k < 1310) + 4.0 * (k >= 1380), commands=commands)
+    assert [1121 <= k <= 1123 for k in opened(incidents)[:1]] == [True] and 1381 <= opened(incidents)[1] <= 1383
     first = min(incidents.values(), key=lambda i: i.opened_at)
-    assert first.closed_at is not None and T0 + 1600 < first.closed_at < T0 + 1700
-    assert p.masks.suppressed >= 1 and reports[305].counts.incidents == 1
+    assert first.closed_at is not None and T0 + 11600 < first.closed_at < T0 + 11700
+    assert p.masks.suppressed >= 1 and reports[1305].counts.incidents == 1
 
 
 def test_a_false_alarm_the_morning_after_counts_too():

@@ -180,6 +180,45 @@ def test_a_killed_run_loses_nothing(
     assert len(list((tmp_path / "state" / "journal").glob("*.gz"))) == 2, "the killed run's segment is closed, too"
 
 
+def test_what_was_learned_outlives_the_process_and_can_be_called_back(
+    tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
+    """The next one is ready at once; other settings are tried beside it, let in with one command, taken back with another;
+    and the journal of it all replays."""
+    def told(one: Running) -> Any:
+        capsys.readouterr()
+        assert cli.main(["model", "list", "-o", "json", "--server", one.url()]) == 0
+        return {m["detector"]: m for m in json.loads(capsys.readouterr().out)["models"]}
+
+    def serving(one: Running) -> str:
+        return str(told(one)["isolation_forest"]["serving"])
+
+    config = CONFIG.replace("1s", "200ms")
+    one = started(tmp_path, config)
+    until(lambda: one.answers("/readyz") and one.status()["counts"]["ready"] >= 10, READY_S, "ten signals are ready")
+    old = serving(one)
+    assert one.end(signal.SIGTERM) == 0
+
+    two = started(tmp_path, config.replace("isolation_forest", "{isolation_forest: {trees: 64}}"))
+    first = until(lambda: two.answers("/readyz") and (c := two.status()["counts"])["batches"] and c, READY_S, "a step")
+    assert first["ready"] >= 10 and first["batches"] < 30, "ready without a warm-up"
+    model = told(two)["isolation_forest"]
+    new = model["candidate"]["id"]
+    assert (model["serving"], model["candidate"]["settings"]["trees"], new != old) == (old, 64, True)
+    assert cli.main(["model", "promote", "isolation_forest", "--server", two.url()]) == 0
+    until(lambda: serving(two) == new, READY_S, "the candidate serves")
+    assert cli.main(["model", "rollback", "--server", two.url()]) == 0
+    until(lambda: serving(two) == old, READY_S, "the former serves")
+    assert told(two)["isolation_forest"]["previous"]["id"] == new
+    assert two.end(signal.SIGTERM) == 0
+    assert "Traceback" not in two.text()
+
+    capsys.readouterr()
+    again = replayed(tmp_path / "state" / "journal", capsys)
+    run = Journal(tmp_path / "state" / "journal")
+    assert list(run.batches()) and again["digest"] == run.digest
+    assert old in again["models"] and new not in again["models"]
+
+
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

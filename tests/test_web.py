@@ -16,8 +16,10 @@ import pytest
 from test_sinks_samples import asked, incident
 
 from aiops import serial
+from aiops.generations import generations
 from aiops.humanise import duration, quantity
-from aiops.types import Counts
+from aiops.models import Model
+from aiops.types import Counts, ModelEvent
 from aiops.web import forms, plot
 from aiops.web.app import create_app
 from aiops.web.scale import time_ticks, value_range, value_ticks
@@ -108,12 +110,39 @@ def test_the_published_schema_is_what_is_served() -> None:
     for known in view.incidents():
         forms.IncidentWithPoints.model_validate(view.incident(known["id"]))
     forms.Status.model_validate(view.status())
+    forms.Models.model_validate(view.models())
+    forms.Models.model_validate({"models": [summed_up()], "events": [serial.model_event(EVENT)]}, strict=True)
+
+
+EVENT = ModelEvent(NOW, "baseline", "shadow", "baseline-v2-3f9c", "is tried")
+
+
+def summed_up() -> Any:
+    """What the pipeline says of a detector with all there can be to say."""
+    g = generations("isolation_forest", {"trees": 64})
+    g.candidate, g.previous = Model("isolation_forest"), Model("isolation_forest").saved()
+    g.trial.begin(NOW)
+    g.since = g._at = NOW
+    return g.summary()
+
+
+def test_models_as_json_and_what_may_be_said_to_them(ask: Client) -> None:
+    """Promote and roll back reach the view; what cannot be is 409, what is not known 404."""
+    form = json.loads(ask("/api/models")[1])
+    assert [m["serving"] for m in form["models"]] == ["baseline-v2-3f9c", "isolation_forest-v1-0c7e"]
+    assert form["events"][0]["kind"] == "takeover"
+    assert ask("/api/models/isolation_forest/promote", "POST")[0] == 202
+    assert ask("/api/models/baseline/rollback", "POST")[0] == 202
+    assert ask("/api/models/baseline/promote", "POST")[:2] == (409, '{"error":"baseline has no candidate"}')
+    assert ask("/api/models/nobody/rollback", "POST")[:2] == (404, '{"error":"no detector \'nobody\'"}')
+    assert ask.view.said == [("promote", "isolation_forest", "http"), ("rollback", "baseline", "http")]
 
 
 def test_openapi_is_served_and_needs_no_foreign_script(ask: Client) -> None:
     """/openapi.json describes every route of the interface; the page that would load scripts from elsewhere is off."""
     paths = json.loads(ask("/openapi.json")[1])["paths"]
-    told = {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"}
+    told = {"/api/models", "/api/models/{name}/rollback"}
+    told |= {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"}
     assert told <= set(paths)
     assert ask("/docs")[0] == 404
 
@@ -239,6 +268,7 @@ def test_the_own_page_may_write(ask: Client) -> None:
 def test_without_the_token_nothing_is_written(guarded: Client, given: str) -> None:
     """401, and the view hears nothing."""
     headers = {"Authorization": given} if given else {}
+    assert guarded("/api/models/baseline/rollback", "POST", **headers)[0] == 401
     assert guarded("/api/actions/act-7f21-2/approve", "POST", **headers)[0] == 401
     assert guarded.view.said == []
 

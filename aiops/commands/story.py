@@ -57,6 +57,8 @@ def _head(i: JSON) -> Iterator[Text]:
     state = "open" if i.get("state") == "open" else f"closed {humanise.utc(i.get('closed_at'))}"
     since = f"since {humanise.utc(i.get('opened_at'))} ({_lasted(i)})"
     yield _text(f"{clean(i['id'])}  {clean(i.get('severity', ''))}, {state}, {since}")
+    if i.get("models"):
+        yield _text(f"found by {', '.join(clean(m) for m in i['models'])}")
     impact = i.get("impact") or {}
     if impact.get("entities"):
         yield _text(f"affects {', '.join(clean(e) for e in impact['entities'][:8])}"

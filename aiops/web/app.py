@@ -119,6 +119,11 @@ def _reads(app: FastAPI, view: View) -> None:
         """Mode, sources and totals."""
         return _json(view.status())
 
+    @app.get("/api/models", responses={200: {"model": forms.Models}}, tags=["models"])
+    def models() -> Response:
+        """Which model of each detector serves, what is tried beside it, and what became of earlier ones."""
+        return _json(view.models())
+
 
 def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/actions/{name:path}/approve", responses=_WRITES, status_code=202, tags=["actions"])
@@ -148,6 +153,16 @@ def _writes(app: FastAPI, view: View) -> None:
     def feedback(name: str, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
         return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)
+
+    @app.post("/api/models/{name}/promote", responses=_WRITES, status_code=202, tags=["models"])
+    def promote(name: str) -> Response:
+        """Let a detector's candidate serve from now on, whatever the comparison says."""
+        return _write(lambda: view.promote(name, "http"), "detector", name)
+
+    @app.post("/api/models/{name}/rollback", responses=_WRITES, status_code=202, tags=["models"])
+    def roll_back(name: str) -> Response:
+        """Call back the model of a detector that served before, as it was then."""
+        return _write(lambda: view.roll_back(name, "http"), "detector", name)
 
 
 def _probes(app: FastAPI, view: View) -> None:

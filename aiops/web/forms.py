@@ -126,6 +126,7 @@ class Action(Form):
     at: float
     state: str
     incident: str
+    models: list[str] = []
 
 
 class Outcome(Form):
@@ -161,6 +162,7 @@ class Incident(Form):
     actions: list[Action]
     outcomes: list[Outcome]
     timeline: list[TimelineEntry]
+    models: list[str] = Field(default=[], description="Ids of the models that found it.")
 
 
 class Incidents(Form):
@@ -186,6 +188,49 @@ class Said(Form):
 class IncidentWithPoints(Incident):
     points: list[Point]
     feedback: list[Said] = []
+
+
+class Candidate(Form):
+    """A model on trial. `text`: the figures of the comparison so far; `not_worse`: what they say, null before it began."""
+
+    id: str
+    settings: dict[str, Any]
+    began: float | None
+    due: float | None
+    not_worse: bool | None
+    text: str
+
+
+class Previous(Form):
+    """The model that served before, as it was at `at`."""
+
+    id: str
+    at: float
+
+
+class Model(Form):
+    """One detector. `refused`: a model that is configured and was taken back."""
+
+    detector: str
+    serving: str
+    settings: dict[str, Any]
+    since: float | None
+    candidate: Candidate | None
+    previous: Previous | None
+    refused: str | None
+
+
+class ModelEvent(Form):
+    at: float
+    detector: str
+    kind: str
+    model: str
+    text: str
+
+
+class Models(Form):
+    models: list[Model]
+    events: list[ModelEvent]
 
 
 class SourceHealth(Form):

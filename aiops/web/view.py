@@ -49,6 +49,10 @@ class View(Protocol):
         """Signals to show as small plots: {entity, signal, unit, points: [[t, value or None]], expected, lower, upper, ready}."""
         ...
 
+    def models(self) -> JSON:
+        """{models: as aiops.generations sums them up, events: newest first}."""
+        ...
+
     def metrics_text(self) -> str:
         """The daemon's own metrics in the text format of Prometheus."""
         ...
@@ -83,6 +87,14 @@ class View(Protocol):
 
     def reject(self, action: str, by: str) -> None:
         """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def promote(self, detector: str, by: str) -> None:
+        """Let the candidate serve. Raises LookupError when the detector is not known, NotPossible without a candidate."""
+        ...
+
+    def roll_back(self, detector: str, by: str) -> None:
+        """Call the model of before back. Raises LookupError when the detector is not known, NotPossible without one."""
         ...
 
     def feedback(self, incident: str, verdict: Verdict, by: str) -> None:

@@ -12,6 +12,8 @@ import pytest
 from helpers import STEP_S, T0, signals
 
 from aiops import plugins
+from aiops.models import Lineage, Model, Saved, Unusable, picked, revived
+from aiops.store.models import packed, unpacked
 from aiops.types import Frame, LogLine, Signal
 
 NAMES = plugins.names("detectors")
@@ -184,3 +186,90 @@ def test_frames_of_a_masked_fault_leave_no_trace(name):
     run(masked, course(30, start=150, fault=range(150, 180), learn=False))
     after = [{a[:6] for a in step} for step in run(masked, course(60, start=180, fault=range(0)))]
     assert after == [{a[:6] for a in step} for step in run(spared, course(60, start=180, fault=range(0)))]
+
+
+# ------------------------------------------------------------------------------------------------- over a restart
+def saved(name, ticks=170) -> Saved:
+    model = Model(name)
+    run(model, course(ticks))
+    return model.saved()
+
+
+def on_disk(state):
+    """As it comes back from a file."""
+    return unpacked(*packed(state))
+
+
+def test_it_says_of_which_version_it_is_and_what_it_keeps_by_signal(name):
+    """VERSION rises whenever an old state can no longer be read; BY_SIGNAL names arrays of the state whose last axis is
+    the signals."""
+    code = plugins.load("detectors", name)
+    assert isinstance(code.VERSION, int) and code.VERSION >= 1
+    state = saved(name).state
+    assert picked(state, code.BY_SIGNAL, np.arange(len(SIGNALS) + 1)).keys() == state.keys()
+
+
+def test_its_state_is_arrays_and_plain_values_and_goes_on_from_a_file(name):
+    """Nothing needs to be pickled; read back, it finds what it would have found."""
+    first = Model(name)
+    run(first, course(170))
+    kept = first.saved()
+    second = revived(Saved(kept.detector, kept.version, kept.settings, kept.at, on_disk(kept.state)), None, math.inf)
+    later = range(200, 215)
+    assert run(second, course(120, start=170, fault=later)) == run(first, course(120, start=170, fault=later))
+
+
+def test_a_state_of_another_version_is_refused_by_name(name):
+    """And named: who wrote it, who should read it. Nothing is half read: there is no model then."""
+    kept = saved(name, 40)
+    with pytest.raises(Unusable, match=f"^{name}: what was learned is of version 99, and this aiops has version \\d+ only$"):
+        revived(Saved(name, 99, kept.settings, kept.at, kept.state), None, math.inf)
+
+
+def test_a_state_that_is_damaged_is_refused_by_name(name):
+    """Whatever is missing in it."""
+    kept = saved(name, 40)
+    for gone in (*kept.state, None):
+        damaged = {k: v for k, v in kept.state.items() if gone is not None and k != gone}
+        with pytest.raises(Unusable, match=f"^{name}: what was learned cannot be read: "):
+            revived(Saved(name, kept.version, kept.settings, kept.at, damaged), None, math.inf)
+
+
+def test_the_same_settings_are_the_same_model(name):
+    """An id says which code and which settings; it does not hang on who asks."""
+    assert Model(name).id == Model(name).id
+    assert Model(name).id.startswith(f"{name}-v")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_knows_its_signals_on_other_columns(name):
+    """A signal that was forgotten leaves the others as they were: what is found of them is the same, under new numbers."""
+    narrow, wide = SIGNALS[:3], signals("gone//x four", "service//a one", "service//a two", "service//b one")
+    kept = Model(name)
+    rows = np.random.default_rng(5).normal(10, 1, (300, 4))
+    rows[200:215, 1:3] += 40
+    rows[200:215, 3] = np.nan
+
+    def frames(start, end, of, values):
+        for k in range(start, end):
+            errors = [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20 if k >= 200 else 0)]
+            lines = (LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}"), *errors)
+            yield Frame(T0 + STEP_S * k, values[k], np.ones(len(of), np.bool_), of, lines)
+    run(kept, frames(0, 170, wide, rows))
+    moved = revived(kept.saved(), np.array([1, 2, 3]), math.inf)
+    column = {(s.entity, s.key): s.id for s in narrow}
+    for f, g in zip(frames(170, 300, wide, rows), frames(170, 300, narrow, rows[:, 1:]), strict=True):
+        expected = [a for a in kept.observe(f) if a.entity != "gone//x"]
+        found = moved.observe(g)
+        assert [(a.entity, a.name, a.p_value) for a in found] == [(a.entity, a.name, a.p_value) for a in expected]
+        assert all(a.signal in (-1, column.get((a.entity, a.name))) for a in found)
+
+
+def test_its_candidate_leaves_it_alone(name):
+    """With a second model in its shadow it finds what it finds alone."""
+    from aiops.generations import generations
+
+    alone, watched = make(name), generations(name)
+    watched.begin(Lineage(Model(name).saved()), None, math.inf)
+    watched.candidate = Model(name)
+    assert run(watched, course()) == run(alone, course())
