@@ -89,7 +89,8 @@ class Consensus:
     def learn(self, groups: Groups, x: Floats, p: Prediction, which: Bools, share: Floats, fast: Floats, reach: Floats,
               unit: Floats) -> None:
         """`share` of the difference, cut at `reach`, is believed; `fast` is the share for levels; misses count in `unit`."""
-        self.usual += np.where(which, fast * (np.abs(p.expected) - self.usual), 0.0)
+        level = np.minimum(np.abs(p.expected), MOST_GROWN * (self.usual + reach))
+        self.usual += np.where(which, fast * (level - self.usual), 0.0)
         self.offset += np.where(which, share * np.clip(x - p.added, -reach, reach), 0.0)
         many = which & (p.factor > 0)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):

@@ -24,6 +24,7 @@ from aiops.calibration import Tail
 from aiops.humanise import figure, quantity
 from aiops.types import Anomaly, Bools, Floats, Frame
 from detectors._consensus import Consensus, Prediction
+from detectors._habit import Habit
 from detectors._kin import Groups, Places, carried
 
 READY_AFTER, READY_WINDOWS, SETTLED = 30, 12, 10
@@ -54,8 +55,10 @@ that `Tail` starts from."""
 TEACHERS, TAUGHT_P, TAUGHT_AFTER = 4, 1e-3, 15
 """In each step so many members of a group, in turn, teach its tails, and none more than a score of this p-value would."""
 PAUSE_TICKS = 3.0
+CLEAR, CALM_SHARE = 6.0, 0.2
+"""Nats told in a row that make an alarm anywhere (`aiops.alerting.MIN_LEVEL`); a calm tick takes a fifth of them away."""
 HUGE = 1e150
-_COLUMNS = ("n", "heard_at", "learned_at", "held", "scale", "window", "shift", "spread", "claimed", "since")
+_COLUMNS = ("n", "heard_at", "learned_at", "held", "scale", "window", "shift", "spread", "claimed", "since", "told")
 _UNKNOWN = {"heard_at": np.nan, "since": np.nan}
 
 
@@ -82,13 +85,13 @@ class Peers:
     """
 
     def __init__(self) -> None:
-        self._groups, self._consensus = Groups(), Consensus()
+        self._groups, self._consensus, self._habit = Groups(), Consensus(), Habit()
         self._columns: Places = np.zeros(0, np.int64)
         self._at, self._tick_s, self._ticks = np.nan, 0.0, 0
         self._sign = self._min_abs = self._min_rel = np.zeros(0)
         self.jumps, self.drifts = Tail(), Tail()
         self.n = self.heard_at = self.learned_at = self.held = self.scale = np.zeros(0)
-        self.window = self.shift = self.spread = self.claimed = self.since = np.zeros(0)
+        self.window = self.shift = self.spread = self.claimed = self.since = self.told = np.zeros(0)
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         if len(frame.signals) != self._groups.seen and self._groups.extend(frame.signals):
@@ -108,6 +111,7 @@ class Peers:
         for name in _COLUMNS:
             setattr(self, name, carried(getattr(self, name), before, _UNKNOWN.get(name, 0.0)))
         self._consensus.lay_out(self._groups, before)
+        self._habit.lay_out(before)
         self._columns = self._groups.columns
         self.jumps.resize(self._groups.count)
         self.drifts.resize(self._groups.count)
@@ -123,6 +127,7 @@ class Peers:
             self._tick_s = usual + 0.1 * (min(max(tick, 0.5 * usual), 2.0 * usual) - usual)
         self._at = at
         self._ticks += 1
+        self._habit.enter(at)
 
     def _window_ticks(self) -> int:
         return max(int(WINDOW_S / max(self._tick_s, 1e-3)), int(1 / MOST_SHARE))
@@ -182,13 +187,14 @@ class Peers:
         drifted = (look.drift > slow_limit) & (self.n >= READY_WINDOWS * self._window_ticks())
         alike = np.abs(self._consensus.offset) <= UNLIKE * (np.abs(look.predicted.common) + look.unit)
         i = np.flatnonzero((jumped | drifted) & alike)
+        self.told *= 1.0 - CALM_SHARE
         if not len(i):
             return []
         now, lately = look.residual[i], self.shift[i]
         p_now = np.where(jumped[i] & self._worth_telling(look, i, now), self._p(self.jumps, look.jump, i), 1.0)
         p_lately = np.where(drifted[i] & self._worth_telling(look, i, lately), self._p(self.drifts, look.drift, i), 1.0)
         by = np.where(p_now <= p_lately, now, lately)
-        p = self._claim(i, p_now, p_lately)
+        p = self._scheduled(i, self._claim(i, p_now, p_lately), look.learn[i])
         peers = self._groups.sum(np.isfinite(look.residual))[group] - 1
         return [self._anomaly(frame, look, int(i[k]), float(p[k]), float(by[k]), float(limit[i[k]]), int(peers[i[k]]))
                 for k in np.flatnonzero(p <= REPORT_P)]
@@ -221,6 +227,14 @@ class Peers:
         self.claimed[i] += np.where(told < p_now, fresh, 0.0)
         return np.minimum(p_now, told)
 
+    def _scheduled(self, i: Places, p: Floats, learn: Bools) -> Floats:
+        """1 where the member does this every day at this hour. Only what would alarm makes a habit."""
+        odd = i[p <= REPORT_P]
+        self.told[odd] = self.told[odd] / (1.0 - CALM_SHARE) + np.log(REPORT_P / p[p <= REPORT_P])
+        usual = self._habit.usual(i)
+        self._habit.mark(i[learn & (self.told[i] >= CLEAR)])
+        return np.where(usual, 1.0, p)
+
     def _anomaly(self, frame: Frame, look: _Look, i: int, p: float, by: float, limit: float, peers: int) -> Anomaly:
         signal, e, since = frame.signals[self._columns[i]], float(look.predicted.expected[i]), float(self.since[i])
         size = f"{figure(100 * abs(by / e), 2)} %" if abs(by) < 10 * abs(e) else quantity(abs(by), signal.unit)
@@ -236,7 +250,8 @@ class Peers:
         self.n += look.learn
         self._teach(look)
         n = np.maximum(self.n, 1.0)
-        reach = np.where(n < READY_AFTER, np.inf, CLIP * look.unit)
+        floor = 1e-3 * self._consensus.usual + 1e-9
+        reach = np.where(n < READY_AFTER, np.inf, CLIP * self._at_least_usual(self.scale, np.isfinite(look.residual), floor))
         gap = np.maximum(look.at - self.learned_at, 0.0)
         self.learned_at = np.where(look.learn, look.at, self.learned_at)
         share, fast = np.maximum(1.0 / n, np.minimum(gap / OFFSET_S, MOST_OFFSET)), np.maximum(SCALE_SHARE, 1.0 / n)
@@ -272,11 +287,13 @@ class Peers:
         consensus = {name: getattr(self._consensus, name).copy() for name in (*Consensus.per_place, *Consensus.per_group)}
         return {"columns": self._columns.copy(), "at": self._at, "tick_s": self._tick_s, "ticks": self._ticks,
                 "jumps": self.jumps.state(), "drifts": self.drifts.state(), "consensus": consensus,
+                "habit": self._habit.bits.copy(), "hour": self._habit.hour,
                 **{name: getattr(self, name).copy() for name in _COLUMNS}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Groups are not kept: they follow from the signals of the next frame."""
-        self._groups, self._consensus = Groups(), Consensus()
+        self._groups, self._consensus, self._habit = Groups(), Consensus(), Habit()
+        self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8), int(state["hour"])
         self._columns = np.array(state["columns"], np.int64)
         self._at, self._tick_s, self._ticks = float(state["at"]), float(state["tick_s"]), int(state["ticks"])
         self.jumps.restore(state["jumps"])
