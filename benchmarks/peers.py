@@ -34,7 +34,8 @@ def fleet(groups: int, members: int, ticks: int, share: float, kind: str = "inde
     """float64[ticks, groups, members]."""
     rng = np.random.default_rng(seed)
     shape, k = (ticks, groups, members), np.arange(ticks)[:, None, None]
-    level = rng.uniform(1, 50, (1, groups, 1)) * (1 + 0.4 * np.sin(2 * np.pi * (k / (4 * HOUR) + rng.uniform(0, 1, (1, groups, 1)))))
+    wave = 0.4 * np.sin(2 * np.pi * (k / (4 * HOUR) + rng.uniform(0, 1, (1, groups, 1))))
+    level = rng.uniform(1, 50, (1, groups, 1)) * (1 + wave)
     for g in range(groups):
         for at in rng.integers(0, ticks, max(1, ticks // (2 * HOUR))):
             level[at:, g] *= rng.uniform(0.7, 1.4)
@@ -113,7 +114,8 @@ def found() -> None:
         theirs, noise = delays(rule(x), start, members, sick)
         many = groups * sick
         print(f"{members:>6} {sick:>5} {slower:>7.0%} {share:>6.0%} {len(ours) / many:>7.0%} {_minutes(ours, many, 0.5):>7} "
-              f"{_minutes(ours, many, 0.9):>6} {wrong:>6}   {len(theirs) / many:>11.0%} {_minutes(theirs, many, 0.5):>7} {noise:>6}")
+              f"{_minutes(ours, many, 0.9):>6} {wrong:>6}   "
+              f"{len(theirs) / many:>11.0%} {_minutes(theirs, many, 0.5):>7} {noise:>6}")
 
 
 def _minutes(of: list[float], many: int, share: float) -> str:

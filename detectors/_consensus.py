@@ -83,8 +83,7 @@ class Consensus:
         with np.errstate(over="ignore"):
             grown = np.where(self.usual > 0, np.abs(expected) / np.maximum(self.usual, 1e-300), 1.0)
         grown = np.clip(grown, 1.0 / MOST_GROWN, MOST_GROWN)
-        lean, careful = self._lean(groups), np.maximum(grown, 1.0)
-        return np.asarray(careful + np.abs(lean) * (np.where(lean > 0, grown, 1.0) - careful))
+        return np.asarray(1.0 + np.minimum(1.0 + self._lean(groups), 1.0) * (grown - 1.0))
 
     def learn(self, groups: Groups, x: Floats, p: Prediction, which: Bools, share: Floats, fast: Floats, reach: Floats,
               unit: Floats) -> None:

@@ -55,6 +55,8 @@ that `Tail` starts from."""
 TEACHERS, TAUGHT_P, TAUGHT_AFTER = 4, 1e-3, 15
 """In each step so many members of a group, in turn, teach its tails, and none more than a score of this p-value would."""
 PAUSE_TICKS = 3.0
+PORTION = 3.5
+"""Nats: less than the share of the lowest alarm level that alerting takes from one sample (0.6 of 6)."""
 CLEAR, CALM_SHARE = 6.0, 0.2
 """Nats told in a row that make an alarm anywhere (`aiops.alerting.MIN_LEVEL`); a calm tick takes a fifth of them away."""
 HUGE = 1e150
@@ -219,10 +221,11 @@ class Peers:
         """The evidence of an excursion counts once, however long it lasts: what is told is what was not told before.
 
         Means over minutes of successive ticks share their samples, and who differs from the group often does so for an hour;
-        adding up each tick's p-value as if it were new would alarm on all of it. While nothing is added, p is REPORT_P.
+        adding up each tick's p-value as if it were new would alarm on all of it. While nothing is added, p is REPORT_P. It is
+        told in portions that alerting takes in whole.
         """
         surprise = np.log(REPORT_P) - np.log(p_lately)
-        fresh = np.maximum(surprise - self.claimed[i], 0.0)
+        fresh = np.clip(surprise - self.claimed[i], 0.0, PORTION)
         told = np.where(surprise >= 0, REPORT_P * np.exp(-fresh), 1.0)
         self.claimed[i] += np.where(told < p_now, fresh, 0.0)
         return np.minimum(p_now, told)
@@ -241,8 +244,9 @@ class Peers:
         offset, common = abs(float(self._consensus.offset[i])), abs(float(look.predicted.common[i]))
         usual = ", beyond its usual difference" if offset > PEER_MIN_REL * common else ""
         text = f"{signal.key} {size} {'above' if by > 0 else 'below'} its {peers} peers{usual}"
-        return Anomaly(frame.at, signal.entity, signal.key, 1.0 - p, p, "peers", signal.id, float(look.x[i]), e,
-                       *signal.band(e, limit * float(look.unit[i])), onset=frame.at if since != since else since, text=text)
+        lower, upper = signal.band(e, limit * float(look.unit[i]))
+        return Anomaly(frame.at, signal.entity, signal.key, 1.0 - p, p, "peers", signal.id, float(look.x[i]), e, lower, upper,
+                       frame.at if since != since else since, text)
 
     # ---------------------------------------------------------------------------------------------------------- learn
     def _learn(self, look: _Look) -> None:

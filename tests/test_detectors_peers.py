@@ -8,11 +8,11 @@ from helpers import STEP_S, T0, frame, frames, noise, signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops.alerting import Alerting
+from aiops.alerting import CAP_SHARE, MIN_LEVEL, Alerting
 from aiops.types import Signal
 from detectors._habit import Habit
 from detectors._kin import Groups, kin, owner
-from detectors.peers import READY_AFTER, Peers
+from detectors.peers import CLEAR, PORTION, READY_AFTER, Peers
 
 TICK_S = 15.0
 HOUR, MINUTE = 240, 4
@@ -64,8 +64,9 @@ def alarms(values, of, peers=None, start=T0):
     ("pod/ops/backup-28391040-bcdfg", "pod/ops/backup"), ("pod/shop/redis-cache", "pod/shop/redis-cache"),
     ("persistentvolumeclaim/db/data-kafka-0", "persistentvolumeclaim/db/data-kafka"),
     ("gpu/gpu-3/0", "gpu/gpu-3/"), ("node//gpu-3", "node//gpu"), ("node//h100-04", "node//h100"),
-    ("node//ip-10-0-1-7.ec2.internal", "node//ip"), ("node//10.0.1.7:9100", "node//"), ("node//worker3.dc1.example", "node//worker"),
-    ("node//gke-prod-pool-8f3a2b1c-x7k2", "node//gke-prod-pool-8f3a2b1c"), ("instance//10.0.0.1:8000", "instance//8000"),
+    ("node//ip-10-0-1-7.ec2.internal", "node//ip"), ("node//10.0.1.7:9100", "node//"),
+    ("node//worker3.dc1.example", "node//worker"), ("node//gke-prod-pool-8f3a2b1c-x7k2", "node//gke-prod-pool-8f3a2b1c"),
+    ("instance//10.0.0.1:8000", "instance//8000"),
     ("service//cart1", "service//cart1"), ("process/host/python-3", "process/host/python-3"), ("odd", "odd//")])
 def test_the_owner_is_read_off_the_name(entity, expected):
     """Pods of a workload, GPUs of a host, nodes of a pool, scrape targets of a port; services are no kin of each other."""
@@ -106,16 +107,15 @@ def test_medians_are_those_of_each_group(sizes, seed, gone):
 
 
 # ------------------------------------------------------------------------------------------------------ what is found
-@pytest.mark.parametrize(("count", "share", "within"), [(8, 0.01, 8), (8, 0.02, 12), (64, 0.02, 12), (5, 0.01, 10)])
-def test_a_straggler_that_is_five_percent_slow_is_found(count, share, within):
-    """Within minutes, under waves and steps that all share; the healthy are not accused."""
+@pytest.mark.parametrize(("count", "share"), [(8, 0.01), (8, 0.02), (64, 0.02), (5, 0.01)])
+def test_a_straggler_that_is_five_percent_slow_is_found(count, share):
+    """Half of them within five minutes, all within ten, under waves and steps that all share; nobody else is accused."""
     jobs, start = 8, 3 * HOUR
-    x = fleet(start + 15 * MINUTE, count, jobs, share, seed=count)
+    x = fleet(start + 10 * MINUTE, count, jobs, share, seed=count)
     x[start:, 2::count] *= 1.05
     found = alarms(x, ranks(count, jobs))
-    assert {c % count for c in found} == {2} and min(found.values()) >= start
-    assert len(found) >= 7 and np.median(list(found.values())) < start + within * MINUTE / 2 + MINUTE * 2
-    assert sorted(found.values())[6] <= start + within * MINUTE
+    assert sorted(found) == list(range(2, count * jobs, count))
+    assert min(found.values()) >= start and np.median(list(found.values())) <= start + 5 * MINUTE
 
 
 def test_a_jump_is_found_at_once():
@@ -254,7 +254,8 @@ def test_only_the_bad_direction_is_told(direction, up, down):
 
 
 @pytest.mark.parametrize(("meaning", "expected"), [
-    ({"min_rel": 0.25}, True), ({"min_rel": 0.0}, True), ({"min_rel": 1.0}, False), ({"min_abs": 1.0}, False), ({"min_abs": 0.3}, True)])
+    ({"min_rel": 0.25}, True), ({"min_rel": 0.0}, True), ({"min_rel": 1.0}, False),
+    ({"min_abs": 1.0}, False), ({"min_abs": 0.3}, True)])
 def test_the_least_effect_is_that_of_the_meaning(meaning, expected):
     """The least sum as it is; of the least share a tenth, because peers share what makes a signal vary. Here 6 % of 10."""
     x = noise(3 * HOUR, 8, 10.0, 0.05)
@@ -277,7 +278,8 @@ def test_an_anomaly_says_by_how_much_and_since_when():
     of = ranks(8, unit="seconds", direction="up")
     found = [a for step in told(x, of) for a in step if a.signal == 0 and a.at >= T0 + TICK_S * (2 * HOUR + 20)]
     a = found[0]
-    assert (a.entity, a.name, a.detector, a.value) == ("job/ml/traina", 'step_seconds{rank="0"}', "peers", x[int((a.at - T0) / TICK_S), 0])
+    assert (a.entity, a.name, a.detector) == ("job/ml/traina", 'step_seconds{rank="0"}', "peers")
+    assert a.value == x[int((a.at - T0) / TICK_S), 0]
     assert 10.7 < a.expected < 11.3 and a.lower < a.expected < a.upper < 12
     assert abs(a.onset - (T0 + 2 * HOUR * TICK_S)) <= 5 * TICK_S
     assert a.text.startswith('step_seconds{rank="0"} ') and a.text.endswith("% above its 7 peers, beyond its usual difference")
@@ -291,6 +293,7 @@ def test_evidence_of_one_excursion_counts_once():
     steps = told(x[:4 * HOUR + 30 * MINUTE], ranks(8))
     nats = [np.log(1e-3 / a.p_value) for step in steps for a in step if a.signal == 3]
     assert len(nats) > 20 and 0 < sum(nats) < 40 and nats[-1] == 0
+    assert PORTION <= CAP_SHARE * MIN_LEVEL and CLEAR == MIN_LEVEL  # they may not import each other
 
 
 # ------------------------------------------------------------------------------------------------------------- masks
