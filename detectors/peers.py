@@ -3,7 +3,8 @@
 What all members of a group share (load, season, a step) and what a member always differs by are taken out
 (`detectors/_consensus.py`). What remains is judged twice: alone, for jumps, and as a mean over minutes, for the straggler that
 is 5 % slow while each sample is 2 % noise. Both get their p-value from the tail of what all members of the group did in
-the past; the smaller one counts, doubled for having looked twice.
+the past; the smaller one counts, doubled for having looked twice. What happens at the same hour every day is a schedule and
+not told (`detectors/_habit.py`).
 
 Fewer than half of a group can neither hide nor accuse the others. Says nothing of groups of two, of a group that falls
 apart into halves, and of a member that was always different in kind (a leader among idle followers). Fails when the part
@@ -80,10 +81,11 @@ class _Look:
 
 
 class Peers:
-    """State: 13 floats for each signal that is in a group of three or more; two floats and two tails a group.
+    """State: 14 floats and 24 bytes for each signal that is in a group of three or more; two floats and two tails a group.
 
     n: samples learned. scale, spread: usual size of the residual and of the mean over minutes (`window`). shift: that mean in
     the signal's unit. since: when the present excursion of the mean began, NaN outside of one; claimed: the nats told of it.
+    told: nats told lately by both looks.
     """
 
     def __init__(self) -> None:
