@@ -372,7 +372,10 @@ def test_a_false_alarm_closes_the_incident_and_does_not_come_back():
     def commands(k, incidents):
         return [said(T0 + k, "false_alarm", i) for i in incidents] if k == 1160 else ()
 
-    p, reports, incidents = run(1400, lambda k: (1120 <= k < 1200) + 1.0 * (1300 <= k < 1310) + 4.0 * (k >= 1380), commands=commands)
+    def size(k):
+        return (1120 <= k < 1200) + 1.0 * (1300 <= k < 1310) + 4.0 * (k >= 1380)
+
+    p, reports, incidents = run(1400, size, commands=commands)
     assert [1121 <= k <= 1123 for k in opened(incidents)[:1]] == [True] and 1381 <= opened(incidents)[1] <= 1383
     first = min(incidents.values(), key=lambda i: i.opened_at)
     assert first.closed_at is not None and T0 + 11600 < first.closed_at < T0 + 11700

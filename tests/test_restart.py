@@ -179,7 +179,7 @@ def test_what_a_killed_life_saw_after_its_last_save_is_gone_through_again(alive:
     missed = round((T0 + 1990 - saved_at) / 10)
     assert len(second.reports) == missed + 4 and [r.at for r in told] == [r.at for r in second.reports[-4:]]
     baseline = second.models["baseline"].serving.detector
-    assert baseline.samples_seen()[:4].tolist() == [204, 204, 203, 204], "each sample once, none missed; the first of a counter is no rate"
+    assert baseline.samples_seen()[:4].tolist() == [204, 204, 203, 204]  # each once; the first of a counter is no rate
 
 
 def test_after_an_orderly_end_there_is_nothing_to_go_through(alive: Callable[..., Life]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from aiops.store.models import packed, unpacked
 from aiops.types import Frame, LogLine, Signal
 
 NAMES = plugins.names("detectors")
-SIGNALS = signals("service//a one", "service//a two", "service//b one", "node//n three")
+ALONE = signals("service//a one", "service//a two", "service//b one", "node//n three")
+SIGNALS = (*ALONE, *(Signal(len(ALONE) + k, "service//a", "busy", f'replica="{k}"') for k in range(5)))
 HOG = Signal(len(SIGNALS), "process//hog", "cores", direction="up", min_abs=0.2, resource="cpu")
 FAULT = range(150, 165)
 SILENT_ON_FAULTS = {"drift"}
@@ -31,14 +32,15 @@ def make(name):
 
 def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: range = FAULT,
            learn: bool = True) -> Iterator[Frame]:
-    """Noise with a fault in it that no detector can overlook: values jump, an entity falls silent, errors are logged,
-    and somebody new uses a lot."""
+    """Noise with a fault in it that no detector can overlook: values jump, one replica leaves the others, an entity falls
+    silent, errors are logged, and somebody new uses a lot."""
     x = np.random.default_rng(seed).normal(10, 1, (start + ticks, len(of)))
     for k in range(start, start + ticks):
         row, lines = x[k].copy(), [LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}")]
         if k in fault:
             row[:2] += 40
             row[2] = np.nan
+            row[len(ALONE):len(ALONE) + 1] += 40
             lines += [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20)]
         shown = (*of, HOG) if k >= FAULT.start and of is SIGNALS else of
         row = np.append(row, 2.0)[:len(shown)]
@@ -113,12 +115,12 @@ def test_it_takes_whatever_comes(name):
     detector = make(name)
     detector.observe(Frame(T0 - 1, np.empty(0), np.empty(0, np.bool_), ()))
     more = (*SIGNALS, *signals("a b", "service//a later", "pod/x/new one")[1:])
-    more = tuple(type(s)(i, s.entity, s.name) for i, s in enumerate(more))
+    more = tuple(replace(s, id=i) for i, s in enumerate(more))
     for k, f in enumerate((*course(80), *course(80, more, start=80))):
         if k % 7 == 3:
             f.values[:] = np.nan
         if k % 11 == 5:
-            f.values[:] = (1e300, -1e300, 5e-324, 0.0, 1e300, 1.0)[:len(f.values)]
+            f.values[:] = np.resize((1e300, -1e300, 5e-324, 0.0, 1e300, 1.0), len(f.values))
         found = detector.observe(f)
         assert all(0 <= a.score <= 1 and 0 < a.p_value <= 1 for a in found)
 
