@@ -40,22 +40,22 @@ TAILS = 8
 WEIGHT = np.array([1.0, 0.0, 1.25, 0.5, 1.0, 0.25, 0.5, 0.0])
 """What each view adds to the evidence of a row."""
 WORTH = float(WEIGHT.sum())
-ALERTS = np.array([True, True, True, False, False, False, False, False])
+ALERTS = np.array([True, True, True, False, False, False, False, True])
 """Views that raise an alarm alone, as novelty does."""
-LOOKS = math.log(3.0)
-"""Bonferroni: an alarm may come from three views with tails."""
+LOOKS = math.log(4.0)
+"""Bonferroni: an alarm may come from four views with tails."""
 ALARM, EVIDENCE, LASTING_EVIDENCE, NOVELTY, VIEW, EXPECTED, WIDTH, REFERENCE = range(8)
 """Columns of the result: nats that alarm, nats of all views now and over the last samples, novelty (0.6 is clear), the
 loudest view, the expectation, half the band's width, and the expectation that the loudest view holds against the value."""
 
 DAY_S, HOUR_S, WEEK_S = 86400.0, 3600.0, 604800.0
-HOURS, SLOTS, WEEK_HOURS = 24, 96, 168
+HOURS, SLOTS, WEEK_HOURS = 24, 48, 168
 SLOT_S = DAY_S / SLOTS
 READY_AFTER = 30
 YOUNG = 20
 CLIP, ERROR_CLIP, HABIT_CLIP = 8.0, 10.0, 50.0
 """In scales: what scales and seasons, the errors and the hour of the week learn at most from one sample."""
-GLITCH, WARY_FOR, TINY, EXPLAINED = 50.0, 6.0, 1e-18, 3.0
+GLITCH, WARY_FOR, TINY, EXPLAINED, STUCK = 50.0, 6.0, 1e-18, 3.0, 20.0
 FAST_SHARE, DAY_SHARE, SMOOTH = 2.0 / 7.0, 0.3, 0.35
 MONTH_S = 30 * DAY_S
 QUARTER_S = 90 * DAY_S
@@ -64,14 +64,14 @@ STALE_FROM_S, STALE_S = 120.0, 600.0
 
 BINS, BIN_RATIO, BIN_FROM = 48, math.log(1.17), 0.1
 TAIL, PRIOR_N, PRIOR_XI, EXCESS_CAP, REFRESH = 0.02, 10.0, 0.25, 1.0, 16
-PRIOR_CUT = np.array([2.9, PRIOR_XI], np.float32)
+PRIOR_CUT = np.array([2.9, PRIOR_XI, 10.0], np.float32)
 LEADERS, FEATURES = 48, 4
 RADIUS = np.array([0.03, 0.02, 0.02, 0.02])
 NOVEL_CAP, NOVEL_NORM, NOVEL_FLOOR, NOVEL_WARM = 2.0, 0.1, 0.5, 200.0
 NOVEL_ALARM, NOVEL_MOST = 4.0 * math.log(10.0), 11.0
 """Nats of a novelty of 1, and of any novelty at most: how rare the never seen is cannot be known better."""
 BAND_P = 1e-3
-HUGE = 1e150
+HUGE, SINGLE = 1e150, 3e38
 """Larger values count as this: their differences and quotients stay numbers."""
 VIEW_CAP = 25.0
 SUSPICIOUS = -math.log(1e-3)
@@ -99,22 +99,26 @@ def bin_of(z: float) -> int:
 
 
 @compiled
-def surprise(z: float, bins: Array, cut: Array) -> float:
-    """-ln p of a score under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail."""
+def surprise(z: float, k: int, bins: Array, cut: Array) -> float:
+    """-ln p of a score in bin k under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail.
+
+    cut: the quantile, the Hill exponent of the tail, and the sum of the bins.
+    """
     if z > cut[0]:
         return -math.log(TAIL) + math.log(z / cut[0]) / cut[1]
-    k = bin_of(z)
-    above = 0.0
-    total = 0.0
-    for j in range(BINS):
-        total += bins[j]
-        if j > k:
-            above += bins[j]
+    above = bins[k]
     if k > 0:
-        above += bins[k] * (1.0 - (math.log(z / BIN_FROM) / BIN_RATIO - (k - 1)))
-    else:
-        above += bins[0]
-    return -math.log(min(1.0, max((above + 0.5) / (total + 0.5), TAIL)))
+        above *= 1.0 - (math.log(z / BIN_FROM) / BIN_RATIO - (k - 1))
+    for j in range(k + 1, BINS):
+        above += bins[j]
+    return -math.log(min(1.0, max((above + 0.5) / (cut[2] + 0.5), TAIL)))
+
+
+@compiled
+def count(k: int, amount: float, bins: Array, cut: Array) -> None:
+    """One more score in bin k."""
+    bins[k] += amount
+    cut[2] += amount
 
 
 @compiled
@@ -137,7 +141,7 @@ def fit_tail(bins: Array, cut: Array, keep: float) -> None:
         if middle > 0.0:
             excess += bins[j] * min(middle, EXCESS_CAP)
             count += bins[j]
-    cut[0] = math.exp(cut_log)
+    cut[0], cut[2] = math.exp(cut_log), total
     cut[1] = max((excess + PRIOR_N * PRIOR_XI) / (count + PRIOR_N), 0.03)
 
 
@@ -167,7 +171,7 @@ def remember(value: float, far: float, f: int, c: Array, leaders: Array) -> None
         c[HIGH + f] = value
     if c[COUNT + f] == 0 or far > RADIUS[f]:
         k = int(c[NEXT + f])
-        leaders[f, k] = value
+        leaders[f, k] = wrapped(value, -SINGLE, SINGLE)
         c[NEXT + f] = (k + 1) % LEADERS
         c[COUNT + f] = min(c[COUNT + f] + 1, LEADERS)
     c[LOW + f] = min(c[LOW + f], value)
@@ -264,7 +268,7 @@ def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, f
     c[JUMPS] += recent_share * (min(jump, 50.0) ** 2 - c[JUMPS])
     z[JUMPY] = math.sqrt(c[JUMPS])
     c[RUN] = c[RUN] + 1.0 if x == c[X] else 0.0
-    z[FLAT] = c[RUN] / (c[RUN_MEAN] + 1.0)
+    z[FLAT] = c[RUN] / (c[RUN_MEAN] + 1.0) if c[RUN] >= STUCK else 0.0
 
 
 @compiled
@@ -327,7 +331,8 @@ def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, 
 
 @compiled
 def blend(old: float, new: float, share: float) -> float:
-    """An exponential mean that begins with the first value."""
+    """An exponential mean that begins with the first value; fits into single precision."""
+    new = wrapped(new, -SINGLE, SINGLE)
     return new if math.isnan(old) else old + share * (new - old)
 
 
@@ -354,10 +359,10 @@ def learn_season(q: int, c: Array, known: float, habit: float, at: float, dt: fl
 
 
 @compiled
-def learn_tails(c: Array, z: Array, loudest: float, dt: float, bins: Array, cuts: Array) -> None:
+def learn_tails(c: Array, into: Array, loudest: float, dt: float, bins: Array, cuts: Array) -> None:
     """What has raised suspicion itself counts half as one's own normal."""
     for v in range(TAILS):
-        bins[v, bin_of(z[v])] += 1.0 if loudest < SUSPICIOUS else 0.5
+        count(int(into[v]), 1.0 if loudest < SUSPICIOUS else 0.5, bins[v], cuts[v])
     if int(c[N]) % REFRESH == 0 or c[N] == READY_AFTER:
         keep = math.exp(-math.log(2.0) * REFRESH * dt / MONTH_S)
         for v in range(TAILS):
@@ -373,7 +378,8 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
     float64[S]: which direction is bad (-1, 0 both, 1). The arrays of the table are described in `Baseline`. Fills out
     float64[S, 8], columns ALARM to REFERENCE.
     """
-    z, f, far, p, when, told = np.empty(TAILS), np.empty(FEATURES), np.empty(FEATURES), np.empty(4), np.empty(9), np.empty(TAILS)
+    z, told, into, p, when = np.empty(TAILS), np.empty(TAILS), np.empty(TAILS), np.empty(4), np.empty(9)
+    f, far = np.empty(FEATURES), np.empty(FEATURES)
     place_in_time(local, when)
     for i in range(len(values)):
         c, o = core[i], out[i]
@@ -420,7 +426,8 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         # judge
         evidence, loudest, loud = 0.0, 0.0, -1
         for v in range(TAILS):
-            told[v] = surprise(z[v], bins[i, v], cuts[i, v]) if n >= READY_AFTER else 0.0
+            into[v] = bin_of(z[v])
+            told[v] = surprise(z[v], int(into[v]), bins[i, v], cuts[i, v]) if n >= READY_AFTER else 0.0
             evidence += WEIGHT[v] * min(told[v], VIEW_CAP)
             if ALERTS[v] and told[v] > loudest and not (v == FAR and explained):
                 loudest, loud = told[v], v
@@ -450,5 +457,5 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
             c[N] = n + 1.0
             c[AT] = at
             if n > YOUNG:
-                learn_tails(c, z, loudest, dt, bins[i], cuts[i])
+                learn_tails(c, into, loudest, dt, bins[i], cuts[i])
         c[X] = x

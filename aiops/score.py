@@ -145,7 +145,7 @@ class Joint:
         for k, e in enumerate(evidence.tolist()):
             z = e / self._scale if self._scale > 0.0 else 0.0
             if self._n >= kernel.READY_AFTER:
-                out[k] = kernel.surprise(z, self._bins, self._cut)
+                out[k] = kernel.surprise(z, kernel.bin_of(z), self._bins, self._cut)
             if e > 0.0:
                 self._learn(e, z, float(interval[k]))
         return out
@@ -153,7 +153,7 @@ class Joint:
     def _learn(self, e: float, z: float, dt: float) -> None:
         self._n += 1
         self._scale += max(1.0 / self._n, 2.0 * dt / kernel.DAY_S) * (min(e, 8.0 * self._scale or e) - self._scale)
-        self._bins[kernel.bin_of(z)] += 1.0
+        kernel.count(kernel.bin_of(z), 1.0, self._bins, self._cut)
         if self._n % kernel.REFRESH == 0 or self._n == kernel.READY_AFTER:
             kernel.fit_tail(self._bins, self._cut, math.exp(-math.log(2.0) * kernel.REFRESH * dt / kernel.MONTH_S))
 

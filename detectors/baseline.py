@@ -51,7 +51,7 @@ class Settings(Strict):
 
 class Baseline:
     """What it remembers of each signal: 64 floats, 8 histograms of 48 bins, level and scale of 24 hours, 4 x 48 remembered
-    values; for seasonal signals also 96 slots of the day and 168 hours of the week. Under 4.2 kB in all."""
+    values; for seasonal signals also 48 slots of the day and 168 hours of the week. Under 4 kB in all."""
 
     VERSION = 2
     BY_SIGNAL = (*_ROWS, "hour_level", "hour_scale")
@@ -62,7 +62,7 @@ class Baseline:
         self._offset_s = 0.0
         self.core = np.zeros((0, kernel.COLUMNS))
         self.bins = np.zeros((0, kernel.TAILS, kernel.BINS), np.float32)
-        self.cuts = np.zeros((0, kernel.TAILS, 2), np.float32)
+        self.cuts = np.zeros((0, kernel.TAILS, 3), np.float32)
         self.leaders = np.zeros((0, kernel.FEATURES, kernel.LEADERS), np.float32)
         self.place = np.zeros(0, np.int32)
         self.hour_level = np.zeros((kernel.HOURS, 0), np.float32)

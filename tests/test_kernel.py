@@ -1,0 +1,182 @@
+"""The compiled loop of the baseline against the same code as plain Python, and what each view is there for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import frame, signals
+
+from aiops import kernel
+from detectors.baseline import Baseline
+
+DAY_S, HOUR_S = 86400.0, 3600.0
+MONDAY = 4 * DAY_S
+PLAIN = """
+import json, sys
+import numpy as np
+from test_kernel import judged, mixed
+print(json.dumps(judged(*mixed()).tolist()))
+"""
+
+
+def mixed():
+    """Three days of everything at ten minutes: a season, noise, a constant, counters at rest, gaps, glitches."""
+    rng = np.random.default_rng(7)
+    at = MONDAY + 600.0 * np.arange(430)
+    x = rng.normal(10, 1, (len(at), 6))
+    x[:, 1] += 8 * np.sin(2 * np.pi * at / DAY_S)
+    x[:, 2], x[300:, 2] = 4.0, 5.0
+    x[:, 3] = rng.poisson(0.2, len(at))
+    x[rng.random(len(at)) < 0.2, 4] = np.nan
+    x[200, 5], x[250, 5] = 1e30, -np.inf
+    return at, x
+
+
+def judged(at, x, direction="both"):
+    """float64[rows, columns, 8] of the baseline."""
+    of, baseline = signals(*(f"a//{i} x" for i in range(x.shape[1])), direction=direction), Baseline()
+    return np.array([baseline.judge(frame(t, row, of)).copy() for t, row in zip(at, x, strict=True)])
+
+
+def test_compiled_and_plain_python_agree():
+    """The same verdicts without the compiler: it is never needed to run."""
+    folder = Path(__file__).parent
+    env = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{folder}:{folder.parent}"}
+    plain = subprocess.run([sys.executable, "-c", PLAIN], env=env, capture_output=True, text=True, check=True, timeout=120)
+    ours = judged(*mixed())
+    assert np.allclose(np.array(json.loads(plain.stdout), np.float64), ours, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+def told(x, step_s=60.0, start=MONDAY, direction="both"):
+    """Rows that alarm, with the view that spoke, of one series."""
+    at = start + step_s * np.arange(len(x))
+    out = judged(at, np.asarray(x, float).reshape(-1, 1), direction=direction)[:, 0]
+    rows = np.flatnonzero(out[:, kernel.ALARM] > -np.log(1e-3))
+    return [(int(k), kernel.VIEWS[int(out[k, kernel.VIEW])]) for k in rows], out
+
+
+def noise(n, level=10.0, size=1.0, seed=2):
+    return np.random.default_rng(seed).normal(level, size, n)
+
+
+def test_a_spike_is_seen_at_once():
+    x = noise(600)
+    x[500] += 12
+    found, _ = told(x)
+    assert 500 in dict(found)
+
+
+def test_a_slow_leak_leaves_the_usual_level():
+    """The quick predictors follow it; the level of the last weeks does not."""
+    x = noise(3000, size=0.5)
+    x[2000:] += np.linspace(0, 40, 1000)
+    found, _ = told(x)
+    assert "level" in {view for k, view in found if k >= 2000}
+
+
+def test_a_flat_line_is_seen():
+    """A value that always varied and stands still."""
+    x = noise(1500)
+    x[1400:] = x[1400]
+    found, _ = told(x)
+    assert "flatline" in {view for k, view in found if k >= 1400}
+
+
+def test_a_value_that_was_constant_for_a_month_is_told_when_it_changes_and_not_for_ever():
+    """Then it is the new constant."""
+    found, _ = told([5.0] * 720 + [7.0] * 720, step_s=HOUR_S)
+    rows = [k for k, _ in found]
+    assert 720 in rows and max(rows) < 720 + 48
+
+
+def test_more_variance_raises_the_evidence():
+    x = noise(2000)
+    x[1800:1900] = noise(100, size=4.0, seed=3)
+    _, out = told(x)
+    assert out[1830:1900, kernel.LASTING_EVIDENCE].mean() > 3 * out[1000:1800, kernel.LASTING_EVIDENCE].mean()
+
+
+def test_only_the_bad_direction_counts():
+    x = noise(600)
+    x[500] -= 15
+    assert all(k != 500 for k, _ in told(x, direction="up")[0])
+    assert any(k == 500 for k, _ in told(x, direction="down")[0])
+
+
+@pytest.mark.parametrize("step_s", [1.0, 60.0, 3600.0])
+def test_a_season_is_learned_at_any_interval(step_s):
+    """What the wave does by itself is expected: the residual is a fraction of the wave."""
+    n = int(max(4 * DAY_S / max(step_s, 30.0), 96))
+    at = MONDAY + max(step_s, 30.0) * np.arange(n) if step_s < 60 else MONDAY + step_s * np.arange(max(n, 24 * 14))
+    x = (10 + 5 * np.sin(2 * np.pi * at / DAY_S) + np.random.default_rng(0).normal(0, 0.2, len(at))).reshape(-1, 1)
+    out = judged(at, x)[:, 0]
+    late = at > at[-1] - DAY_S
+    assert np.abs(x[late, 0] - out[late, kernel.EXPECTED]).mean() < 0.5
+
+
+def test_a_long_gap_changes_little():
+    """Three days of silence, then as before."""
+    x = noise(800).reshape(-1, 1)
+    at = MONDAY + 60.0 * np.arange(800)
+    at[600:] += 3 * DAY_S
+    out = judged(at, x)[:, 0]
+    assert np.count_nonzero(out[600:, kernel.ALARM] > -np.log(1e-3)) <= 2
+
+
+def test_summer_time_moves_the_day_with_the_people():
+    """Load at nine by the clock on the wall: after the change of the clocks it is still expected there."""
+    from detectors.baseline import Settings
+
+    def rate(zone):
+        of, baseline = signals("a//b x"), Baseline(Settings(timezone=zone))
+        start = 1774137600.0  # Sunday, 22 March 2026: Europe changes its clocks a week later
+        rng, late = np.random.default_rng(1), []
+        for k in range(14 * 96):
+            t = start + 900.0 * k
+            utc_hour = t % DAY_S / HOUR_S
+            local = utc_hour + (1 if k < 7 * 96 + 4 else 2)
+            value = 10 + (10 if 9 <= local % 24 < 17 else 0) + rng.normal(0, 0.3)
+            row = baseline.judge(frame(t, [value], of))[0]
+            if k > 7 * 96 + 20 and k < 9 * 96:
+                late.append(abs(value - row[kernel.EXPECTED]))
+        return np.mean(late)
+    assert rate("Europe/Berlin") < rate("UTC")
+
+
+def test_an_unknown_time_zone_is_refused():
+    from detectors.baseline import Settings
+    with pytest.raises(ValueError, match="unknown time zone 'Mars'"):
+        Settings(timezone="Mars")
+
+
+def test_relearning_takes_the_present_for_normal():
+    """Levels and tails begin anew; what comes next is judged by that."""
+    of, baseline = signals("a//b x"), Baseline()
+    x = [*noise(400), *noise(60, level=60.0)]
+    for k, v in enumerate(x):
+        baseline.observe(frame(MONDAY + 60.0 * k, [v], of, learn=k < 400))
+    assert baseline.out[0, kernel.ALARM] > 6.9
+    baseline.relearn(np.array([0]))
+    for k, v in enumerate(noise(60, level=60.0, seed=9)):
+        baseline.observe(frame(MONDAY + 60.0 * (len(x) + k), [v], of))
+    assert baseline.out[0, kernel.ALARM] < 6.9 and abs(baseline.band[0][0] - 60) < 5
+
+
+def test_a_series_that_appears_once_costs_nothing_and_says_nothing():
+    of, baseline = signals("a//b x", "a//c x"), Baseline()
+    for k in range(100):
+        baseline.observe(frame(MONDAY + 60.0 * k, [10.0 + k % 3, 1.0 if k == 0 else np.nan], of))
+    assert baseline.samples_seen().tolist() == [100.0, 1.0] and baseline.out[1, kernel.ALARM] == 0.0
+
+
+def test_memory_of_a_series_is_bounded():
+    """All views, with a season, in less than 4 kB."""
+    b = Baseline()
+    b._resize(1000)
+    row = sum(getattr(b, k)[0].nbytes for k in ("core", "bins", "cuts", "leaders")) + b.place.itemsize
+    row += 4 * 2 * kernel.HOURS + 4 * (kernel.SLOTS + kernel.WEEK_HOURS)
+    assert row <= 4000
