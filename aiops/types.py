@@ -229,6 +229,7 @@ class Alert:
     """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence.
 
     `silent`: resolved because nothing was reported any more, which says nothing about whether it is well.
+    `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
     """
 
     key: str
@@ -252,6 +253,7 @@ class Alert:
     text: str = ""
     indexes: tuple[int, ...] = ()
     silent: bool = False
+    budget_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
