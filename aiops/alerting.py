@@ -135,7 +135,7 @@ class Alerting:
         for key in paged:
             self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self._false_share())
         entities = {self._tracks[key].last.entity for key in paged}
-        seen = self._ladder.incidents(frame.at, self.level >= RUNGS, frame.held, entities)
+        seen = self._ladder.incidents(frame.at, self._tick_s, self.level >= RUNGS, frame.held, entities)
         self._record.count(*seen, self.level)
         if paged:
             self._solve(frame.at, self._theory)

@@ -22,8 +22,9 @@ MIN_LEVEL = 6.0
 """The least that the theory may say. What was counted may lead down to the first rung."""
 CEILING = 100.0
 """The highest level: incidents that nobody calls useful must not make the system deaf."""
-THEORY_S, THEORY_COUNT = 6 * 3600.0, 5.0
-"""The theory counts as much as so much watching, and at each rung as much as so many incidents that came this far."""
+THEORY_COUNT, SLOPE_COUNT = 1.0, 3.0
+"""At the first rung the theory counts as much as so many incidents; at each further one, what was seen just below counts
+as much as so many that came this far."""
 STEEPEST, FLATTEST = 1e-6, 0.99
 """The share that goes on from one rung to the next is within these, so that the curve falls and stays above zero."""
 
@@ -67,14 +68,14 @@ class Record:
         """
         opened = np.maximum(self.opened[0] + false_share * self.opened[1], 0.0)
         came = np.maximum(self.came[0] + false_share * self.came[1], 0.0)
-        prior = budget * np.exp(np.minimum(theory - RUNGS, 500.0))
-        out: Floats = (opened + prior * THEORY_S) / (self.seconds + THEORY_S)
         base = int(np.argmax(opened))  # below it, restless entities are in one endless incident
-        out[:base], excess = out[base], 1.0
+        prior = budget * math.exp(theory - RUNGS[base])
+        out = np.full(len(RUNGS), (opened[base] + THEORY_COUNT) / (self.seconds[base] + THEORY_COUNT / prior))
+        excess = 1.0
         for j in range(base, len(RUNGS) - 1):
             step = RUNGS[j + 1] - RUNGS[j]
             usual = math.exp(-step / excess)
-            went_on = (opened[j + 1] + THEORY_COUNT * usual) / (came[j] + THEORY_COUNT)
+            went_on = (opened[j + 1] + SLOPE_COUNT * usual) / (came[j] + SLOPE_COUNT)
             went_on = min(max(went_on, STEEPEST), FLATTEST)
             out[j + 1] = out[j] * went_on
             excess = -step / math.log(went_on)

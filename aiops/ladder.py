@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from aiops.types import Bools, Entity, Floats
 
-RUNGS: Floats = np.array([3.0 * 1.1**k for k in range(40)])
-"""The levels that are watched, in nats: 3 to 123."""
+RUNGS: Floats = np.array([3.0 * 1.05**k for k in range(76)])
+"""The levels that are watched, in nats: 3 to 116."""
 CAP_SHARE = 0.6
 """One sample adds at most this share of a level, so that no single sample raises an alert."""
 RECOVER_SHARE = 0.2
 """One normal sample takes this share of a level away: five in a row resolve."""
-WINDOW_S = 300.0
-"""What one entity shows within so many seconds is one incident (the correlator's window)."""
+JOIN_S, CLOSE_S, CLOSE_TICKS = 300.0, 60.0, 2.0
+"""The correlator closes an incident after so long without an alert, and opens it again within JOIN_S of that."""
 QUIET_S = 300.0
 """Silence for longer is taken for recovery."""
 MAX_ROWS = 10_000
@@ -121,15 +121,17 @@ class Ladder:
         return float(RUNGS[self.top[row]]) if self.top[row] >= 0 else 0.0
 
     # ---------------------------------------------------------------------------------------------------- incidents
-    def incidents(self, at: float, seen: Bools, held: frozenset[Entity], paged: set[Entity]) -> tuple[Floats, Floats]:
+    def incidents(self, at: float, tick_s: float, seen: Bools, held: frozenset[Entity],
+                  paged: set[Entity]) -> tuple[Floats, Floats]:
         """How many incidents each rung has opened in this step, and how many of those counted before were now paged.
 
-        What one entity shows within WINDOW_S is one incident. Only rungs in `seen` count, and no entity in `held`.
+        What one entity shows in close succession is one incident. Only rungs in `seen` count, and no entity in `held`.
         `paged`: entities that the level in force raised an alert for just now.
         """
         if not self._entities.of:
             return _NONE, _NONE
-        self._expire(at)
+        window_s = JOIN_S + max(CLOSE_S, CLOSE_TICKS * tick_s)
+        self._expire(at - window_s)
         lit = np.flatnonzero(self.on.any(axis=1))
         if not len(lit):
             return _NONE, _NONE
@@ -137,16 +139,16 @@ class Ladder:
         names = [self._entities.names[i] for i in places.tolist()]
         free = np.array([[name not in held] for name in names], np.bool_)
         last = self.last[places]
-        new = on & (at - last > WINDOW_S)
+        new = on & (at - last > window_s)
         counted = np.where(new, seen & free, self.counted[places])
         moved = on & counted & np.array([[name in paged] for name in names], np.bool_)
         self.last[places] = np.where(on, at, last)
         self.counted[places] = counted & ~moved
         return (new & counted).sum(axis=0, dtype=np.float64), moved.sum(axis=0, dtype=np.float64)
 
-    def _expire(self, at: float) -> None:
+    def _expire(self, before: float) -> None:
         """Entities of which nobody is on the ladder any more leave when their window has passed."""
-        old = at - self.last.max(axis=1) > WINDOW_S
+        old = self.last.max(axis=1) < before
         old[self.entity[self.entity >= 0]] = False
         for row in [r for r in self._entities.of.values() if old[r]]:
             self.last[row], self.counted[row] = -np.inf, False
