@@ -27,6 +27,11 @@ K = -math.log(1e-3)
 MIN_TICK_S, LONGEST_TICK_S = 0.1, 3600.0
 SOLVE_S, THEORY_MOVES = 3600.0, 0.01
 """The level is set anew after so long, after each page, and when the theory asks for so many nats more or less."""
+SETTLING_TICKS = 30
+"""At first detectors have no opinion: that nothing happens then says nothing."""
+CALM_TIMES, CALM_NATS = 1.5, 6.0
+"""The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
+innocent resembles is believed, until people say that it was false more often than not."""
 GAP_TICKS = 3.0
 """A tick longer than so many usual ones is a pause and says nothing about the usual one."""
 SUPPORT_SHARE = 0.5
@@ -35,6 +40,7 @@ SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
+_CLOCKS = ("at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
 
@@ -63,7 +69,7 @@ class Alerting:
         self._others = Others()
         self._ladder, self._habits, self._record = Ladder(), Habits(), Record()
         self._verdicts: dict[str, str] = {}
-        self._at, self._tick_s = -math.inf, 0.0
+        self._at, self._tick_s, self._ticks = -math.inf, 0.0, 0
         self._solved_at, self._theory, self._watched_s = -math.inf, 0.0, 0.0
         self._rates = np.zeros(0)
         self._lost_columns = False
@@ -99,7 +105,9 @@ class Alerting:
         if frame.at - self._solved_at >= SOLVE_S or abs(theory - self._theory) > THEORY_MOVES:
             self._solve(frame.at, theory)
         free = float(frame.learn.mean()) if frame.held and len(frame.learn) else 1.0
-        self._watched_s += free * min(tick, GAP_TICKS * self._tick_s)
+        self._ticks += 1
+        if self._ticks > SETTLING_TICKS:
+            self._watched_s += free * min(tick, GAP_TICKS * self._tick_s)
 
     def _learn_tick(self, tick: float) -> None:
         usual = self._tick_s
@@ -120,12 +128,21 @@ class Alerting:
         self._habits.forget(at)
         self._solved_at, self._theory, self._watched_s = at, theory, 0.0
         self._rates = self._record.rates(self._budget, theory, self._false_share())
-        self.level = budget.level(self._rates, self._budget)
+        self.level = min(budget.level(self._rates, self._budget), self._most())
+
+    def _most(self) -> float:
+        """The highest level that is believed to be needed."""
+        if 2 * self._false_alarms() > len(self._verdicts):
+            return math.inf
+        calm = self._record.rates(self._budget, self._theory, 0.0)
+        return CALM_TIMES * budget.level(calm, self._budget) + CALM_NATS
+
+    def _false_alarms(self) -> int:
+        return sum(v == "false_alarm" for v in self._verdicts.values())
 
     def _false_share(self) -> float:
         """Of the incidents that people judged, the share that was false; all of them while nobody says anything."""
-        false = sum(v == "false_alarm" for v in self._verdicts.values())
-        return (false + 1.0) / (len(self._verdicts) + 1.0)
+        return (self._false_alarms() + 1.0) / (len(self._verdicts) + 1.0)
 
     def _keep_book(self, frame: Frame, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
@@ -230,7 +247,7 @@ class Alerting:
         tracks = {k: {**vars(t), "last": asdict(t.last), "detectors": sorted(t.detectors)} for k, t in self._tracks.items()}
         return {"version": VERSION, "tracks": tracks, "others": self._others.state(), "ladder": self._ladder.state(),
                 "habits": self._habits.state(), "record": self._record.state(), "verdicts": dict(self._verdicts),
-                "at": self._at, "tick_s": self._tick_s}
+                "level": self.level, "rates": self._rates.tolist(), **{k: getattr(self, f"_{k}") for k in _CLOCKS}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Into one that has seen nothing. The budget is its own: another one than before is met from the first step.
@@ -243,7 +260,10 @@ class Alerting:
                         for k, t in state["tracks"].items()}
         for part in ("others", "ladder", "habits", "record"):
             getattr(self, f"_{part}").restore(state[part])
-        self._verdicts, self._at, self._tick_s = dict(state["verdicts"]), state["at"], state["tick_s"]
+        for k in _CLOCKS:
+            setattr(self, f"_{k}", float(state[k]))
+        self._verdicts, self.level = dict(state["verdicts"]), float(state["level"])
+        self._rates = np.array(state["rates"], np.float64)
         self._lost_columns = True
 
     def _find_columns(self, frame: Frame) -> None:

@@ -22,9 +22,9 @@ MIN_LEVEL = 6.0
 """The least that the theory may say. What was counted may lead down to the first rung."""
 CEILING = 100.0
 """The highest level: incidents that nobody calls useful must not make the system deaf."""
-THEORY_COUNT, SLOPE_COUNT = 1.0, 3.0
-"""At the first rung the theory counts as much as so many incidents; at each further one, what was seen just below counts
-as much as so many that came this far."""
+THEORY_COUNT, THEORY_S, SLOPE_COUNT = 1.0, 3600.0, 3.0
+"""At the first rung the theory counts as much as so many incidents, and as so much time; at each further rung, how the
+curve fell just below counts as much as so many incidents that came this far."""
 STEEPEST, FLATTEST = 1e-6, 0.99
 """The share that goes on from one rung to the next is within these, so that the curve falls and stays above zero."""
 
@@ -70,7 +70,8 @@ class Record:
         came = np.maximum(self.came[0] + false_share * self.came[1], 0.0)
         base = int(np.argmax(opened))  # below it, restless entities are in one endless incident
         prior = budget * math.exp(theory - RUNGS[base])
-        out = np.full(len(RUNGS), (opened[base] + THEORY_COUNT) / (self.seconds[base] + THEORY_COUNT / prior))
+        weight_s = max(THEORY_COUNT / prior, THEORY_S)
+        out = np.full(len(RUNGS), (opened[base] + prior * weight_s) / (self.seconds[base] + weight_s))
         excess = 1.0
         for j in range(base, len(RUNGS) - 1):
             step = RUNGS[j + 1] - RUNGS[j]

@@ -81,7 +81,7 @@ class Pipeline:
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
                  decider: Decider) -> None:
-        self._detectors, self._alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
+        self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.door = Door(meanings)
         self.history = History()
@@ -104,7 +104,8 @@ class Pipeline:
         frame = self._frame(batch)
         anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
         self._remember(frame, anomalies)
-        alerts = self._alerting.update(frame, anomalies, batch.alerts)
+        self._listen(batch)
+        alerts = self.alerting.update(frame, anomalies, batch.alerts)
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         incidents = self.book.update(batch.at, found)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
@@ -122,6 +123,12 @@ class Pipeline:
         for event in batch.events:
             if event.kind == "change":
                 self._changed_at[event.entity] = batch.at
+
+    def _listen(self, batch: Batch) -> None:
+        """What people say of incidents tells alerting how many of them are false."""
+        for command in batch.commands:
+            if command.verb in ("false_alarm", "useful"):
+                self.alerting.judge(command.target, command.verb)
 
     def _frame(self, batch: Batch) -> Frame:
         values, held = self.door.values(batch), self._held(batch.at)

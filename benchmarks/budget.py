@@ -3,10 +3,11 @@
     python benchmarks/budget.py [--data FOLDER] [--days 120] [--series 300] [--step 300] [--only ar,season] [--seed 0]
 
 Every series is quiet: seeded synthetic ones, and with --data the unlabelled beginnings of real ones (a folder with
-`*/labels.json` that names for each CSV beside it `warmup_rows` and `interval_s`), as they are and with whole days drawn
-again in random order where there are two weeks of them. Baseline, alerting and correlation run as in the daemon, with nothing learned from what is in an
-open incident. The first part of each run is for settling and is not counted. `floor`: the level is within a nat of the lowest
-one, two samples in a row with p < 0.001 and little more; such a fleet is too small to use its budget up.
+`*/labels.json` that names for each CSV beside it `warmup_rows`, `interval_s` and `anomalous_rows`), as they are and, where
+there are two weeks of them, with whole days drawn again in random order. Baseline, alerting and correlation run as in the
+daemon, with nothing learned from what is in an open incident. The first part of each run is for settling: counted by itself.
+`floor`: the level is within a nat of the lowest one, two samples in a row with p < 0.001 and little more; such a fleet is
+too small to use its budget up.
 """
 
 from __future__ import annotations
