@@ -11,38 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from aiops import budget
-from aiops.budget import MIN_LEVEL, Record
+from aiops.budget import Budget, K
 from aiops.habits import Habits
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, RUNGS, UNKNOWN, Gain, Ladder
+from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder
 from aiops.others import Others
 from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, Signal
 
 VERSION = 1
 """Of what `state` gives."""
-K = -math.log(1e-3)
-"""Reference value in nats: what a p-value of 0.001 is worth. Weaker evidence is never reported by detectors."""
-MIN_TICK_S, LONGEST_TICK_S = 0.1, 3600.0
-SOLVE_S, THEORY_MOVES = 3600.0, 0.01
-"""The level is set anew after so long, after each page, and when the theory asks for so many nats more or less."""
-SETTLING_TICKS = 30
-"""At first detectors have no opinion: that nothing happens then says nothing."""
-CALM_TIMES, CALM_NATS = 1.5, 6.0
-"""The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
-innocent resembles is believed, until people say that it was false more often than not."""
-GAP_TICKS = 3.0
-"""A tick longer than so many usual ones is a pause and says nothing about the usual one."""
 SUPPORT_SHARE = 0.5
 SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
-_CLOCKS = ("at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
-MAX_VERDICTS = 1000
-"""Only the newest verdicts of people count."""
 
 
 @dataclass
@@ -64,20 +46,20 @@ class Alerting:
     """Pending -> firing -> resolved per (entity, signal). Deterministic; memory bounded by what is odd right now."""
 
     def __init__(self, incidents: float = 1.0, per_s: float = 86_400.0) -> None:
-        self._budget = incidents / per_s
+        self.budget = Budget(incidents, per_s)
+        self._ladder, self._habits = Ladder(), Habits(self.budget.memory_s)
         self._tracks: dict[str, _Track] = {}
         self._others = Others()
-        self._ladder, self._habits, self._record = Ladder(), Habits(), Record()
-        self._verdicts: dict[str, str] = {}
-        self._at, self._tick_s, self._ticks = -math.inf, 0.0, 0
-        self._solved_at, self._theory, self._watched_s = -math.inf, 0.0, 0.0
-        self._rates = np.zeros(0)
         self._lost_columns = False
-        self.level = MIN_LEVEL
+
+    @property
+    def level(self) -> float:
+        """Nats of evidence that raise an alert."""
+        return self.budget.level
 
     def update(self, frame: Frame, anomalies: Sequence[Anomaly], raw: Sequence[RawAlert] = ()) -> tuple[Alert, ...]:
         """The alerts that are firing, or were until this step, and what newcomers say as `pending` ones."""
-        self._set_level(frame)
+        self.budget.watch(frame)
         self._find_columns(frame)
         before = {k for k, t in self._tracks.items() if t.state == "firing"}
         fresh = self._add(frame.at, anomalies)
@@ -88,74 +70,16 @@ class Alerting:
         self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.share > 0}
         return (*out, *self._others.update(frame.at, raw))
 
-    def judge(self, incident: str, verdict: str) -> None:
-        """What a person said of an incident: `false_alarm` or `useful`. The last thousand incidents count."""
-        self._verdicts.pop(incident, None)
-        self._verdicts[incident] = verdict
-        if len(self._verdicts) > MAX_VERDICTS:
-            del self._verdicts[next(iter(self._verdicts))]
-
-    # ------------------------------------------------------------------------------------------------------- levels
-    def _set_level(self, frame: Frame) -> None:
-        """Asks the record for the level that keeps to the budget: now and then, and when something has changed."""
-        tick = max(frame.at - self._at, 0.0) if math.isfinite(self._at) else 0.0
-        self._at = frame.at
-        self._learn_tick(tick)
-        theory = self._by_theory(len(frame.signals))
-        if frame.at - self._solved_at >= SOLVE_S or abs(theory - self._theory) > THEORY_MOVES:
-            self._solve(frame.at, theory)
-        free = float(frame.learn.mean()) if frame.held and len(frame.learn) else 1.0
-        self._ticks += 1
-        if self._ticks > SETTLING_TICKS:
-            self._watched_s += free * min(tick, GAP_TICKS * self._tick_s)
-
-    def _learn_tick(self, tick: float) -> None:
-        usual = self._tick_s
-        if not usual:
-            self._tick_s = min(tick, LONGEST_TICK_S)
-        elif tick < GAP_TICKS * usual:
-            self._tick_s = usual + 0.2 * (max(tick, usual / 2) - usual)
-
-    def _by_theory(self, signals: int) -> float:
-        """ln N - K, where N samples are looked at in the time in which the budget allows one false incident."""
-        samples = max(signals, 1) / (max(self._tick_s, MIN_TICK_S) * self._budget)
-        return max(MIN_LEVEL, math.log(max(samples, 1.0)) - K)
-
-    def _solve(self, at: float, theory: float) -> None:
-        self._record.watch(self._watched_s, self.level)
-        if math.isfinite(self._solved_at):
-            self._record.forget(max(at - self._solved_at, 0.0))
-        self._habits.forget(at)
-        self._solved_at, self._theory, self._watched_s = at, theory, 0.0
-        self._rates = self._record.rates(self._budget, theory, self._false_share())
-        self.level = min(budget.level(self._rates, self._budget), self._most())
-
-    def _most(self) -> float:
-        """The highest level that is believed to be needed."""
-        if 2 * self._false_alarms() > len(self._verdicts):
-            return math.inf
-        calm = self._record.rates(self._budget, self._theory, 0.0)
-        return CALM_TIMES * budget.level(calm, self._budget) + CALM_NATS
-
-    def _false_alarms(self) -> int:
-        return sum(v == "false_alarm" for v in self._verdicts.values())
-
-    def _false_share(self) -> float:
-        """Of the incidents that people judged, the share that was false; all of them while nobody says anything."""
-        return (self._false_alarms() + 1.0) / (len(self._verdicts) + 1.0)
-
     def _keep_book(self, frame: Frame, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
         for gone in self._ladder.fall(frame.at, frame.values, fresh):
             self._learn_habit(frame, gone.key, gone.entity, gone.nats, 1.0)
         self._ladder.page(paged)
         for key in paged:
-            self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self._false_share())
+            self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self.budget.false_share)
         entities = {self._tracks[key].last.entity for key in paged}
-        seen = self._ladder.incidents(frame.at, self._tick_s, self.level >= RUNGS, frame.held, entities)
-        self._record.count(*seen, self.level)
-        if paged:
-            self._solve(frame.at, self._theory)
+        self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities))
+        self._habits.forget(frame.at)
 
     def _learn_habit(self, frame: Frame, key: str, entity: str, nats: float, weight: float) -> None:
         if entity not in frame.held:
@@ -233,7 +157,7 @@ class Alerting:
         t = self._tracks[key]
         a = t.last
         high = max(self._ladder.highest(key), self.level) if t.state == "firing" else 0.0
-        share = min(budget.rate(self._rates, high) / self._budget, 1.0)
+        share = self.budget.share(high)
         signal = frame.signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name, resource=_resource(a.name))
         return Alert(
             key, a.entity, a.name, t.state, t.since, frame.at,
@@ -246,8 +170,7 @@ class Alerting:
         """Everything that is remembered, as plain numbers, strings, lists and maps (floats may be NaN or infinite)."""
         tracks = {k: {**vars(t), "last": asdict(t.last), "detectors": sorted(t.detectors)} for k, t in self._tracks.items()}
         return {"version": VERSION, "tracks": tracks, "others": self._others.state(), "ladder": self._ladder.state(),
-                "habits": self._habits.state(), "record": self._record.state(), "verdicts": dict(self._verdicts),
-                "level": self.level, "rates": self._rates.tolist(), **{k: getattr(self, f"_{k}") for k in _CLOCKS}}
+                "habits": self._habits.state(), "budget": self.budget.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Into one that has seen nothing. The budget is its own: another one than before is met from the first step.
@@ -258,12 +181,8 @@ class Alerting:
             raise ValueError(f"alerting: state of version {state.get('version')!r}; this is version {VERSION}. Start without it.")
         self._tracks = {k: _Track(**{**t, "last": Anomaly(**t["last"]), "detectors": set(t["detectors"])})
                         for k, t in state["tracks"].items()}
-        for part in ("others", "ladder", "habits", "record"):
-            getattr(self, f"_{part}").restore(state[part])
-        for k in _CLOCKS:
-            setattr(self, f"_{k}", float(state[k]))
-        self._verdicts, self.level = dict(state["verdicts"]), float(state["level"])
-        self._rates = np.array(state["rates"], np.float64)
+        for name, part in (("others", self._others), ("ladder", self._ladder), ("habits", self._habits), ("budget", self.budget)):
+            part.restore(state[name])
         self._lost_columns = True
 
     def _find_columns(self, frame: Frame) -> None:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-MEMORY_S = 14 * 86_400.0
-"""What was seen so long ago counts for 1/e."""
 USUAL_NATS, USUAL_COUNT = 4.0, 3.0
 """How high an excursion goes by chance alone, and for how many excursions that counts before any was seen."""
 MAX_SIGNALS = 100_000
@@ -17,10 +15,11 @@ FADED = 0.02
 class Habits:
     """How high the excursions of each signal usually go: of those that reached the ladder at all, a sum that forgets.
 
-    One number a signal that has excursions; a signal without any counts as usual.
+    One number a signal that has excursions; a signal without any counts as usual. What was `memory_s` ago counts for 1/e.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory_s: float) -> None:
+        self._memory_s = memory_s
         self._of: dict[str, tuple[float, float, float]] = {}
 
     def scale(self, key: str) -> float:
@@ -31,7 +30,7 @@ class Habits:
     def add(self, at: float, key: str, nats: float, weight: float = 1.0) -> None:
         """An excursion that went so high ended, or was paged."""
         count, total, then = self._of.pop(key, (0.0, 0.0, at))
-        keep = math.exp(-max(at - then, 0.0) / MEMORY_S)
+        keep = math.exp(-max(at - then, 0.0) / self._memory_s)
         self._of[key] = count * keep + weight, total * keep + weight * nats, at
         if len(self._of) > MAX_SIGNALS:
             del self._of[next(iter(self._of))]
@@ -40,7 +39,7 @@ class Habits:
         """Those that faded leave: the oldest stand first."""
         while self._of:
             key, (count, _, then) = next(iter(self._of.items()))
-            if count * math.exp(-max(at - then, 0.0) / MEMORY_S) > FADED:
+            if count * math.exp(-max(at - then, 0.0) / self._memory_s) > FADED:
                 return
             del self._of[key]
 

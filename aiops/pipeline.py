@@ -128,7 +128,7 @@ class Pipeline:
         """What people say of incidents tells alerting how many of them are false."""
         for command in batch.commands:
             if command.verb in ("false_alarm", "useful"):
-                self.alerting.judge(command.target, command.verb)
+                self.alerting.budget.judge(command.target, command.verb)
 
     def _frame(self, batch: Batch) -> Frame:
         values, held = self.door.values(batch), self._held(batch.at)

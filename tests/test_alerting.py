@@ -11,7 +11,9 @@ from helpers import STEP_S, T0, anomaly, frame, signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops.alerting import MIN_LEVEL, QUIET_S, SUPPORTERS, Alerting, K
+from aiops.alerting import SUPPORTERS, Alerting
+from aiops.budget import MIN_LEVEL, K
+from aiops.ladder import QUIET_S
 from aiops.types import RawAlert, Signal
 
 A, B = "service//a errors", "service//b errors"
