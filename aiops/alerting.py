@@ -1,30 +1,25 @@
-"""From anomalies to alerts: evidence that lasts, judged against the budget of false alarms.
+"""From anomalies to alerts: evidence that lasts, judged against the budget of false incidents.
 
-Each (entity, signal) sums its evidence over time: a one-sided CUSUM of -ln p above a reference `K`. Under the promise
-that p-values are uniform when all is well, the level that is crossed by chance once in N samples is ln N - K, so the
-level follows from the budget and the number of signals alone (Page, "Continuous inspection schemes", 1954).
+Each (entity, signal) sums its evidence over time: a one-sided CUSUM of -ln p above a reference `K` (Page, "Continuous
+inspection schemes", 1954), in shares of the alarm level. The level follows from the budget: docs/budget.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
+from aiops.budget import Budget, K
+from aiops.habits import Habits
+from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder
+from aiops.others import Others
 from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, Signal
 
-K = -math.log(1e-3)
-"""Reference value in nats: what a p-value of 0.001 is worth. Weaker evidence is never reported by detectors."""
-MIN_LEVEL = 6.0
-MIN_TICK_S, LONGEST_TICK_S = 0.1, 3600.0
-GAP_TICKS = 3.0
-"""A tick longer than so many usual ones is a pause and says nothing about the usual one."""
-CAP_SHARE = 0.6
-"""One sample adds at most this share of the alarm level, so that no single sample raises an alert."""
-RECOVER_SHARE = 0.2
-"""One normal sample takes this share of the alarm level away: five in a row resolve."""
+VERSION = 1
+"""Of what `state` gives."""
 SUPPORT_SHARE = 0.5
-QUIET_S = 300.0
 SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
@@ -34,53 +29,61 @@ CRITICAL = frozenset({"up", "errors"})
 
 @dataclass
 class _Track:
-    """Evidence of one (entity, signal)."""
+    """Evidence of one (entity, signal). `share`: of the level in force."""
 
     last: Anomaly
     since: float
-    evidence: float = 0.0
+    share: float = 0.0
     strength: float = 0.0
     p_value: float = 1.0
     state: AlertState = "pending"
     seen_at: float = 0.0
     silent: bool = False
     detectors: set[str] = field(default_factory=set)
-    indexes: list[int] = field(default_factory=list)
 
 
 class Alerting:
     """Pending -> firing -> resolved per (entity, signal). Deterministic; memory bounded by what is odd right now."""
 
     def __init__(self, incidents: float = 1.0, per_s: float = 86_400.0) -> None:
-        self._rate = incidents / per_s
+        self.budget = Budget(incidents, per_s)
+        self._ladder, self._habits = Ladder(), Habits(self.budget.memory_s)
         self._tracks: dict[str, _Track] = {}
-        self._raw: dict[str, Alert] = {}
-        self._tick_s = 0.0
-        self._at: float | None = None
-        self.level = MIN_LEVEL
+        self._others = Others()
+        self._lost_columns = False
+
+    @property
+    def level(self) -> float:
+        """Nats of evidence that raise an alert."""
+        return self.budget.level
 
     def update(self, frame: Frame, anomalies: Sequence[Anomaly], raw: Sequence[RawAlert] = ()) -> tuple[Alert, ...]:
         """The alerts that are firing, or were until this step, and what newcomers say as `pending` ones."""
-        self._set_level(frame)
+        self.budget.watch(frame)
+        self._find_columns(frame)
+        before = {k for k, t in self._tracks.items() if t.state == "firing"}
         fresh = self._add(frame.at, anomalies)
         self._recover(frame, fresh)
+        self._keep_book(frame, fresh, [k for k, t in self._tracks.items() if t.state == "firing" and k not in before])
         out = [self._alert(k, frame) for k in sorted(self._tracks)
                if self._tracks[k].state != "pending" or WITNESS in self._tracks[k].detectors]
-        self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.evidence > 0}
-        return (*out, *self._of_others(frame.at, raw))
+        self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.share > 0}
+        return (*out, *self._others.update(frame.at, raw))
 
-    # ------------------------------------------------------------------------------------------------------- levels
-    def _set_level(self, frame: Frame) -> None:
-        """ln N - K, where N samples are looked at in the time in which the budget allows one false incident."""
-        if self._at is not None:
-            usual, tick = self._tick_s, frame.at - self._at
-            if not usual:
-                self._tick_s = min(tick, LONGEST_TICK_S)
-            elif tick < GAP_TICKS * usual:
-                self._tick_s = usual + 0.2 * (max(tick, usual / 2) - usual)
-        self._at = frame.at
-        samples = max(len(frame.signals), 1) / (max(self._tick_s, MIN_TICK_S) * self._rate)
-        self.level = max(MIN_LEVEL, math.log(max(samples, 1.0)) - K)
+    def _keep_book(self, frame: Frame, fresh: set[str], paged: Sequence[str]) -> None:
+        """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
+        for gone in self._ladder.fall(frame.at, frame.values, fresh):
+            self._learn_habit(frame, gone.key, gone.entity, gone.nats, 1.0)
+        self._ladder.page(paged)
+        for key in paged:
+            self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self.budget.false_share)
+        entities = {self._tracks[key].last.entity for key in paged}
+        self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities))
+        self._habits.forget(frame.at)
+
+    def _learn_habit(self, frame: Frame, key: str, entity: str, nats: float, weight: float) -> None:
+        if entity not in frame.held:
+            self._habits.add(frame.at, key, nats * self._habits.scale(key), weight)
 
     # ----------------------------------------------------------------------------------------------------- evidence
     def _add(self, at: float, anomalies: Iterable[Anomaly]) -> set[str]:
@@ -89,43 +92,49 @@ class Alerting:
         for a in anomalies:
             if a.p_value < 1.0:
                 best.setdefault(f"{a.entity}|{a.name}", []).append(a)
-        fresh = set()
+        fresh: set[str] = set()
+        gains: list[Gain] = []
         for key, group in best.items():
             main = [a for a in group if a.detector not in SUPPORTERS]
             if main:
-                self._strengthen(key, at, min(main, key=lambda a: (a.p_value, a.detector)), group)
+                gains.append(self._strengthen(key, at, min(main, key=lambda a: (a.p_value, a.detector)), group))
                 fresh.add(key)
             elif witness := next((a for a in group if a.detector == WITNESS), None):
                 self._testify(key, at, witness)
                 fresh.add(key)
             elif key in self._tracks:
                 self._support(self._tracks[key], group)
+        if gains:
+            self._ladder.climb(at, gains)
         return fresh
 
-    def _strengthen(self, key: str, at: float, a: Anomaly, group: Sequence[Anomaly]) -> None:
+    def _strengthen(self, key: str, at: float, a: Anomaly, group: Sequence[Anomaly]) -> Gain:
+        """Adds to the track; returns what was added, for the ladder."""
         track = self._tracks.get(key)
         if track is None:
             track = self._tracks[key] = _Track(a, a.onset if a.onset == a.onset else at)
         surprise = -math.log(a.p_value)
-        support = SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0
-        gain = min(max(surprise - K, 0.0), CAP_SHARE * self.level) * (1.0 + support)
-        track.evidence = min(track.evidence + gain, self.level + 1.0)
+        support = 1.0 + (SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0)
+        gain = max(surprise - K, 0.0) / self._habits.scale(key)
+        track.share = min(track.share + min(gain / self.level, CAP_SHARE) * support, 1.0 + 1.0 / self.level)
         if _deviation(a) >= _deviation(track.last):
             track.last = a  # people are shown the worst
         track.p_value = min(track.p_value, a.p_value)
         track.strength = max(track.strength, surprise)
         track.seen_at = at
         track.detectors.update(g.detector for g in group)
-        if track.evidence >= self.level:
+        if track.share >= 1.0:
             track.state = "firing"
+        return Gain(key, a.entity, a.signal, gain, support)
 
     def _testify(self, key: str, at: float, a: Anomaly) -> None:
         """Half of what an alert needs, kept up while the witness speaks."""
         track = self._tracks.setdefault(key, _Track(a, at))
-        track.evidence = max(track.evidence, self.level / 2)
+        track.share = max(track.share, 0.5)
         track.strength = max(track.strength, -math.log(a.p_value))
         track.p_value, track.seen_at, track.last = min(track.p_value, a.p_value), at, a
         track.detectors.add(WITNESS)
+        self._ladder.lift(at, Gain(key, a.entity, a.signal, 0.0), 0.5)
 
     @staticmethod
     def _support(track: _Track, group: Sequence[Anomaly]) -> None:
@@ -135,48 +144,60 @@ class Alerting:
         for key, track in self._tracks.items():
             if key in fresh:
                 continue
-            spoke = track.last.signal < 0 or math.isfinite(frame.values[track.last.signal])
+            spoke = _spoke(frame, track.last.signal)
             if spoke or frame.at - track.seen_at > QUIET_S:
-                track.evidence -= RECOVER_SHARE * self.level
+                track.share -= RECOVER_SHARE
                 track.silent = not spoke
-            if track.evidence <= 0:
-                track.evidence = 0.0
+            if track.share <= 0:
+                track.share = 0.0
                 track.state = "resolved" if track.state == "firing" else "pending"
 
     # ------------------------------------------------------------------------------------------------------- alerts
     def _alert(self, key: str, frame: Frame) -> Alert:
         t = self._tracks[key]
         a = t.last
+        high = max(self._ladder.highest(key), self.level) if t.state == "firing" else 0.0
+        share = self.budget.share(high)
         signal = frame.signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name, resource=_resource(a.name))
         return Alert(
             key, a.entity, a.name, t.state, t.since, frame.at,
             1.0 - t.p_value, t.p_value, t.strength, tuple(sorted(t.detectors)), _severity(signal),
             a.value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
-            signal.resource, a.text, silent=t.silent and t.state == "resolved")
+            signal.resource, a.text, silent=t.silent and t.state == "resolved", budget_share=share)
 
-    def _of_others(self, at: float, raw: Sequence[RawAlert]) -> list[Alert]:
-        """Alerts of other systems, as they are: already judged by somebody's rule."""
-        touched: dict[str, None] = {}
-        for r in raw:
-            key = f"{r.entity}|alert:{r.name}"
-            old = self._raw.get(key)
-            if r.status == "resolved":
-                if old:
-                    self._raw[key] = replace(old, state="resolved", at=at, indexes=(*old.indexes, r.index))
-            elif old and old.state == "firing":
-                self._raw[key] = replace(old, at=at, indexes=(*old.indexes, r.index))
-            else:
-                severity: Severity = "critical" if r.severity in {"critical", "page"} else "warning"
-                self._raw[key] = Alert(key, r.entity, f"alert:{r.name}", "firing", r.time, at, 0.999, 1e-3, 2 * K,
-                                       ("alertmanager",), severity, indexes=(r.index,))
-            touched[key] = None
-        for key, a in self._raw.items():
-            if a.state == "firing" and at - a.at > QUIET_S:
-                self._raw[key] = replace(a, state="resolved", at=at)
-                touched[key] = None
-        out = [self._raw[key] for key in self._raw]
-        self._raw = {k: replace(a, indexes=()) for k, a in self._raw.items() if a.state == "firing"}
-        return [a for a in out if a.state == "firing" or a.key in touched]
+    # -------------------------------------------------------------------------------------------------------- state
+    def state(self) -> dict[str, Any]:
+        """Everything that is remembered, as plain numbers, strings, lists and maps (floats may be NaN or infinite)."""
+        tracks = {k: {**vars(t), "last": asdict(t.last), "detectors": sorted(t.detectors)} for k, t in self._tracks.items()}
+        return {"version": VERSION, "tracks": tracks, "others": self._others.state(), "ladder": self._ladder.state(),
+                "habits": self._habits.state(), "budget": self.budget.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Into one that has seen nothing. The budget is its own: another one than before is met from the first step.
+
+        Raises ValueError for a state of another version; nothing is changed then.
+        """
+        if state.get("version") != VERSION:
+            raise ValueError(f"alerting: state of version {state.get('version')!r}; this is version {VERSION}. Start without it.")
+        self._tracks = {k: _Track(**{**t, "last": Anomaly(**t["last"]), "detectors": set(t["detectors"])})
+                        for k, t in state["tracks"].items()}
+        for name, part in (("others", self._others), ("ladder", self._ladder), ("habits", self._habits), ("budget", self.budget)):
+            part.restore(state[name])
+        self._lost_columns = True
+
+    def _find_columns(self, frame: Frame) -> None:
+        """After a restore columns may have other numbers than before; signals may appear one after the other."""
+        if self._lost_columns:
+            of = {f"{s.entity}|{s.key}": s.id for s in frame.signals}
+            for key, track in self._tracks.items():
+                if track.last.signal != NO_SIGNAL:
+                    track.last = replace(track.last, signal=of.get(key, UNKNOWN))
+            self._ladder.find_columns(of)
+            self._lost_columns = any(t.last.signal == UNKNOWN for t in self._tracks.values())
+
+
+def _spoke(frame: Frame, column: int) -> bool:
+    return column == NO_SIGNAL or (column >= 0 and math.isfinite(frame.values[column]))
 
 
 def _deviation(a: Anomaly) -> float:

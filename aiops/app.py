@@ -17,11 +17,11 @@ from aiops.loop import NoActuator
 from aiops.pipeline import Pipeline
 from aiops.replay import Result, paced
 from aiops.replay import replay as play
-from aiops.schema import Config
+from aiops.schema import Budget, Config
 from aiops.sinks.journal import Journal, runs
 from aiops.sources.recording import FolderRecording, RecordingError
 from aiops.store.models import ModelFiles
-from aiops.types import Links
+from aiops.types import Batch, Links
 
 GOOD, FOUND_PROBLEMS = 0, 1
 
@@ -62,21 +62,31 @@ def replay(folder: Path, policies: Path | None = None, as_json: bool = False, sp
 
 
 class Player:
-    """One recording or journal with everything that is needed to play it once."""
+    """One recording or journal with everything that is needed to play it once.
 
-    def __init__(self, folder: Path, policies: Path | None) -> None:
+    run: of the journal, the newest if none is named. budget: another one than that of the run (of a recording: 1/1d).
+    verdicts: what people said of incidents in what was played so far, `false_alarm` or `useful` by id.
+    """
+
+    def __init__(self, folder: Path, policies: Path | None, run: str | None = None, budget: Budget | None = None) -> None:
         self.folder = folder
-        self._source: Journal | FolderRecording = Journal(folder) if runs(folder) else FolderRecording(folder)
+        self.verdicts: dict[str, str] = {}
+        self._source: Journal | FolderRecording = Journal(folder, run) if runs(folder) else FolderRecording(folder)
+        self.budget = budget or Budget()
         known = meaning.shipped()
         if isinstance(self._source, Journal):
             about = json.loads(str(self._source.header.get("config", "{}")))
             config = Config.model_validate(about) if about else None
+            if config:
+                self.budget = budget or config.budget
+                config = config.model_copy(update={"budget": self.budget})
             self.pipeline = journal_pipeline(self._source, policies, config)
             self.actuator: NoActuator | SimulatedActuator = NoActuator()
             self.links = Links()
         else:
             self.links = self._source.links() or Links()
-            self.pipeline = build.pipeline(known, build.policies(policies, known), "act")
+            self.pipeline = build.pipeline(known, build.policies(policies, known), "act",
+                                           incidents=self.budget.incidents, per_s=self.budget.per_s)
             self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links))
 
     def __len__(self) -> int:
@@ -95,7 +105,12 @@ class Player:
         def each(at: float) -> None:
             pace(at)
             advance()
-        return play(self.folder.name, self._source.batches(), self.pipeline, self.actuator, sinks, each)  # type: ignore[arg-type]
+        return play(self.folder.name, self._batches(), self.pipeline, self.actuator, sinks, each)  # type: ignore[arg-type]
+
+    def _batches(self) -> Iterator[Batch]:
+        for batch in self._source.batches():
+            self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))
+            yield batch
 
     def skipped(self) -> dict[str, int]:
         """What could not be read, by reason."""

@@ -67,14 +67,6 @@ class Banded(Protocol):
     def ready_count(self) -> int: ...
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """A stage that keeps something over a restart: by entity and signal, never by column, for columns move."""
-
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: Mapping[str, Any]) -> None: ...
-
-
 @dataclass
 class Totals:
     batches: int = 0
@@ -89,7 +81,7 @@ class Pipeline:
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
                  decider: Decider, masks: Masks | None = None) -> None:
-        self._detectors, self._alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
+        self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.models = Models(detectors)
@@ -115,7 +107,8 @@ class Pipeline:
         anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
         self._remember(frame, anomalies)
         self.masks.hear(anomalies)
-        alerts = self.masks.suppress(batch.at, self._alerting.update(frame, anomalies, batch.alerts))
+        self._listen(batch)
+        alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts))
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)
@@ -134,8 +127,7 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        more = {"alerting": self._alerting.state()} if isinstance(self._alerting, Stateful) else {}
-        return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
+        return Learned(self._at, self.door.state(), self.models.lineages(), {"alerting": self.alerting.state()}, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
         """Goes on from what an earlier run learned; before the first step. `now`: a time after it is no excuse to wait.
@@ -147,13 +139,19 @@ class Pipeline:
         columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
         self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
         self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
-        if isinstance(self._alerting, Stateful) and "alerting" in kept.more:
-            self._alerting.restore(kept.more["alerting"])
+        if "alerting" in kept.more:
+            self.alerting.restore(kept.more["alerting"])
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
         if batch.links is not None:
             self.graph = self.evidence.graph = Graph(batch.links)
+
+    def _listen(self, batch: Batch) -> None:
+        """What people say of incidents tells alerting how many of them are false."""
+        for command in batch.commands:
+            if command.verb in ("false_alarm", "useful"):
+                self.alerting.budget.judge(command.target, command.verb)
 
     def _frame(self, batch: Batch) -> Frame:
         values = self.door.values(batch)

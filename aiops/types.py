@@ -238,6 +238,7 @@ class Alert:
 
     `silent`: resolved because nothing was reported any more, which says nothing about whether it is well. `suppressed`:
     it deviates, and raises nothing for the reason that `text` gives.
+    `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
     """
 
     key: str
@@ -261,6 +262,7 @@ class Alert:
     text: str = ""
     indexes: tuple[int, ...] = ()
     silent: bool = False
+    budget_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Metadata(Strict):
 class AnomalyTrigger(Strict):
     """A signal (or a raw metric, through the signals made from it) behaves oddly.
 
-    `model`: only what this detector saw. `sensitivity`: the least anomaly score, 0..1, that counts.
+    `model`: only what this detector saw. `sensitivity`: the least anomaly score, 0..1, that counts; above 0.95 also the
+    evidence that is asked for: that of (1 - sensitivity) / 0.05 times the budget of false incidents (docs/budget.md).
     """
 
     type: Literal["Anomaly"]

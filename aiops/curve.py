@@ -1,0 +1,106 @@
+"""How many false incidents each alarm level would cost: counted along the ladder, and continued beyond what was seen.
+
+Beyond the highest rung that was reached the curve goes on as an exponential tail, of the slope just below (peaks over
+threshold: Leadbetter, "On a basis for peaks over threshold modeling", 1991). docs/budget.md explains it on one page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aiops.ladder import RUNGS
+from aiops.types import Floats
+
+CEILING = 100.0
+"""The highest level in nats."""
+THEORY_COUNT, THEORY_S, SLOPE_COUNT = 1.0, 3600.0, 3.0
+"""At the first rung the theory counts as much as so many incidents, and as so much time; at each further rung, how the
+curve fell just below counts as much as so many incidents that came this far."""
+STEEPEST, FLATTEST = 1e-6, 0.99
+"""The share that goes on from one rung to the next is within these, so that the curve falls and stays above zero."""
+
+
+class Record:
+    """How often each rung would have opened an incident, and for how long that was watched.
+
+    opened float64[2, rungs]: incidents that stayed below the level in force, and those that were paged. came: those of
+    them that the next rung was watched for too. seconds float64[rungs]. A rung above the level in force is not watched:
+    once an incident is open, nothing is learned from its entities, so what would have come after is not known. What was
+    `memory_s` ago counts for 1/e.
+    """
+
+    def __init__(self, memory_s: float) -> None:
+        self._memory_s = memory_s
+        self.opened: Floats = np.zeros((2, len(RUNGS)))
+        self.came: Floats = np.zeros((2, len(RUNGS)))
+        self.seconds: Floats = np.zeros(len(RUNGS))
+
+    def watch(self, seconds: float, level: float) -> None:
+        """So much more time was watched at this level."""
+        self.seconds[level >= RUNGS] += seconds
+
+    def count(self, opened: Floats, paged: Floats, level: float) -> None:
+        """What `Ladder.incidents` says of one step."""
+        if not opened.any() and not paged.any():
+            return  # nearly always
+        change = np.stack([opened - paged, paged])
+        self.opened += change
+        self.came[:, :-1] += change[:, :-1] * (level >= RUNGS[1:])
+
+    def forget(self, seconds: float) -> None:
+        """So much time went by."""
+        keep = math.exp(-seconds / self._memory_s)
+        for array in (self.opened, self.came, self.seconds):
+            array *= keep
+
+    def rates(self, budget: float, theory: float, false_share: float) -> Floats:
+        """float64[rungs], falling: false incidents a second that are expected at each rung.
+
+        budget: those accepted a second. theory: the level that it leads to by theory. false_share: how many of those
+        that were paged are believed to be false.
+        """
+        opened = np.maximum(self.opened[0] + false_share * self.opened[1], 0.0)
+        came = np.maximum(self.came[0] + false_share * self.came[1], 0.0)
+        base = int(np.argmax(opened))  # below it, restless entities are in one endless incident
+        prior = budget * math.exp(theory - RUNGS[base])
+        weight_s = max(THEORY_COUNT / prior, THEORY_S)
+        out = np.full(len(RUNGS), (opened[base] + prior * weight_s) / (self.seconds[base] + weight_s))
+        excess = 1.0
+        for j in range(base, len(RUNGS) - 1):
+            step = RUNGS[j + 1] - RUNGS[j]
+            usual = math.exp(-step / excess)
+            went_on = (opened[j + 1] + SLOPE_COUNT * usual) / (came[j] + SLOPE_COUNT)
+            went_on = min(max(went_on, STEEPEST), FLATTEST)
+            out[j + 1] = out[j] * went_on
+            excess = -step / math.log(went_on)
+        return out
+
+    def state(self) -> dict[str, Any]:
+        return {"opened": self.opened.tolist(), "came": self.came.tolist(), "seconds": self.seconds.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.opened, self.came, self.seconds = (np.array(state[k], np.float64) for k in ("opened", "came", "seconds"))
+
+
+def level(rates: Floats, budget: float) -> float:
+    """The lowest level in nats, RUNGS[0] to CEILING, at which `rates` keep to the budget; between rungs an exponential."""
+    over = np.flatnonzero(rates > budget)
+    if not len(over):
+        return float(RUNGS[0])
+    j = min(int(over[-1]), len(RUNGS) - 2)
+    return float(min(RUNGS[j] + math.log(rates[j] / budget) / _slope(rates, j), CEILING))
+
+
+def rate(rates: Floats, at_level: float) -> float:
+    """False incidents a second that are expected at a level, read off the same curve."""
+    j = min(max(int(np.searchsorted(RUNGS, at_level, side="right")) - 1, 0), len(RUNGS) - 2)
+    return float(rates[j] * math.exp(-_slope(rates, j) * (at_level - RUNGS[j])))
+
+
+def _slope(rates: Floats, j: int) -> float:
+    """How fast the curve falls above rung j, a nat."""
+    return float(math.log(rates[j] / rates[j + 1]) / (RUNGS[j + 1] - RUNGS[j]))
