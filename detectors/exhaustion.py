@@ -1,0 +1,160 @@
+"""Something runs out: a disk, memory, a KV cache, a quota, spare rows, a certificate. When, and how sure that is.
+
+Watches the signals of which packs know the limit. What is left falls with a drift and a diffusion that are estimated over
+eleven windows, from ten minutes to a week; the time to zero follows by first passage (aiops/passage.py), with a 90 %
+interval. A trend is believed for as long ahead as it has lasted, so what a window of two hours sees is told when two hours
+are left, and never further ahead than the signal's horizon: the time in which somebody can act. Hence nothing is told
+before what was left has halved within the window. A window must have seen the signal for twice its length (a start is no
+trend), and one whose forecasts were wrong twice, because what was left came back by itself, believes only in less than was
+ever left: saw-teeth are told at most twice.
+
+What runs out within seven horizons (at most a week) is a note for people, told again when half of the time is left.
+
+It describes and learns no normal: what `Frame.learn` masks is forecast like everything else, or it would be silent while
+the disk fills that the incident is about.
+
+A countdown (unit seconds, direction down: the time that a certificate is still valid) passes one second a second and has
+no interval. It is told a horizon before its end, or in the last quarter of what was ever left where that is shorter: what
+lives for a day is not late in its last week.
+
+Blind to what fills faster than in some 20 minutes (that is the baseline's), to steps, and to what is full and stays so.
+Wrong about the first two teeth of a saw that comes within its own height of the limit, and about a burst that ends
+shortly before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aiops import passage
+from aiops.humanise import duration
+from aiops.types import Anomaly, Bools, Floats, Frame, Signal
+from detectors._trends import WINDOW_S, WINDOWS, Trends
+
+REPORT_P, LEAST_P = 1e-3, 1e-6
+"""No single estimate is worth more than one in a million: it takes several samples to raise an alert."""
+NOTE_P, NOTE_HORIZONS, NOTE_S, NOTE_WINDOWS = 0.01, 7.0, 7 * 86_400.0, 3.0
+NOTE_EVERY = 4
+"""Notes are looked for when the fourth window closes a bin: every 400 s."""
+LAST_SHARE = 0.25
+HUGE = 1e30
+_FRESH = {"since": np.nan, "last": np.nan, "told": np.inf, "told_at": -np.inf}
+
+
+class Exhaustion:
+    """State: 1.6 kB a signal with a limit, nothing for the others."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._column = np.zeros(0, np.int64)
+        self._limit, self._sign, self._horizon = np.zeros(0), np.zeros(0), np.zeros(0)
+        self._countdown = np.zeros(0, np.bool_)
+        self.trends = Trends()
+        self.since, self.told, self.told_at = np.zeros(0), np.zeros(0), np.zeros(0)
+        self.last = np.zeros((3, 0))
+
+    @staticmethod
+    def warm() -> None:
+        """Import scipy's special functions now, and not in the step that first needs them."""
+        import scipy.special  # noqa: F401
+
+    def observe(self, frame: Frame) -> Sequence[Anomaly]:
+        self._register(frame.signals)
+        if not len(self._column):
+            return []
+        closed = self.trends.close(frame.at, self._horizon)
+        room = np.clip(self._sign * (self._limit - frame.values[self._column]), 0.0, HUGE)
+        heard = np.isfinite(room)
+        self.since[heard & np.isnan(self.since)] = frame.at
+        self.last[:, heard] = [self.last[1, heard], self.last[2, heard], room[heard]]
+        found, odd = self._alarms(frame, heard)
+        if closed >= NOTE_EVERY:
+            found += self._notes(frame, heard & ~odd)
+        self.trends.add(room)
+        return found
+
+    def _register(self, signals: Sequence[Signal]) -> None:
+        new = [s for s in signals[self._known:] if s.limit is not None]
+        self._known = len(signals)
+        if not new:
+            return
+        self._column = np.append(self._column, [s.id for s in new])
+        self._limit = np.append(self._limit, [s.limit for s in new]).astype(np.float64)
+        self._sign = np.append(self._sign, [-1.0 if s.direction == "down" else 1.0 for s in new])
+        self._horizon = np.append(self._horizon, [s.horizon_s for s in new])
+        self._countdown = np.append(self._countdown, [s.direction == "down" and s.unit == "seconds" for s in new])
+        more = len(self._column) - len(self.since)  # after a restore they are there already
+        for name, fill in _FRESH.items():
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.full((*old.shape[:-1], more), fill)], axis=-1))
+        self.trends.widen(more)
+
+    # ------------------------------------------------------------------------------------------------------ forecasts
+    def _alarms(self, frame: Frame, heard: Bools) -> tuple[list[Anomaly], Bools]:
+        """What runs out within its horizon, and bool[C]: which."""
+        p, window = self._forecast(frame.at, heard, np.minimum(self._horizon, WINDOW_S[:, None]))
+        ends = self.last[2] <= np.minimum(self._horizon, LAST_SHARE * self.trends.most)
+        p = np.where(self._countdown, np.where(ends, 0.0, 1.0), p)
+        odd = heard & (p < REPORT_P)
+        i = np.flatnonzero(odd)
+        times = self._times(frame.at, i, window[i]) if len(i) else np.zeros((3, 0))
+        return [self._alarm(frame, int(c), max(float(p[c]), LEAST_P), t) for c, t in zip(i, times.T, strict=True)], odd
+
+    def _notes(self, frame: Frame, heard: Bools) -> list[Anomaly]:
+        """What runs out later than that, but can be seen coming; told again when half of the time is left."""
+        ahead = np.minimum(np.minimum(NOTE_HORIZONS * self._horizon, NOTE_S), NOTE_WINDOWS * WINDOW_S[:, None])
+        p, window = self._forecast(frame.at, heard, ahead)
+        p = np.where(self._countdown, np.where(heard & (self.last[2] <= self._horizon), 0.0, 1.0), p)
+        i = np.flatnonzero(p < NOTE_P)
+        times = self._times(frame.at, i, window[i]) if len(i) else np.zeros((3, 0))
+        told = np.where(frame.at - self.told_at < NOTE_S, self.told, np.inf)
+        news = times[1] <= 0.5 * told[i]
+        self.told[i[news]], self.told_at[i[news]] = times[1, news], frame.at
+        return [self._note(frame, int(c), t) for c, t in zip(i[news], times.T[news], strict=True)]
+
+    def _forecast(self, at: float, heard: Bools, horizon: Floats) -> tuple[Floats, Floats]:
+        """float64[C] and int64[C]: the chance that it lasts longer than `horizon` float64[WINDOWS, C], by the window that is
+        the surest that it does not (and corrected for having asked them all), and that window."""
+        trends, p = self.trends, np.ones((WINDOWS, len(self._column)))
+        room = np.maximum(trends.left(at), np.median(self.last, axis=0))  # what was freed just now counts at once
+        old = at - self.since >= 2.0 * WINDOW_S[:, None]
+        k, c = np.nonzero(heard & old & (trends.df > 0) & (trends.sustained * horizon > room) & ~trends.excuses())
+        if len(k):
+            p[k, c] = passage.late(trends.fall(at, k, c, room[k, c], trends.sustained), horizon[k, c])
+        return np.minimum(WINDOWS * p.min(axis=0), 1.0), p.argmin(axis=0)
+
+    def _times(self, at: float, c: Any, k: Any) -> Floats:
+        """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k`."""
+        smooth, now = self.trends.left(at)[k, c], np.median(self.last[:, c], axis=0)
+        known = np.isfinite(smooth)
+        fall = self.trends.fall(at, k, c, np.where(known, smooth, now), self.trends.drift, np.where(known, smooth - now, 0.0))
+        return np.where(self._countdown[c], now, passage.quantiles(fall))
+
+    # ----------------------------------------------------------------------------------------------------- in words
+    def _alarm(self, frame: Frame, c: int, p: float, times: Floats) -> Anomaly:
+        s, column = frame.signals[self._column[c]], int(self._column[c])
+        return Anomaly(frame.at, s.entity, s.key, 1.0 - p, p, "exhaustion", column, float(frame.values[column]),
+                       onset=frame.at, text="has run out" if self.last[2, c] <= 0 else _words(times))
+
+    def _note(self, frame: Frame, c: int, times: Floats) -> Anomaly:
+        s, column = frame.signals[self._column[c]], int(self._column[c])
+        return Anomaly(frame.at, s.entity, s.key, 0.0, 1.0, "exhaustion", column, float(frame.values[column]),
+                       text=f"{s.key} {_words(times)}")
+
+    def state(self) -> dict[str, Any]:
+        return {"trends": self.trends.state(), **{name: getattr(self, name).copy() for name in _FRESH}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.trends.restore(state["trends"])
+        for name in _FRESH:
+            setattr(self, name, np.array(state[name], np.float64))
+
+
+def _words(times: Floats) -> str:
+    """`runs out in 3 h 12 min (90 %: 2 h 6 min to 6 h 48 min)`; what is certain has no interval."""
+    early, middle, late = (duration(float(t)) for t in times)
+    return f"runs out in {middle}" + (f" (90 %: {early} to {late})" if early != late else "")
