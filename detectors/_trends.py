@@ -1,4 +1,4 @@
-"""How fast many resources run out, over windows from ten minutes to a week at once, and which falls are known to turn.
+"""How fast many resources run out, over windows from minutes to days at once, and which falls are known to turn.
 
 Each window is twelve bins of means in event time; two bins make one of the next longer window. The bounds are the clock's
 and the same for all columns, so closing a bin, the only costly step, is done for all of them at once.
@@ -14,14 +14,18 @@ import numpy as np
 from aiops.passage import Fall
 from aiops.types import Bools, Floats
 
-BINS, WINDOWS = 12, 11
-WIDTH_S = 50.0 * 2.0 ** np.arange(WINDOWS)
+BINS, WINDOWS = 12, 12
+DAY_S = 86_400.0
+WIDTH_S = DAY_S / 2.0 ** np.arange(WINDOWS - 1, -1, -1)
+"""42 s, 84 s, … a day."""
 WINDOW_S = BINS * WIDTH_S
-"""10 min, 20 min, … 7 d 2 h."""
-FEWEST = 8
-"""Differences between neighbouring bins that a window needs, of eleven."""
-LATELY = 4
-"""The newest of them must show the fall as well: what has stopped is over."""
+"""8 min, 17 min, … 12 days."""
+LAG = np.where(WINDOW_S < 3 * DAY_S, 1, DAY_S / WIDTH_S).astype(np.int64)
+"""Windows of three days and more compare each bin with the same time of the day before."""
+SPAN_S = (BINS - LAG) * WIDTH_S
+"""What the drift was seen over."""
+FEWEST_SHARE, LATELY_SHARE = 0.7, 1 / 3
+"""Differences that a window needs, and the newest of them, which must show the fall as well: what has stopped is over."""
 SMOOTHED = 1.5
 """Differences of means over bins have two thirds of the variance of a Brownian motion over the same time."""
 TURN_KEEP_S = 16 * 86_400.0
@@ -38,7 +42,7 @@ class Trends:
     `variance` a second; `df` its degrees of freedom, 0 where too little is known. bool[WINDOWS, C] `excused`: falls like
     this one came back by themselves, twice.
 
-    State: 1.5 kB a column.
+    Over three days and more, what a daily wave does is neither drift nor diffusion. State: 1.6 kB a column.
     """
 
     def __init__(self) -> None:
@@ -73,6 +77,11 @@ class Trends:
             self._remember(k, at, np.minimum(horizon, WINDOW_S[k]))
         return WINDOWS
 
+    def certainty(self) -> Floats:
+        """float64[WINDOWS, C]: the drift in its standard errors, 0 where too little is known."""
+        doubt = np.sqrt(self.variance / SPAN_S[:, None])
+        return np.where(self.df > 0, self.drift / np.maximum(doubt, 1e-200), 0.0)
+
     def left(self, at: float) -> Floats:
         """float64[WINDOWS, C]: what is left now by each window: its newest bin, less what was lost since the middle of it."""
         newest = np.array([self._newest(k) for k in range(WINDOWS)])
@@ -82,7 +91,7 @@ class Trends:
         """What is known of the falls of columns `c` in windows `k`. `more`: further doubt about `room`."""
         variance = self.variance[k, c]
         noise = np.sqrt(variance * (self._elapsed(at)[k] + WIDTH_S[k] / 3.0) + more ** 2)
-        return Fall(np.maximum(room, 0.0), drift[k, c], variance, WINDOW_S[k], self.df[k, c], noise)
+        return Fall(np.maximum(room, 0.0), drift[k, c], variance, SPAN_S[k], self.df[k, c], noise)
 
     def _elapsed(self, at: float) -> Floats:
         """float64[WINDOWS]: seconds since the middle of the newest closed bin."""
@@ -106,16 +115,20 @@ class Trends:
 
     def _estimate(self, k: int) -> None:
         x = self.bins[k, (self.index[k] + np.arange(BINS)) % BINS].astype(np.float64)
-        loss = x[:-1] - x[1:]
-        known = np.isfinite(loss)
-        n, loss = known.sum(axis=0), np.where(known, loss, 0.0)
-        mean = loss.sum(axis=0) / np.maximum(n, 1)
-        lately = loss[-LATELY:].sum(axis=0) / np.maximum(known[-LATELY:].sum(axis=0), 1)
-        square = np.where(known, (loss - mean) ** 2, 0.0).sum(axis=0) / np.maximum(n - 1, 1)
-        self.drift[k] = mean / WIDTH_S[k]
-        self.sustained[k] = np.minimum(mean, lately) / WIDTH_S[k]
+        lag = int(LAG[k])
+        loss, step = x[:-lag] - x[lag:], x[:-1] - x[1:]
+        mean, n = _mean(loss)
+        lately, _ = _mean(loss[-round(LATELY_SHARE * len(loss)):])
+        if lag == 1:
+            square, _ = _mean((step - mean) ** 2)
+            df = n - 1.0
+            square *= n / np.maximum(df, 1.0)
+        else:  # what the same step of the day before does not explain, of which there are two
+            square, df = _mean((step[lag:] - step[:-lag]) ** 2 / 2.0)
+        self.drift[k] = mean / (lag * WIDTH_S[k])
+        self.sustained[k] = np.minimum(mean, lately) / (lag * WIDTH_S[k])
         self.variance[k] = SMOOTHED * square / WIDTH_S[k]
-        self.df[k] = np.where(n >= FEWEST, n - 1, 0)
+        self.df[k] = np.where(n >= FEWEST_SHARE * len(loss), df, 0.0)
 
     def _remember(self, k: int, at: float, horizon: Floats) -> None:
         """A fall that was to reach zero within the horizon, and came back to twice its lowest, teaches this window."""
@@ -130,8 +143,11 @@ class Trends:
         self.excused[k] = twice & ~(now < DEEPER * self.turn[k].min(axis=0))
 
     def excuses(self) -> Bools:
-        """bool[WINDOWS, C]: a window, or the next longer one, that sees nearly the same, has learned that such a fall turns."""
-        return np.asarray(self.excused | np.concatenate([self.excused[1:], np.zeros_like(self.excused[:1])]))
+        """bool[WINDOWS, C]: a window, or one of its neighbours, which see nearly the same, has learned that such a fall turns."""
+        out = self.excused.copy()
+        out[:-1] |= self.excused[1:]
+        out[1:] |= self.excused[:-1]
+        return out
 
     def state(self) -> dict[str, Any]:
         return {"index": self.index.copy(), **{name: getattr(self, name).copy() for name in _FRESH}}
@@ -139,3 +155,10 @@ class Trends:
     def restore(self, state: Mapping[str, Any]) -> None:
         for name in ("index", *_FRESH):
             setattr(self, name, np.array(state[name]))
+
+
+def _mean(x: Floats) -> tuple[Floats, Floats]:
+    """float64[C]: the mean over what is known of x[n, C], 0 where nothing is, and of how many that is."""
+    known = np.isfinite(x)
+    n = known.sum(axis=0).astype(np.float64)
+    return np.where(known, x, 0.0).sum(axis=0) / np.maximum(n, 1.0), n

@@ -1,25 +1,25 @@
 """Something runs out: a disk, memory, a KV cache, a quota, spare rows, a certificate. When, and how sure that is.
 
 Watches the signals of which packs know the limit. What is left falls with a drift and a diffusion that are estimated over
-eleven windows, from ten minutes to a week; the time to zero follows by first passage (aiops/passage.py), with a 90 %
-interval. A trend is believed for as long ahead as it has lasted, so what a window of two hours sees is told when two hours
-are left, and never further ahead than the signal's horizon: the time in which somebody can act. Hence nothing is told
-before what was left has halved within the window. A window must have seen the signal for twice its length (a start is no
-trend), and one whose forecasts were wrong twice, because what was left came back by itself, believes only in less than was
-ever left: saw-teeth are told at most twice.
+twelve windows, from minutes to days; the time to zero follows by first passage (aiops/passage.py), with a 90 % interval.
+A trend is believed for as long ahead as it has lasted, so what a window of two hours sees is told when two hours are left,
+and never further ahead than the signal's horizon, the time in which somebody can act: nothing is told before what was left
+has halved within the window. A start is no trend: a window must have seen more than itself, and what is known for less
+than two days must be four fifths full. A window whose forecasts were wrong twice, because what was left came back by
+itself, believes only in less than was ever left: saw-teeth are told at most twice.
 
 What runs out within seven horizons (at most a week) is a note for people, told again when half of the time is left.
-
-It describes and learns no normal: what `Frame.learn` masks is forecast like everything else, or it would be silent while
-the disk fills that the incident is about.
 
 A countdown (unit seconds, direction down: the time that a certificate is still valid) passes one second a second and has
 no interval. It is told a horizon before its end, or in the last quarter of what was ever left where that is shorter: what
 lives for a day is not late in its last week.
 
+It describes and learns no normal: what `Frame.learn` masks is forecast like everything else, or it would be silent while
+the disk fills that the incident is about.
+
 Blind to what fills faster than in some 20 minutes (that is the baseline's), to steps, and to what is full and stays so.
-Wrong about the first two teeth of a saw that comes within its own height of the limit, and about a burst that ends
-shortly before it.
+Wrong about the first two teeth of a saw that comes within its own height of the limit, about a burst that ends shortly
+before it, and, by a factor, about what fills faster and faster.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ REPORT_P, LEAST_P = 1e-3, 1e-6
 """No single estimate is worth more than one in a million: it takes several samples to raise an alert."""
 NOTE_P, NOTE_HORIZONS, NOTE_S, NOTE_WINDOWS = 0.01, 7.0, 7 * 86_400.0, 3.0
 NOTE_EVERY = 4
-"""Notes are looked for when the fourth window closes a bin: every 400 s."""
+"""Notes are looked for when the fourth window closes a bin: every six minutes."""
+YOUNG_S, YOUNG_LEFT = 2 * 86_400.0, 0.2
+"""What is known for less than this must have less than this share left to be believed."""
+START_S = 86_400.0
 LAST_SHARE = 0.25
+NEIGHBOURS = 1
+CERTAIN = 2.0
+"""Windows on each side have a say in the interval where their drift is so many standard errors: the surest is often too sure."""
 HUGE = 1e30
 _FRESH = {"since": np.nan, "last": np.nan, "told": np.inf, "told_at": -np.inf}
 
@@ -96,8 +102,7 @@ class Exhaustion:
     def _alarms(self, frame: Frame, heard: Bools) -> tuple[list[Anomaly], Bools]:
         """What runs out within its horizon, and bool[C]: which."""
         p, window = self._forecast(frame.at, heard, np.minimum(self._horizon, WINDOW_S[:, None]))
-        ends = self.last[2] <= np.minimum(self._horizon, LAST_SHARE * self.trends.most)
-        p = np.where(self._countdown, np.where(ends, 0.0, 1.0), p)
+        p = self._or_counted(p, frame.at, np.minimum(self._horizon, LAST_SHARE * self.trends.most))
         odd = heard & (p < REPORT_P)
         i = np.flatnonzero(odd)
         times = self._times(frame.at, i, window[i]) if len(i) else np.zeros((3, 0))
@@ -107,8 +112,7 @@ class Exhaustion:
         """What runs out later than that, but can be seen coming; told again when half of the time is left."""
         ahead = np.minimum(np.minimum(NOTE_HORIZONS * self._horizon, NOTE_S), NOTE_WINDOWS * WINDOW_S[:, None])
         p, window = self._forecast(frame.at, heard, ahead)
-        p = np.where(self._countdown, np.where(heard & (self.last[2] <= self._horizon), 0.0, 1.0), p)
-        i = np.flatnonzero(p < NOTE_P)
+        i = np.flatnonzero(heard & (self._or_counted(p, frame.at, self._horizon) < NOTE_P))
         times = self._times(frame.at, i, window[i]) if len(i) else np.zeros((3, 0))
         told = np.where(frame.at - self.told_at < NOTE_S, self.told, np.inf)
         news = times[1] <= 0.5 * told[i]
@@ -117,21 +121,37 @@ class Exhaustion:
 
     def _forecast(self, at: float, heard: Bools, horizon: Floats) -> tuple[Floats, Floats]:
         """float64[C] and int64[C]: the chance that it lasts longer than `horizon` float64[WINDOWS, C], by the window that is
-        the surest that it does not (and corrected for having asked them all), and that window."""
+        the surest that it does not, and that window."""
         trends, p = self.trends, np.ones((WINDOWS, len(self._column)))
-        room = np.maximum(trends.left(at), np.median(self.last, axis=0))  # what was freed just now counts at once
-        old = at - self.since >= 2.0 * WINDOW_S[:, None]
-        k, c = np.nonzero(heard & old & (trends.df > 0) & (trends.sustained * horizon > room) & ~trends.excuses())
+        now = np.maximum(np.median(self.last, axis=0), self.last[2])  # what was freed counts at once, what was lost not quite
+        room = np.maximum(trends.left(at), now)
+        fit = heard & self._known_enough(at, room) & ~trends.excuses()
+        k, c = np.nonzero(fit & (trends.df > 0) & (trends.sustained * horizon > room))
         if len(k):
-            p[k, c] = passage.late(trends.fall(at, k, c, room[k, c], trends.sustained), horizon[k, c])
-        return np.minimum(WINDOWS * p.min(axis=0), 1.0), p.argmin(axis=0)
+            p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c], trends.sustained), horizon[k, c])
+        return p.min(axis=0), p.argmin(axis=0)
+
+    def _or_counted(self, p: Floats, at: float, ahead: Floats) -> Floats:
+        """`p`, but for countdowns, of which it is certain whether they end within `ahead` once they were seen for minutes."""
+        ends = (self.last[2] <= ahead) & (at - self.since >= WINDOW_S[0])
+        return np.where(self._countdown, np.where(ends, 0.0, 1.0), p)
+
+    def _known_enough(self, at: float, room: Floats) -> Bools:
+        """bool[WINDOWS, C]: a start is no trend."""
+        age = at - self.since
+        seen = age >= (WINDOW_S + np.minimum(WINDOW_S, START_S))[:, None]
+        whole = np.where(self._sign > 0, np.abs(self._limit), self.trends.most)
+        return np.asarray(seen & ((age >= YOUNG_S) | (room <= YOUNG_LEFT * whole)))
 
     def _times(self, at: float, c: Any, k: Any) -> Floats:
-        """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k`."""
-        smooth, now = self.trends.left(at)[k, c], np.median(self.last[:, c], axis=0)
-        known = np.isfinite(smooth)
-        fall = self.trends.fall(at, k, c, np.where(known, smooth, now), self.trends.drift, np.where(known, smooth - now, 0.0))
-        return np.where(self._countdown[c], now, passage.quantiles(fall))
+        """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k` and their neighbours."""
+        trends, now = self.trends, np.median(self.last[:, c], axis=0)
+        near = k + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)[:, None]
+        inside, near = (near >= 0) & (near < WINDOWS), np.clip(near, 0, WINDOWS - 1)
+        falls = inside & (trends.certainty()[near, c] > CERTAIN)
+        smooth = np.where(falls, trends.left(at)[near, c], np.nan)
+        times = passage.quantiles(trends.fall(at, near, c, smooth, trends.drift, smooth - now))
+        return np.where(self._countdown[c], self.last[2, c], times)
 
     # ----------------------------------------------------------------------------------------------------- in words
     def _alarm(self, frame: Frame, c: int, p: float, times: Floats) -> Anomaly:
