@@ -6,10 +6,11 @@ and the same for all columns, so closing a bin, the only costly step, is done fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops.passage import Fall
 from aiops.types import Bools, Floats
@@ -42,7 +43,7 @@ class Trends:
     `variance` a second; `df` its degrees of freedom, 0 where too little is known. bool[WINDOWS, C] `excused`: falls like
     this one came back by themselves, twice.
 
-    Over three days and more, what a daily wave does is neither drift nor diffusion. State: 1.6 kB a column.
+    Over three days and more, what a daily wave does is neither drift nor diffusion. State: 1.7 kB a column.
     """
 
     def __init__(self) -> None:
@@ -54,11 +55,10 @@ class Trends:
         self.turn, self.turned_at = np.zeros((WINDOWS, 2, 0)), np.zeros((WINDOWS, 2, 0))
         self.most = np.zeros(0)
 
-    def widen(self, more: int) -> None:
-        """Room for so many more columns."""
+    def arrange(self, order: Sequence[int]) -> None:
+        """Column k is from now on what column order[k] was; a new one where that is -1."""
         for name, fill in _FRESH.items():
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.full((*old.shape[:-1], more), fill, old.dtype)], axis=-1))
+            setattr(self, name, arranged(getattr(self, name), order, fill))
 
     def add(self, room: Floats) -> None:
         """Takes in what is left now, float64[C], NaN where nothing was heard."""
@@ -84,7 +84,7 @@ class Trends:
 
     def left(self, at: float) -> Floats:
         """float64[WINDOWS, C]: what is left now by each window: its newest bin, less what was lost since the middle of it."""
-        newest = np.array([self._newest(k) for k in range(WINDOWS)])
+        newest = self.bins[np.arange(WINDOWS), (self.index - 1) % BINS]
         return np.asarray(newest - self.sustained * self._elapsed(at)[:, None], np.float64)
 
     def fall(self, at: float, k: Any, c: Any, room: Floats, drift: Floats, more: Floats | float = 0.0) -> Fall:
@@ -155,6 +155,12 @@ class Trends:
     def restore(self, state: Mapping[str, Any]) -> None:
         for name in ("index", *_FRESH):
             setattr(self, name, np.array(state[name]))
+
+
+def arranged(array: NDArray[Any], order: Sequence[int], fill: float | bool) -> NDArray[Any]:
+    """Columns (the last axis) in another order; a new one, filled, for each -1."""
+    fresh = np.full((*array.shape[:-1], 1), fill, array.dtype)
+    return np.concatenate([array, fresh], axis=-1)[..., np.array(order, np.int64)]
 
 
 def _mean(x: Floats) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ import numpy as np
 from aiops import passage
 from aiops.humanise import duration
 from aiops.types import Anomaly, Bools, Floats, Frame, Signal
-from detectors._trends import WINDOW_S, WINDOWS, Trends
+from detectors._trends import WINDOW_S, WINDOWS, Trends, arranged
 
 REPORT_P, LEAST_P = 1e-3, 1e-6
 """No single estimate is worth more than one in a million: it takes several samples to raise an alert."""
@@ -42,20 +42,23 @@ NOTE_EVERY = 4
 YOUNG_S, YOUNG_LEFT = 2 * 86_400.0, 0.2
 """What is known for less than this must have less than this share left to be believed."""
 START_S = 86_400.0
+"""A window must have seen the signal for twice its length, or its length and this."""
 LAST_SHARE = 0.25
-NEIGHBOURS = 1
-CERTAIN = 2.0
-"""Windows on each side have a say in the interval where their drift is so many standard errors: the surest is often too sure."""
+NEIGHBOURS, CERTAIN = 1, 2.0
+"""The surest window is often too sure: the next ones have a say in the interval where their drift is two standard errors."""
 HUGE = 1e30
 _FRESH = {"since": np.nan, "last": np.nan, "told": np.inf, "told_at": -np.inf}
 
 
 class Exhaustion:
-    """State: 1.6 kB a signal with a limit, nothing for the others."""
+    """State: 1.7 kB a signal with a limit, nothing for the others."""
+
+    VERSION = 1
+    BY_SIGNAL = ("place",)
 
     def __init__(self) -> None:
         self._known = 0
-        self._column = np.zeros(0, np.int64)
+        self._was, self._column = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._limit, self._sign, self._horizon = np.zeros(0), np.zeros(0), np.zeros(0)
         self._countdown = np.zeros(0, np.bool_)
         self.trends = Trends()
@@ -83,20 +86,24 @@ class Exhaustion:
         return found
 
     def _register(self, signals: Sequence[Signal]) -> None:
-        new = [s for s in signals[self._known:] if s.limit is not None]
-        self._known = len(signals)
-        if not new:
+        if self._known == len(signals):
             return
-        self._column = np.append(self._column, [s.id for s in new])
-        self._limit = np.append(self._limit, [s.limit for s in new]).astype(np.float64)
+        new = [s for s in signals[self._known:] if s.limit is not None]
+        if new or len(self._was):
+            self._arrange([*range(len(self._column)), *(self._was[s.id] if s.id < len(self._was) else -1 for s in new)])
+            self._was = np.zeros(0, np.int64)
+        self._known = len(signals)
+        self._column = np.append(self._column, np.array([s.id for s in new], np.int64))
+        self._limit = np.append(self._limit, np.array([s.limit for s in new], np.float64))
         self._sign = np.append(self._sign, [-1.0 if s.direction == "down" else 1.0 for s in new])
         self._horizon = np.append(self._horizon, [s.horizon_s for s in new])
-        self._countdown = np.append(self._countdown, [s.direction == "down" and s.unit == "seconds" for s in new])
-        more = len(self._column) - len(self.since)  # after a restore they are there already
+        countdown = [s.direction == "down" and s.unit == "seconds" for s in new]
+        self._countdown = np.append(self._countdown, np.array(countdown, np.bool_))
+
+    def _arrange(self, order: Sequence[int]) -> None:
         for name, fill in _FRESH.items():
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.full((*old.shape[:-1], more), fill)], axis=-1))
-        self.trends.widen(more)
+            setattr(self, name, arranged(getattr(self, name), order, fill))
+        self.trends.arrange(order)
 
     # ------------------------------------------------------------------------------------------------------ forecasts
     def _alarms(self, frame: Frame, heard: Bools) -> tuple[list[Anomaly], Bools]:
@@ -123,7 +130,7 @@ class Exhaustion:
         """float64[C] and int64[C]: the chance that it lasts longer than `horizon` float64[WINDOWS, C], by the window that is
         the surest that it does not, and that window."""
         trends, p = self.trends, np.ones((WINDOWS, len(self._column)))
-        now = np.maximum(np.median(self.last, axis=0), self.last[2])  # what was freed counts at once, what was lost not quite
+        now = np.maximum(_middle(self.last), self.last[2])  # what was freed counts at once, what was lost not quite
         room = np.maximum(trends.left(at), now)
         fit = heard & self._known_enough(at, room) & ~trends.excuses()
         k, c = np.nonzero(fit & (trends.df > 0) & (trends.sustained * horizon > room))
@@ -145,7 +152,7 @@ class Exhaustion:
 
     def _times(self, at: float, c: Any, k: Any) -> Floats:
         """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k` and their neighbours."""
-        trends, now = self.trends, np.median(self.last[:, c], axis=0)
+        trends, now = self.trends, _middle(self.last[:, c])
         near = k + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)[:, None]
         inside, near = (near >= 0) & (near < WINDOWS), np.clip(near, 0, WINDOWS - 1)
         falls = inside & (trends.certainty()[near, c] > CERTAIN)
@@ -165,13 +172,23 @@ class Exhaustion:
                        text=f"{s.key} {_words(times)}")
 
     def state(self) -> dict[str, Any]:
-        return {"trends": self.trends.state(), **{name: getattr(self, name).copy() for name in _FRESH}}
+        """`place` int64[S]: where the other arrays keep each signal, -1 for those without a limit."""
+        place = np.full(self._known, -1, np.int64)
+        place[self._column] = np.arange(len(self._column))
+        return {"place": self._was.copy() if len(self._was) else place, "trends": self.trends.state(),
+                **{name: getattr(self, name).copy() for name in _FRESH}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
+        self._was = np.array(state["place"], np.int64)
         self.trends.restore(state["trends"])
         for name in _FRESH:
             setattr(self, name, np.array(state[name], np.float64))
+
+
+def _middle(x: Floats) -> Floats:
+    """float64[n]: the median of x[3, n], NaN where one of the three is."""
+    return np.asarray(np.maximum(np.minimum(x[0], x[1]), np.minimum(np.maximum(x[0], x[1]), x[2])), np.float64)
 
 
 def _words(times: Floats) -> str:

@@ -266,7 +266,7 @@ def test_gaps_are_silence_and_not_a_level():
 def test_a_day_of_silence_and_it_goes_on():
     """Bins that were skipped are empty, however many."""
     trends = Trends()
-    trends.widen(1)
+    trends.arrange([-1])
     for at in (0.0, 10.0, 1e6, 1e6 + 100, 5e9):
         trends.close(at, np.array([DAY_S]))
         trends.add(np.array([1.0]))
@@ -282,12 +282,32 @@ def test_one_absurd_value_does_not_silence_it_for_long(odd):
 
 
 def test_signals_without_a_limit_cost_nothing():
-    """No state at all for them."""
-    of = tuple(Signal(i, "a//b", f"s{i}") for i in range(50))
+    """No state but that they have none."""
+    of = tuple(Signal(i, "a//b", f"s{i}") for i in range(500))
     detector = Exhaustion()
     before = len(pickle.dumps(detector.state()))
-    detector.observe(frame(T0, np.ones(50), of))
-    assert len(pickle.dumps(detector.state())) == before
+    detector.observe(frame(T0, np.ones(500), of))
+    assert len(pickle.dumps(detector.state())) < before + 500 * 8 + 100
+
+
+def test_it_goes_on_when_other_signals_were_forgotten_or_lost_their_limit():
+    """Columns move at a restart: what is kept of a signal follows it, or begins anew."""
+    of = (disk(entity="node//gone"), disk(id=1, entity="node//a"), disk(id=2, entity="node//b", limit=None),
+          disk(id=3, entity="node//c"))
+    rows = np.stack([flat(54), then(flat(48), rise(6)), flat(54), then(flat(48), rise(6, seed=3))], axis=1)
+    whole, first, second = Exhaustion(), Exhaustion(), Exhaustion()
+    for k, row in enumerate(rows[:3060]):
+        f = frame(MIDNIGHT + k * MIN_S, row, of)
+        whole.observe(f)
+        first.observe(f)
+    state = first.state()
+    second.restore({**state, "place": state["place"][[1, 2, 3]]})
+    later = (disk(entity="node//a"), disk(id=1, entity="node//b"), disk(id=2, entity="node//c", limit=None))
+    for k, row in enumerate(rows[3060:]):
+        at = MIDNIGHT + (3060 + k) * MIN_S
+        expected = [(a.entity, a.text) for a in whole.observe(frame(at, row, of)) if a.entity == "node//a"]
+        assert [(a.entity, a.text) for a in second.observe(frame(at, row[1:], later))] == expected
+    assert expected and second.state()["place"].tolist() == [0, 1, -1]
 
 
 def test_a_signal_costs_less_than_two_kilobytes():
