@@ -30,7 +30,7 @@ from correlators.correlate import Correlate
 
 log = structlog.get_logger("aiops.sources")
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift", "exhaustion")
 Mode = Literal["observe", "ask", "act"]
 
 

@@ -17,10 +17,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from aiops import yamlfile
+from aiops.quantities import Duration
 from aiops.types import Direction, Entity, Kind
 from aiops.yamlfile import Problems, Strict
 
 SHIPPED = Path(__file__).parent / "packs"
+_KINDS = ("value", "rate", "increase", "ratio", "mean", "total", "until")
 _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"\s*,?')
 
 
@@ -70,13 +72,22 @@ class Effect(Strict):
     rel: float = Field(default=0.0, ge=0)
 
 
+class Limit(Strict):
+    """A resource has run out when the signal is `at`, from its good side; somebody must know `horizon` before that."""
+
+    at: float
+    horizon_s: Duration = Field(default=86_400.0, alias="horizon", gt=0)
+
+
 class SignalRule(Strict):
-    """How a signal comes from raw series. Exactly one of `value`, `rate`, `increase`, `ratio`, `mean`.
+    """How a signal comes from raw series. Exactly one of `value`, `rate`, `increase`, `ratio`, `mean`, `total`, `until`.
 
     value     the gauge itself, summed (or `combine: max|min|mean`) over series that share the kept labels
     rate      per second          increase  per tick, adds up over a window
     ratio     [part, whole]: rates for counters, values for gauges; `invert` gives 1 - ratio
     mean      [sum, count]: mean of what was observed in the tick, from a histogram or summary
+    total     what a counter has counted in its life, for counters that are never reset
+    until     seconds from now to the Unix time that a gauge holds
     """
 
     help: str = ""
@@ -85,6 +96,8 @@ class SignalRule(Strict):
     increase: Selected | None = None
     ratio: tuple[Selected, Selected] | None = None
     mean: tuple[Selected, Selected] | None = None
+    total: Selected | None = None
+    until: Selected | None = None
     invert: bool = False
     combine: Literal["sum", "max", "min", "mean"] = "sum"
     by: list[str] = []
@@ -92,18 +105,22 @@ class SignalRule(Strict):
     direction: Direction = "both"
     min_effect: Effect = Effect()
     resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up"] = ""
+    limit: Limit | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> SignalRule:
-        given = [k for k in ("value", "rate", "increase", "ratio", "mean") if getattr(self, k) is not None]
+        given = [k for k in _KINDS if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of value, rate, increase, ratio, mean is needed, found {given or 'none'}.")
+            raise ValueError(f"exactly one of {', '.join(_KINDS)} is needed, found {given or 'none'}.")
+        if self.limit and self.direction == "both":
+            raise ValueError("a limit is reached from one side. Add direction: up or direction: down.")
         return self
 
     @property
     def parts(self) -> tuple[Selector, ...]:
         """The selectors of the numerator and, for ratio and mean, of the denominator."""
-        return self.ratio or self.mean or (self.value or self.rate or self.increase,)  # type: ignore[return-value]
+        one = self.value or self.rate or self.increase or self.total or self.until
+        return self.ratio or self.mean or (one,)  # type: ignore[return-value]
 
 
 class MetricRule(Strict):

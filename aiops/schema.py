@@ -30,7 +30,7 @@ from aiops.yamlfile import Strict
 Mode = Literal["observe", "ask", "act"]
 Severity = Literal["info", "warning", "critical"]
 LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
-PLANNED = ("exhaustion",)
+PLANNED: tuple[str, ...] = ()
 """Detectors of the contract that this version does not have: accepted, left out, and told by `aiops.unused`."""
 
 

@@ -81,7 +81,7 @@ class Door:
         if batch.new_series:
             self._register(batch.new_series)
         updated = self._absorb(*self._usable(batch))
-        return self._compiled.values(self._level, self._delta, self._fresh(batch.at), updated)
+        return self._compiled.values(batch.at, (self._level, self._delta, self._last), self._fresh(batch.at), updated)
 
     def heard(self) -> tuple[Floats, Floats]:
         """Of each signal, float64[S] seconds: when its newest sample was, and how far its samples usually are apart.
@@ -254,12 +254,13 @@ class Door:
 
 
 _identify = attrgetter("entity", "metric", "labels")
-_describe = attrgetter("entity", "name", "labels", "unit", "direction", "min_abs", "min_rel", "additive", "resource")
+_describe = attrgetter("entity", "name", "labels", "unit", "direction", "min_abs", "min_rel", "additive", "resource",
+                       "limit", "horizon_s")
 
 
 def _described(column: int, entity: str, name: str, labels: str, rule: SignalRule) -> Signal:
     return Signal(column, entity, name, labels, rule.unit, rule.direction, rule.min_effect.abs, rule.min_effect.rel,
-                  additive=rule.increase is not None, resource=rule.resource)
+                  additive=rule.increase is not None, resource=rule.resource, **_limit(rule))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,8 @@ class _Compiled:
     divides: Bools
     inverts: Bools
     takes_delta: Bools
+    takes_last: Bools
+    counts_down: Bools
     extremes: tuple[tuple[int, str], ...]
     count: int
 
@@ -283,12 +286,17 @@ class _Compiled:
             np.array([r.ratio is not None or r.mean is not None for r in rules], np.bool_),
             np.array([r.invert for r in rules], np.bool_),
             np.array([r.increase is not None for r in rules], np.bool_),
+            np.array([r.total is not None for r in rules], np.bool_),
+            np.array([r.until is not None for r in rules], np.bool_),
             tuple((i, r.combine) for i, r in enumerate(rules) if r.combine != "sum"), len(rules))
 
-    def values(self, level: Floats, delta: Floats, fresh: Bools, updated: Bools) -> Floats:
+    def values(self, at: float, samples: tuple[Floats, Floats, Floats], fresh: Bools, updated: Bools) -> Floats:
+        """`samples`: of each raw series its level (the rate of a counter), what it added in this tick, and its last value."""
         if not self.count:
             return np.empty(0)
+        level, delta, last = samples
         x = np.where(self.takes_delta[self.signal], delta[self.raw], level[self.raw])
+        x = np.where(self.takes_last[self.signal], last[self.raw], x)
         usable = fresh[self.raw] & np.isfinite(x)
         usable &= updated[self.raw] | ~self.takes_delta[self.signal]  # an increase counts in the tick that brought it only
         touched = np.bincount(self.signal[updated[self.raw]], minlength=self.count) > 0
@@ -301,6 +309,7 @@ class _Compiled:
             out[signal] = getattr(np, how)(mine) if mine.size else np.nan
         some = np.bincount(self.signal[usable & (self.part == 0)], minlength=self.count) > 0
         out = np.where(self.inverts, np.where(some, 1.0 - out, np.nan), out)  # no part known is not "all used"
+        out = np.where(self.counts_down, out - at, out)
         out[~touched] = np.nan
         return out
 
@@ -312,6 +321,10 @@ class _Compiled:
 
     def _sum(self, x: Floats, which: Bools) -> Floats:
         return np.bincount(self.signal[which], x[which], minlength=self.count).astype(np.float64)
+
+
+def _limit(rule: SignalRule) -> dict[str, Any]:
+    return {"limit": rule.limit.at, "horizon_s": rule.limit.horizon_s} if rule.limit else {}
 
 
 def _default_rule(metric: str, counter: bool, namesake: SignalRule | None) -> tuple[str, SignalRule | None]:
@@ -329,6 +342,6 @@ def _default_rule(metric: str, counter: bool, namesake: SignalRule | None) -> tu
     selector = Selector(metric=metric)
     rule = {"rate": selector} if counter else {"value": selector}
     if namesake:
-        told = namesake.model_dump(include={"help", "unit", "direction", "min_effect", "resource"})
+        told = namesake.model_dump(include={"help", "unit", "direction", "min_effect", "resource", "limit"})
         return metric, SignalRule.model_validate({**rule, **told})
     return metric, SignalRule.model_validate({**rule, "min_effect": {"rel": 0.25}})

@@ -24,7 +24,8 @@ def name(entity: str) -> str:
 
 
 def level(alert: JSON) -> str:
-    """`21 % (expected 0.5 % to 1.2 %)`, as far as the numbers are known; else the alert's own text."""
+    """`21 % (expected 0.5 % to 1.2 %)`, as far as the numbers are known; else with, or only, the alert's own text:
+    `87 %, runs out in 3 h`."""
     value, unit = alert.get("value"), alert.get("unit", "")
     if value is None:
         return str(alert.get("text") or "")
@@ -33,7 +34,8 @@ def level(alert: JSON) -> str:
         return f"{quantity(value, unit)} (expected {quantity(low, unit)} to {quantity(high, unit)})"
     bounds = (("expected", middle), ("expected below", high), ("expected above", low))
     known = next(((word, v) for word, v in bounds if v is not None), None)
-    return quantity(value, unit) + (f" ({known[0]} {quantity(known[1], unit)})" if known else "")
+    own = f", {alert['text']}" if alert.get("text") else ""
+    return quantity(value, unit) + (f" ({known[0]} {quantity(known[1], unit)})" if known else own)
 
 
 def worst(form: JSON) -> JSON | None:

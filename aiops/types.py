@@ -165,7 +165,8 @@ class Signal:
 
     `id` is its column in every Frame. `min_abs` (in `unit`) and `min_rel` (share of the expected value) are the
     smallest deviation worth telling a person about; both must be exceeded. `additive` marks increases that add up
-    over a window (restarts), as opposed to levels of which the last one counts.
+    over a window (restarts), as opposed to levels of which the last one counts. `limit` is the value at which a resource
+    has run out, reached in the bad direction, None where there is no such value; somebody must know `horizon_s` before.
     """
 
     id: int
@@ -178,6 +179,8 @@ class Signal:
     min_rel: float = 0.0
     additive: bool = False
     resource: str = ""
+    limit: float | None = None
+    horizon_s: float = 86_400.0
 
     @property
     def key(self) -> str:

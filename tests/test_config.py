@@ -35,8 +35,7 @@ REMARKS = [
     "aiops.yaml:7: $.sources[1].remote_write: remote write is not received in this version, nothing arrives this way. "
     "Poll the Prometheus with a prometheus source.",
     "aiops.yaml:10: $.topology.calls: call metrics are not read in this version, no edges come from them. "
-    "Write who calls whom into the file of topology.file.",
-    "aiops.yaml:11: $.detectors[5]: the detector 'exhaustion' is not part of this version and is left out."]
+    "Write who calls whom into the file of topology.file."]
 ALL = ("absence", "baseline", "drift", "exhaustion", "isolation_forest", "logs", "peers")
 
 
@@ -96,7 +95,7 @@ def test_what_the_design_names_and_this_version_lacks_is_told_with_its_line(
     monkeypatch.setattr(schema, "detector_names", lambda: tuple(n for n in ALL if n not in schema.PLANNED))
     assert notes(file(tmp_path, CONTRACT)) == REMARKS
     assert schema.available(config.load(file(tmp_path, CONTRACT), {}).detectors) == [
-        "baseline", "isolation_forest", "peers", "logs", "absence"]
+        "baseline", "isolation_forest", "peers", "logs", "absence", "exhaustion"]
 
 
 @pytest.mark.parametrize(("text", "remarks"), [

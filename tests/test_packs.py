@@ -43,7 +43,8 @@ def test_a_signal_fits_the_kinds_of_its_metrics(pack: Pack) -> None:
     """Rates and means are of counters, values of gauges; a ratio does not mix the two."""
     for name, rule in pack.signals.items():
         kinds = {pack.metrics[part.metric].kind for part in rule.parts}
-        wanted = {"gauge"} if rule.value else {"counter"} if rule.rate or rule.increase or rule.mean else kinds
+        gauge, counter = rule.value or rule.until, rule.rate or rule.increase or rule.mean or rule.total
+        wanted = {"gauge"} if gauge else {"counter"} if counter else kinds
         assert kinds == wanted and len(kinds) == 1, name
 
 
@@ -160,6 +161,71 @@ def test_replicas_of_a_service_do_not_share_one_series() -> None:
     assert out["service//api", "http_error_rate"] == pytest.approx(0.2)
     entities = {format_labels(MEANINGS.entity("up", {"job": "api", "instance": i})[1]) for i in "ab"}
     assert len(entities) == 2
+
+
+@pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
+def test_what_is_a_share_of_a_capacity_runs_out_at_one(pack: Pack) -> None:
+    """Whatever has a limit has one side from which it is reached, and room on the other."""
+    for name, rule in pack.signals.items():
+        if rule.limit:
+            assert rule.direction in ("up", "down"), name
+            assert rule.limit.at == {"ratio": 1, "seconds": 0, "rows": 512}[rule.unit], name
+            assert 600 <= rule.limit.horizon_s <= 7 * 86_400, name
+
+
+def test_the_resources_that_run_out_are_known() -> None:
+    """Disks, inodes, memory, caches, handles, quotas, spare rows, certificates."""
+    limited = {name for name, rule in MEANINGS.signals.items() if rule.limit}
+    assert limited == {
+        "node_filesystem_used_ratio", "node_filesystem_inodes_used_ratio", "volume_used_ratio", "volume_inodes_used_ratio",
+        "node_memory_used_ratio", "container_memory_limit_ratio", "gpu_memory_used_ratio", "kv_cache_usage_ratio",
+        "gpu_cache_usage_ratio", "node_open_files_ratio", "process_open_fds_ratio", "node_conntrack_used_ratio",
+        "quota_used_ratio", "gpu_remapped_rows", "probed_certificate_left_seconds", "certificate_left_seconds"}
+
+
+def test_certificates_count_down() -> None:
+    """Seconds from the tick to the first to expire, whoever tells of it; each cert-manager certificate is its own entity."""
+    probe = {"job": "blackbox", "instance": "https://shop.example"}
+    ours = {"name": "shop-tls", "exported_namespace": "shop", "namespace": "cert-manager", "issuer_name": "le", "pod": "cm-1"}
+    out = rows(("probe_ssl_earliest_cert_expiry", probe, 5000.0, 5000.0),
+               ("probe_ssl_earliest_cert_expiry", {**probe, "prober": "b"}, 4000.0, 4000.0),
+               ("certmanager_certificate_expiration_timestamp_seconds", ours, 9000.0, 9000.0))
+    assert out["certificate//https://shop.example", "probed_certificate_left_seconds"] == 4000 - 110
+    assert out["certificate/shop/shop-tls", "certificate_left_seconds"] == 9000 - 110
+
+
+def test_quotas_are_shares_of_each_resource() -> None:
+    """A quota of 0 says nothing; the namespace's object carries the figure, not the exporter."""
+    quota = {"namespace": "shop", "resourcequota": "compute", "job": "kube-state-metrics", "instance": "x", "pod": "ksm-1"}
+    said = (("requests.cpu", "hard", 8), ("requests.cpu", "used", 6), ("pods", "hard", 0), ("pods", "used", 0))
+    out = rows(*(("kube_resourcequota", {**quota, "resource": r, "type": t}, v, v) for r, t, v in said))
+    assert out["resourcequota/shop/compute", 'quota_used_ratio{resource="requests.cpu"}'] == 0.75
+    assert np.isnan(out["resourcequota/shop/compute", 'quota_used_ratio{resource="pods"}'])
+
+
+def test_volumes_run_out_of_bytes_and_of_inodes() -> None:
+    """By claim, as the kubelet tells."""
+    claim = {"namespace": "shop", "persistentvolumeclaim": "data-db-0", "node": "a", "job": "kubelet"}
+    told = {"available_bytes": 1e9, "capacity_bytes": 4e9, "inodes_used": 90, "inodes": 100}
+    out = rows(*((f"kubelet_volume_stats_{name}", claim, v, v) for name, v in told.items()))
+    assert out["persistentvolumeclaim/shop/data-db-0", "volume_used_ratio"] == 0.75
+    assert out["persistentvolumeclaim/shop/data-db-0", "volume_inodes_used_ratio"] == 0.9
+
+
+def test_spare_rows_are_counted_since_the_gpu_was_made() -> None:
+    """The increase of the tick is one signal, what is used up another."""
+    gpu = {"hostname": "gpu-7", "gpu": "0"}
+    out = rows(("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", gpu, 17, 18))
+    assert out["gpu/gpu-7/0", "gpu_remapped_rows"] == 18
+    assert out["gpu/gpu-7/0", "gpu_uncorrectable_remapped_rows"] == 1
+
+
+def test_file_descriptors_are_a_share_of_what_the_process_may_have() -> None:
+    """And a count, as before."""
+    process = {"job": "api", "instance": "a:1"}
+    out = rows(("process_open_fds", process, 512, 768), ("process_max_fds", process, 1024, 1024))
+    assert out["service//api", "process_open_fds_ratio"] == 0.75
+    assert out["service//api", "process_open_fds"] == 768
 
 
 def test_the_names_that_policies_use_exist() -> None:

@@ -186,6 +186,41 @@ def test_an_increase_adds_up_and_says_so():
     assert [s.name for s in run.door.signals if s.additive] == ["kills"]
 
 
+def test_a_total_is_what_the_counter_says():
+    """Not a rate and not an increase."""
+    run = Run(meanings({"rows_total": "counter"}, {"spent": {"total": "rows_total"}}))
+    assert math.isnan(run(0, {"rows_total": 7})["spent"])
+    assert [run(t, {"rows_total": v})["spent"] for t, v in ((10, 7), (20, 9))] == [7, 9]
+
+
+def test_until_counts_the_seconds_to_a_unix_time():
+    """From the tick on, past zero, and only while it is told."""
+    run = Run(meanings({"ends": "gauge"}, {"left": {"until": "ends", "combine": "min"}}))
+    assert [run(t, {"ends": 100.0})["left"] for t in (0, 40, 130)] == [100, 60, -30]
+    assert math.isnan(run(140, {})["left"])
+
+
+def test_a_limit_comes_with_the_signal():
+    """With the time that people need; a metric that is called like a signal has its limit too."""
+    rule = {"value": "temp", "direction": "up", "limit": {"at": 90, "horizon": "2h"}}
+    run = Run(meanings({"temp": "gauge", "free": "gauge"}, {"hot": rule, "bytes": {"value": "free"}}))
+    run(0, {"temp": 20, "free": 1, "hot{place=\"x\"}": 30})
+    assert {s.key: (s.limit, s.horizon_s) for s in run.door.signals} == {
+        "hot": (90, 7200), "bytes": (None, 86_400), 'hot{place="x"}': (90, 7200)}
+
+
+@pytest.mark.parametrize(("rule", "message"), [
+    ({"value": "up", "limit": {"at": 1}}, "a limit is reached from one side. Add direction: up or direction: down."),
+    ({"value": "up", "direction": "up", "limit": {"at": 1, "horizon": "0s"}}, "greater than 0"),
+    ({"value": "up", "direction": "up", "limit": 1}, "Limit"),
+    ({"value": "up", "until": "up"}, "exactly one of value, rate, increase, ratio, mean, total, until is needed"),
+    ({}, "found none")])
+def test_a_rule_that_makes_no_sense_is_refused(rule, message):
+    """With the remedy."""
+    with pytest.raises(ValueError, match=message):
+        meanings({"up": "gauge"}, {"x": rule})
+
+
 def test_an_increase_is_counted_once_when_its_series_come_in_different_ticks():
     """A scrape that a tick cuts in two does not double the kills of the first half."""
     run = Run()

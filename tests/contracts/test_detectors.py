@@ -18,12 +18,13 @@ from aiops.types import Frame, LogLine, Signal
 
 NAMES = plugins.names("detectors")
 ALONE = signals("service//a one", "service//a two", "service//b one", "node//n three")
-SIGNALS = (*ALONE, *(Signal(len(ALONE) + k, "service//a", "busy", f'replica="{k}"') for k in range(5)))
+LEASE = Signal(9, "certificate//c", "left", unit="seconds", direction="down", min_abs=1e3, limit=0.0, horizon_s=3600.0)
+SIGNALS = (*ALONE, *(Signal(len(ALONE) + k, "service//a", "busy", f'replica="{k}"') for k in range(5)), LEASE)
 HOG = Signal(len(SIGNALS), "process//hog", "cores", direction="up", min_abs=0.2, resource="cpu")
 FAULT = range(150, 165)
 SILENT_ON_FAULTS = {"drift"}
 """Tells of new levels that have settled."""
-NEVER_LEARNS_LEVELS = {"drift", "newcomer"}
+NEVER_LEARNS_LEVELS = {"drift", "newcomer", "exhaustion"}
 
 
 def make(name):
@@ -33,14 +34,15 @@ def make(name):
 def course(ticks: int = 240, of=SIGNALS, start: int = 0, seed: int = 3, fault: range = FAULT,
            learn: bool = True) -> Iterator[Frame]:
     """Noise with a fault in it that no detector can overlook: values jump, one replica leaves the others, an entity falls
-    silent, errors are logged, and somebody new uses a lot."""
+    silent, errors are logged, somebody new uses a lot, and time runs out."""
     x = np.random.default_rng(seed).normal(10, 1, (start + ticks, len(of)))
     for k in range(start, start + ticks):
-        row, lines = x[k].copy(), [LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}")]
+        row, lines = np.where([s is LEASE for s in of], 1e5, x[k]), [LogLine(T0 + STEP_S * k, "service//a", f"INFO request {k}")]
         if k in fault:
             row[:2] += 40
             row[2] = np.nan
             row[len(ALONE):len(ALONE) + 1] += 40
+            row[LEASE.id:LEASE.id + 1] = 100.0
             lines += [LogLine(T0 + STEP_S * k, "service//a", f"ERROR broken pipe {i}") for i in range(20)]
         shown = (*of, HOG) if k >= FAULT.start and of is SIGNALS else of
         row = np.append(row, 2.0)[:len(shown)]
