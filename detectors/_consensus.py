@@ -43,12 +43,11 @@ class Consensus:
     def __init__(self) -> None:
         self.offset = self.ratio = self.usual = self.miss_added = self.miss_multiplied = np.zeros(0)
 
-    def lay_out(self, groups: Groups, before: Places) -> None:
+    def lay_out(self, before: Places, group_before: Places) -> None:
         for name in self.per_place:
             setattr(self, name, carried(getattr(self, name), before, 1.0 if name == "ratio" else 0.0))
         for name in self.per_group:
-            had = getattr(self, name)
-            setattr(self, name, np.append(had, np.ones(max(0, groups.count - len(had)))))
+            setattr(self, name, carried(getattr(self, name), group_before, 1.0))
 
     def predict(self, groups: Groups, x: Floats, settled: Bools) -> Prediction:
         """For x[P]; NaN where fewer than three of the group speak. Members that are not settled are asked only where there

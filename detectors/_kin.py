@@ -115,6 +115,16 @@ class Groups:
         place[columns] = np.arange(len(columns))
         return place[self.columns]
 
+    def groups_before(self, before: Places, group: Places) -> Places:
+        """int64[count]: which group each was in an earlier layout, where `group` was that of each place; -1 where it is new.
+
+        before: as `places_before` gives it. The first member that was there decides.
+        """
+        out = np.full(self.count, -1)
+        there = np.flatnonzero(before >= 0)[::-1]  # of equal indices the last counts
+        out[self.group[there]] = group[before[there]]
+        return out
+
     def sum(self, x: Floats | Bools) -> Floats:
         """float64[count]: sum over the members; of bool, how many."""
         return np.add.reduceat(x.astype(np.float64), self._starts)

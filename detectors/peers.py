@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops.calibration import Tail
 from aiops.humanise import figure, quantity
@@ -63,6 +64,7 @@ CLEAR, CALM_SHARE = 6.0, 0.2
 HUGE = 1e150
 _COLUMNS = ("n", "heard_at", "learned_at", "held", "scale", "window", "shift", "spread", "claimed", "since", "told")
 _UNKNOWN = {"heard_at": np.nan, "since": np.nan}
+_TAILS = ("jumps", "drifts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,16 +83,23 @@ class _Look:
 
 
 class Peers:
-    """State: 14 floats and 24 bytes for each signal that is in a group of three or more; two floats and two tails a group.
+    """Memory: 14 floats and 24 bytes for each signal that is in a group of three or more; two floats and two tails a group.
+    What is saved has a column for every signal, and what belongs to a group at each of its members.
 
     n: samples learned. scale, spread: usual size of the residual and of the mean over minutes (`window`). shift: that mean in
     the signal's unit. since: when the present excursion of the mean began, NaN outside of one; claimed: the nats told of it.
     told: nats told lately by both looks.
     """
 
+    VERSION = 1
+    BY_SIGNAL = ("grouped", "habit", *_COLUMNS, *(f"{tail}.{name}" for tail in _TAILS for name in Tail().state()),
+                 *(f"consensus.{name}" for name in (*Consensus.per_place, *Consensus.per_group)))
+
     def __init__(self) -> None:
         self._groups, self._consensus, self._habit = Groups(), Consensus(), Habit()
         self._columns: Places = np.zeros(0, np.int64)
+        self._group: Places = np.zeros(0, np.int64)
+        self._seen, self._restored = 0, False
         self._at, self._tick_s, self._ticks = np.nan, 0.0, 0
         self._sign = self._min_abs = self._min_rel = np.zeros(0)
         self.jumps, self.drifts = Tail(), Tail()
@@ -98,8 +107,8 @@ class Peers:
         self.window = self.shift = self.spread = self.claimed = self.since = self.told = np.zeros(0)
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
-        if len(frame.signals) != self._groups.seen and self._groups.extend(frame.signals):
-            self._lay_out(frame)
+        if len(frame.signals) != self._seen or self._restored:
+            self._take_in(frame)
         self._count_time(frame.at)
         if not len(self._columns):
             return []
@@ -109,16 +118,22 @@ class Peers:
         return found
 
     # --------------------------------------------------------------------------------------------------------- layout
+    def _take_in(self, frame: Frame) -> None:
+        """Signals that are new, or all of them in the first frame after `restore`."""
+        if self._groups.extend(frame.signals) or self._restored:
+            self._lay_out(frame)
+        self._seen, self._restored = len(frame.signals), False
+
     def _lay_out(self, frame: Frame) -> None:
-        """Moves what is known of each column to its new place."""
+        """Moves what is known of each column to its new place, and what is known of each group to its new number."""
         before = self._groups.places_before(self._columns)
+        group_before = self._groups.groups_before(before, self._group)
         for name in _COLUMNS:
             setattr(self, name, carried(getattr(self, name), before, _UNKNOWN.get(name, 0.0)))
-        self._consensus.lay_out(self._groups, before)
+        self._consensus.lay_out(before, group_before)
         self._habit.lay_out(before)
-        self._columns = self._groups.columns
-        self.jumps.resize(self._groups.count)
-        self.drifts.resize(self._groups.count)
+        self._columns, self._group = self._groups.columns, self._groups.group
+        self.jumps, self.drifts = _numbered(self.jumps, group_before), _numbered(self.drifts, group_before)
         mine = [frame.signals[i] for i in self._columns]
         self._sign = np.array([{"up": 1.0, "down": -1.0, "both": 0.0}[s.direction] for s in mine])
         self._min_abs = np.array([s.min_abs for s in mine])
@@ -290,21 +305,47 @@ class Peers:
 
     # ---------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        consensus = {name: getattr(self._consensus, name).copy() for name in (*Consensus.per_place, *Consensus.per_group)}
-        return {"columns": self._columns.copy(), "at": self._at, "tick_s": self._tick_s, "ticks": self._ticks,
-                "jumps": self.jumps.state(), "drifts": self.drifts.state(), "consensus": consensus,
-                "habit": self._habit.bits.copy(), "hour": self._habit.hour,
-                **{name: getattr(self, name).copy() for name in _COLUMNS}}
+        """Arrays with one column a signal, empty (NaN, no bits) where it is in no group; tails and misses of a group stand at
+        each of its members. `grouped` bool[S]: is the signal in one?"""
+        at, of_group = self._by_signal, self._group
+        consensus = {name: at(getattr(self._consensus, name)) for name in Consensus.per_place}
+        consensus |= {name: at(getattr(self._consensus, name)[of_group]) for name in Consensus.per_group}
+        tails = {tail: {name: at(array[..., of_group]) for name, array in getattr(self, tail).state().items()} for tail in _TAILS}
+        return {"grouped": at(np.ones(len(of_group), np.bool_), False), "at": self._at, "tick_s": self._tick_s,
+                "ticks": self._ticks, "hour": self._habit.hour, "habit": at(self._habit.bits, 0), "consensus": consensus,
+                **tails, **{name: at(getattr(self, name)) for name in _COLUMNS}}
+
+    def _by_signal(self, array: NDArray[Any], empty: float = np.nan) -> NDArray[Any]:
+        """From one column a place to one column a signal."""
+        out = np.full((*array.shape[:-1], self._seen), empty, array.dtype)
+        out[..., self._columns] = array
+        return out
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Groups are not kept: they follow from the signals of the next frame."""
+        """Groups follow from the signals of the next frame. Until then each place counts as a group of its own, with the tails
+        and misses that it shared; a group of that frame takes them from its first member that has some."""
         self._groups, self._consensus, self._habit = Groups(), Consensus(), Habit()
-        self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8), int(state["hour"])
-        self._columns = np.array(state["columns"], np.int64)
+        grouped = np.array(state["grouped"], np.bool_)
+        self._seen, self._restored = len(grouped), True
+        self._columns = np.flatnonzero(grouped)
+        self._group = np.arange(len(self._columns))
         self._at, self._tick_s, self._ticks = float(state["at"]), float(state["tick_s"]), int(state["ticks"])
-        self.jumps.restore(state["jumps"])
-        self.drifts.restore(state["drifts"])
-        for name, array in state["consensus"].items():
-            setattr(self._consensus, name, np.array(array, np.float64))
+        self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8)[:, grouped], int(state["hour"])
+        self.jumps, self.drifts = Tail(), Tail()
+        for tail in _TAILS:
+            getattr(self, tail).restore({name: array[..., grouped] for name, array in state[tail].items()})
+        for name in (*Consensus.per_place, *Consensus.per_group):
+            setattr(self._consensus, name, np.array(state["consensus"][name], np.float64)[grouped])
         for name in _COLUMNS:
-            setattr(self, name, np.array(state[name], np.float64))
+            setattr(self, name, np.array(state[name], np.float64)[grouped])
+
+
+def _numbered(tail: Tail, before: Places) -> Tail:
+    """The tails of the groups whose numbers were `before`, in this order; those of new groups (-1) as they begin."""
+    out, known = Tail(), np.flatnonzero(before >= 0)
+    out.resize(len(before))
+    arrays = out.state()
+    for name, array in tail.state().items():
+        arrays[name][..., known] = array[..., before[known]]
+    out.restore(arrays)
+    return out

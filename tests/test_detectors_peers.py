@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, frame, frames, noise, signals
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops.alerting import CAP_SHARE, MIN_LEVEL, Alerting
+from aiops.models import picked
 from aiops.types import Signal
 from detectors._habit import Habit
 from detectors._kin import Groups, kin, owner
@@ -390,4 +394,99 @@ def test_signals_that_are_no_groups_cost_nothing():
     of, detector = signals(*(f"service//s{i} x" for i in range(50))), Peers()
     for f in frames(noise(40, 50), of, STEP_S):
         assert detector.observe(f) == []
-    assert len(detector.state()["columns"]) == 0 == len(detector.state()["n"])
+    assert len(detector.n) == 0 == len(detector.told)
+    assert not detector.state()["grouped"].any() and np.isnan(detector.state()["n"]).all()
+
+
+# ------------------------------------------------------------------------------------------------------ over a restart
+def straggling(ticks=3 * HOUR, start=2 * HOUR):
+    """Two jobs of five ranks each and five signals that stand alone, in turn; rank 2 of job a gets slow at `start`."""
+    of = [s for three in zip(ranks(5), ranks(5, 2)[5:], signals(*(f"service//s{i} x" for i in range(5))), strict=True)
+          for s in three]
+    x = np.random.default_rng(11).normal(10, 0.1, (ticks, 15))
+    x[start:, 6] *= 1.1
+    return x, tuple(replace(s, id=i) for i, s in enumerate(of))
+
+
+def restored(state, columns=None):
+    detector = Peers()
+    detector.restore(picked(state, Peers.BY_SIGNAL, None if columns is None else np.array(columns)))
+    return detector
+
+
+def same(a, b):
+    return pickle.dumps(a) == pickle.dumps(b)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 2 * HOUR - 1, 2 * HOUR + 3, 2 * HOUR + 40])
+def test_a_restart_changes_no_bit(cut):
+    """Before, in and after the first minutes of a fault; and what is restored can be saved again at once."""
+    x, of = straggling()
+    detector, before = Peers(), list(frames(x[:cut], of, TICK_S))
+    for f in before:
+        detector.observe(f)
+    state = detector.state()
+    again = restored(state)
+    assert same(again.state(), state)
+    later = list(frames(x[cut:], of, TICK_S, T0 + cut * TICK_S))
+    found = [detector.observe(f) for f in later]
+    assert any(found) and [again.observe(f) for f in later] == found
+    assert same(again.state(), detector.state())
+
+
+@pytest.mark.parametrize("gone", ["group", "alone"])
+def test_what_is_forgotten_of_others_changes_nothing_for_a_group(gone):
+    """The other job, or signals that were in no group. The straggler is told in the same ticks with the same words, and the
+    group's own arrays are the same to the last bit."""
+    x, of = straggling()
+    keep = [i for i in range(15) if i % 3 != (1 if gone == "group" else 2)]
+    mine, cut = [i for i in range(15) if i % 3 == 0], 2 * HOUR + 2
+    whole = Peers()
+    for f in frames(x[:cut], of, TICK_S):
+        whole.observe(f)
+    part, fewer = restored(whole.state(), keep), tuple(replace(of[c], id=i) for i, c in enumerate(keep))
+    told = []
+    for f, g in zip(frames(x[cut:], of, TICK_S, T0 + cut * TICK_S), frames(x[cut:, keep], fewer, TICK_S, T0 + cut * TICK_S),
+                    strict=True):
+        expected = [replace(a, signal=0) for a in whole.observe(f) if a.signal in mine]
+        assert [replace(a, signal=0) for a in part.observe(g) if keep[a.signal] in mine] == expected
+        told += expected
+    assert {a.entity for a in told} == {"job/ml/traina"}
+    left, right = (picked(s, Peers.BY_SIGNAL, np.array(c)) for s, c in
+                   ((whole.state(), mine), (part.state(), [keep.index(i) for i in mine])))
+    assert same(left, right)
+
+
+def test_a_group_that_lost_members_goes_on_with_what_it_knew():
+    """Its tails and usual differences stay, the straggler is told at once; of two that are left nothing is told, and what they
+    knew is gone: when a third comes, all three begin."""
+    x, of = straggling()
+    detector, cut = Peers(), 2 * HOUR
+    for f in frames(x[:cut], of, TICK_S):
+        detector.observe(f)
+    state = detector.state()
+    keep = [3, 6, 12]
+    part, fewer = restored(state, keep), tuple(replace(of[c], id=i) for i, c in enumerate(keep))
+    found = [part.observe(f) for f in frames(x[cut:cut + HOUR, keep], fewer, TICK_S, T0 + cut * TICK_S)]
+    assert {a.signal for step in found for a in step} == {1} and any(found[:2])
+    pair = restored(state, keep[:2])
+    assert not any(pair.observe(f) for f in frames(x[cut:cut + HOUR, keep[:2]], fewer[:2], TICK_S, T0 + cut * TICK_S))
+    assert not pair.state()["grouped"].any()
+    pair.observe(next(iter(frames(x[:1, keep], fewer, TICK_S, T0 + (cut + HOUR) * TICK_S))))
+    assert pair.state()["grouped"].all() and pair.state()["n"].tolist() == [1, 1, 1]
+
+
+def test_groups_that_change_numbers_keep_their_tails():
+    """Job b was complete after job a; without the first signals of a it is complete before it."""
+    x, of = straggling()
+    detector = Peers()
+    for f in frames(x[:2 * HOUR], of, TICK_S):
+        detector.observe(f)
+    keep = [1, 4, 6, 7, 9, 12]
+    part, fewer = restored(detector.state(), keep), tuple(replace(of[c], id=i) for i, c in enumerate(keep))
+    silent = frame(T0 + 2 * HOUR * TICK_S, np.full(6, np.nan), fewer)
+    part.observe(silent)
+    before, after = picked(detector.state(), Peers.BY_SIGNAL, np.array(keep)), part.state()
+    for look in ("jumps", "drifts"):
+        assert len(set(after[look]["u"])) == 2
+        assert all(np.array_equal(before[look][k], after[look][k]) for k in before[look])
