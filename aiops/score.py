@@ -20,7 +20,7 @@ from detectors.baseline import Baseline
 
 ALARMS_PER_DAY = 0.1
 """A row is an anomaly where this many rows as odd, or fewer, are expected in a day of one series."""
-NEW, NEW_FROM = 16.0 * math.log(10.0), 0.5
+NEW, NEW_FROM = 32.0 * math.log(10.0), 0.5
 """Nats that a novelty of 1 adds, and from where it counts: what was never seen outranks any residual."""
 MOST_NATS = 690.0
 TIME = "timestamp"
@@ -90,8 +90,8 @@ class Scorer:
     """The baseline over the columns of a file, which are the signals of one entity.
 
     The p-value of a row is the geometric mean of what all views say, smoothed over the last samples, times how new it is;
-    with several columns their evidence adds up in squares and is calibrated by its own past. `anomaly` is where a person
-    would be told: where so odd a row is expected less than once in ten days of one series.
+    with several columns it is the root mean square of their evidence. `anomaly` is where a person would be told: where a row
+    so odd is expected less than once in ten days, by the tail of the past of each column or of all together.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -121,11 +121,11 @@ class Scorer:
     def _several(self, seen: Floats, interval: Floats, known: Bools) -> dict[str, list[Any]]:
         evidence = np.where(known, seen[:, :, kernel.EVIDENCE], 0.0) ** 2
         total = evidence.sum(axis=1)
-        nats = self._joint.nats(np.sqrt(total), interval.max(axis=1))
-        each = seen[:, :, kernel.ALARM] - math.log(len(self._names))
+        together = np.sqrt(total / len(self._names))
+        each = seen[:, :, kernel.ALARM].max(axis=1) - math.log(len(self._names))
         worst = np.argmax(evidence, axis=1)
-        alarm = _alarms(np.maximum(nats, each.max(axis=1)), interval.max(axis=1))
-        out = _table(nats, alarm, seen[np.arange(len(seen)), worst])
+        alarm = _alarms(np.maximum(self._joint.nats(together, interval.max(axis=1)), each), interval.max(axis=1))
+        out = _table(together, alarm, seen[np.arange(len(seen)), worst])
         for i, name in enumerate(self._names):
             share = np.divide(evidence[:, i], total, out=np.zeros(len(total)), where=total > 0)
             out[f"contribution_{name}"] = share.tolist()

@@ -402,7 +402,7 @@ def test_signals_that_are_no_groups_cost_nothing():
 
 # ------------------------------------------------------------------------------------------------------ over a restart
 def straggling(ticks=3 * HOUR, start=2 * HOUR):
-    """Two jobs of five ranks each and five signals that stand alone, one of each in turn; rank 2 of job a slows at `start`."""
+    """Two jobs of five ranks each and five signals that stand alone, in turn; rank 2 of job a gets slow at `start`."""
     of = [s for three in zip(ranks(5), ranks(5, 2)[5:], signals(*(f"service//s{i} x" for i in range(5))), strict=True)
           for s in three]
     x = np.random.default_rng(11).normal(10, 0.1, (ticks, 15))
