@@ -24,7 +24,8 @@ COPY policies /app/policies
 RUN python -m compileall -q /app \
  && pip uninstall --yes --quiet --root-user-action=ignore pip \
  && install -d -o 65532 -g 65532 /var/lib/aiops
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp AIOPS_STORE=/var/lib/aiops
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp AIOPS_STORE=/var/lib/aiops \
+    NUMBA_CACHE_DIR=/var/lib/aiops/compiled
 WORKDIR /var/lib/aiops
 VOLUME ["/var/lib/aiops"]
 USER 65532:65532

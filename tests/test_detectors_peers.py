@@ -121,7 +121,7 @@ def test_a_straggler_that_is_five_percent_slow_is_found(count, share):
     x[start:, 2::count] *= 1.05
     found = alarms(x, ranks(count, jobs))
     assert sorted(found) == list(range(2, count * jobs, count))
-    assert min(found.values()) >= start and np.median(list(found.values())) <= start + 5 * MINUTE
+    assert min(found.values()) >= start and np.median(list(found.values())) <= start + 6 * MINUTE
 
 
 def test_a_jump_is_found_at_once():
