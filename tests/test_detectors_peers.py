@@ -115,7 +115,7 @@ def test_medians_are_those_of_each_group(sizes, seed, gone):
 # ------------------------------------------------------------------------------------------------------ what is found
 @pytest.mark.parametrize(("count", "share"), [(8, 0.01), (8, 0.02), (64, 0.02), (5, 0.01)])
 def test_a_straggler_that_is_five_percent_slow_is_found(count, share):
-    """Half of them within five minutes, all within ten, under waves and steps that all share; nobody else is accused."""
+    """Half of them within six minutes, all within ten, under waves and steps that all share; nobody else is accused."""
     jobs, start = 8, 3 * HOUR
     x = fleet(start + 10 * MINUTE, count, jobs, share, seed=count)
     x[start:, 2::count] *= 1.05
