@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aiops.interfaces import Detector
+import numpy as np
+
+from aiops.interfaces import Detector, Relearns, Settles
 from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, moved, revived
 from aiops.trial import Trial, ready_enough
-from aiops.types import Anomaly, Command, Floats, Frame, Incident, ModelEvent
+from aiops.types import Anomaly, Command, Floats, Frame, Incident, Ints, ModelEvent
 
 JSON = dict[str, Any]
 
@@ -80,6 +82,20 @@ class Generations:
             self.trial.begin(frame.at)
         if both and self.trial.running:
             self.trial.watch(frame, found, theirs)
+
+    @property
+    def settled(self) -> Ints:
+        """Columns that settled at a new level in this step, as the serving model says."""
+        code = self.serving.detector
+        if self.serving.at == self._at and isinstance(code, Settles):
+            return code.settled
+        return np.zeros(0, np.int32)  # of a step that it passed over
+
+    def relearn(self, columns: Ints) -> None:
+        """The candidate too: it lives in the same world."""
+        for model in (self.serving, self.candidate):
+            if model is not None and isinstance(model.detector, Relearns):
+                model.detector.relearn(columns)
 
     # ------------------------------------------------------------------------------------------------------- review
     def review(self, at: float, incidents: Iterable[Incident], commands: Sequence[Command]) -> list[ModelEvent]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from aiops.types import Action, Anomaly, Batch, Event, Frame, Links, LogLine, Outcome, RawAlert, Report
+from aiops.types import Action, Anomaly, Batch, Event, Frame, Ints, Links, LogLine, Outcome, RawAlert, Report
 
 
 class Clock(Protocol):
@@ -57,6 +57,20 @@ class Detector(Protocol):
     def observe(self, frame: Frame) -> Sequence[Anomaly]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A detector that says, int32[], which columns have settled at a new level in this step: each new level once."""
+
+    settled: Ints
+
+
+@runtime_checkable
+class Relearns(Protocol):
+    """A detector that learns columns anew: what they do now is their normal."""
+
+    def relearn(self, columns: Ints) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from aiops.evidence import RecentEvidence
 from aiops.generations import Models
 from aiops.history import History
 from aiops.incidents import IncidentBook
-from aiops.interfaces import Detector
+from aiops.interfaces import Detector, Relearns, Settles
 from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Learned, still_there
@@ -105,6 +105,7 @@ class Pipeline:
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
         anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
+        self._relearn()
         self._remember(frame, anomalies)
         self.masks.hear(anomalies)
         self._listen(batch)
@@ -157,6 +158,13 @@ class Pipeline:
         values = self.door.values(batch)
         learn = self.masks.learn(batch, self.door.signals, self.graph)
         return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
+
+    def _relearn(self) -> None:
+        """A new normal is learned on purpose, by whoever judges levels."""
+        for columns in (d.settled for d in self._detectors if isinstance(d, Settles)):
+            for d in self._detectors if len(columns) else ():
+                if isinstance(d, Relearns):
+                    d.relearn(columns)
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
         none = np.full(len(frame.values), np.nan)
@@ -217,4 +225,4 @@ class Pipeline:
 
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:
-        return [f"{a.entity}: {a.text}" for a in anomalies if a.p_value == 1.0]
+        return [f"{a.entity}: {a.text}" for a in anomalies if a.p_value == 1.0 and a.text]

@@ -141,9 +141,10 @@ def test_a_change_of_topology_counts_from_its_step_on():
 def test_a_settled_new_level_is_a_note():
     """In words that name the entity; never an incident."""
     p, feed = pipeline(detectors=("drift",)), Feed()
-    x = np.random.default_rng(0).normal(10, 1, 600) + 30 * (np.arange(600) >= 300)
-    found = [p.step(feed.batch(T0 + k * STEP_S, {DB: float(v)})) for k, v in enumerate(x)]
-    assert [n for r in found for n in r.notes] == ["service//db: settled at a new level"]
+    x = np.random.default_rng(0).normal(10, 0.2, 336) + 30 * (np.arange(336) >= 240)
+    found = [p.step(feed.batch(T0 + k * 3600.0, {DB: float(v)})) for k, v in enumerate(x)]
+    assert [n for r in found for n in r.notes] == [
+        "service//db: app_errors has a new normal: 9.99 -> 40 since 2001-09-19 00:00 UTC"]
     assert found[-1].counts.incidents == 0
 
 
