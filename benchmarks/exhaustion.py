@@ -201,7 +201,7 @@ def teeth(ticks: int, period_min: float) -> Floats:
 
 def fills() -> Iterable[tuple[str, Floats]]:
     r = np.random.default_rng(2)
-    for fill_h in (1, 24):
+    for fill_h in (0.5, 1, 6, 24, 168):
         for noise in (0.0005, 0.005):
             yield f"straight, {fill_h:g} h, noise {noise * 100:g} points", filled(line(fill_h), 2, r, noise)
     for fill_h in (24,):
@@ -241,12 +241,12 @@ def _median(values: list[float]) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------- coverage
-def coverage(series: int = 200, days: float = 4.0) -> None:
+def coverage(series: int = 100, days: float = 3.0) -> None:
     """Brownian motion with drift from 40 % on, as the interval assumes: does it hold the end in 90 % of the cases?"""
     print(f"\nBrownian motion with drift, {series} series each: share of forecasts whose 90 % interval holds the end")
     print(f"{'mean hours to the end, diffusion':<40}{'first':>8}{'all':>8}{'told':>8}{'median width / time left':>28}")
     for fill_h in (6.0, 24.0):
-        for wander in (0.1, 0.3, 1.0):  # standard deviation over the whole fill, as share of the room
+        for wander in (0.05, 0.1, 0.3):  # standard deviation over the whole fill, as share of the room
             x, ends = brownian(series, days, fill_h, wander)
             run = play(x, DAY_S)
             rows = [[((ends[c] - k) * STEP_S, low, high) for k, low, high in told if k < ends[c]]
@@ -275,7 +275,7 @@ def brownian(series: int, days: float, fill_h: float, wander: float) -> tuple[Fl
 
 
 def main(arguments: list[str]) -> None:
-    parts: dict[str, Any] = {"coverage": coverage, "leads": leads, "false_alarms": lambda: false_alarms(14.0)}
+    parts: dict[str, Any] = {"coverage": coverage, "leads": leads, "false_alarms": lambda: false_alarms(7.0)}
     wanted = [a for a in arguments if re.fullmatch("|".join(parts), a)] or list(parts)
     for name in wanted:
         parts[name]()
