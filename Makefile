@@ -1,15 +1,17 @@
 # What can be done here. Everything runs in .venv, which `setup` makes; nothing else on the machine is touched,
 # except that `make test` as root on Debian installs the real programs that some tests need.
 # ARGS reaches the command: make run ARGS="-c aiops.yaml", make test ARGS="tests/test_cli.py -k exit"
+# DATA is a folder with labelled series: make bench-detect DATA=../labelled
 
 BIN  := .venv/bin
 ARGS ?=
+DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run demo lint check test bench lock fmt
+.PHONY: help setup dev run demo lint check test bench bench-detect lock fmt
 
 help: ## what can be done here
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 setup: ## make .venv with what is needed to run
 	@PYTHON="$(PYTHON)" scripts/setup run
@@ -39,6 +41,9 @@ test: dev ## everything, with the real programs where they can be had
 
 bench: dev ## measure; one file in benchmarks/ after the other
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+bench-detect: dev ## detection on labelled series with peers beside it: DATA=folder, ARGS=--help
+	@$(BIN)/python -m benchmarks.detect $(DATA) $(ARGS)
 
 lock: ## the lock files from pyproject.toml (needs uv)
 	@scripts/lock $(ARGS)

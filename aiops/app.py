@@ -20,6 +20,7 @@ from aiops.replay import replay as play
 from aiops.schema import Budget, Config
 from aiops.sinks.journal import Journal, runs
 from aiops.sources.recording import FolderRecording, RecordingError
+from aiops.store.models import ModelFiles
 from aiops.types import Batch, Links
 
 GOOD, FOUND_PROBLEMS = 0, 1
@@ -126,9 +127,18 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     about = journal.header
     known = build.meanings_from(about.get("packs", {}))
     book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known)
-    pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+    pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
+                              build.masks(config))
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])
+    if about.get("mask_memory"):
+        pipeline.masks.restore(about["mask_memory"])
+    learned = ModelFiles(journal.beginning, repair=False).read()
+    if learned is not None:
+        pipeline.restore(learned, float(about["started_at"]))
+    elif about.get("learned_at") is not None:
+        sys.stderr.write(f"note: {journal.beginning}: what the run had learned before is not there: it is judged without it, "
+                         "and the digest will be another.\n")
     return pipeline
 
 

@@ -13,20 +13,24 @@ import structlog
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
+from aiops.generations import Generations, generations
 from aiops.interfaces import Clock, Refused, Samples, Sink
+from aiops.maintenance import CONFIGURED, Maintenance
+from aiops.masks import Masks
 from aiops.meaning import Meanings
+from aiops.models import Unusable
 from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy, compile_document
 from aiops.policy.load import load as load_policies
-from aiops.schema import Config, available
+from aiops.schema import Chosen, Config, available, detector_name, detector_settings
 from aiops.sources.supervisor import Supervised
 from aiops.yamlfile import Problem, Problems
 from correlators.correlate import Correlate
 
 log = structlog.get_logger("aiops.sources")
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "absence", "logs", "newcomer", "drift")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift")
 Mode = Literal["observe", "ask", "act"]
 
 
@@ -74,15 +78,32 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in files}
 
 
-def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[str] = DEFAULT_DETECTORS,
-             incidents: float = 1.0, per_s: float = 86_400.0) -> Pipeline:
-    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out."""
-    return Pipeline(known, [plugins.load("detectors", name)() for name in available(detectors)], Alerting(incidents, per_s),
-                    Correlate(), PolicyBook(book, mode, known))
+def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[Chosen] = DEFAULT_DETECTORS,
+             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None) -> Pipeline:
+    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out.
+
+    Raises ConfigurationError for settings that a detector does not understand.
+    """
+    return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known), masks)
+
+
+def models(detectors: Sequence[Chosen]) -> list[Generations]:
+    """The detectors that are installed, each with its models. Raises ConfigurationError."""
+    there = available(detectors)
+    try:
+        return [generations(name, detector_settings(d)) for d in detectors if (name := detector_name(d)) in there]
+    except Unusable as e:
+        raise ConfigurationError(f"detectors: {e}.") from None
+
+
+def masks(config: Config) -> Masks:
+    """Masks with the windows of maintenance of the configuration."""
+    return Masks([Maintenance(f"config-{n}", (m.match.entity,), m.when, m.match.namespace, m.reason, CONFIGURED)
+                  for n, m in enumerate(config.maintenance)])
 
 
 # ------------------------------------------------------------------------------------------------------- live parts
-def warm(detectors: Sequence[str]) -> None:
+def warm(detectors: Sequence[Chosen]) -> None:
     """Load now what detectors would load in the middle of a step later on: a slow import would make steps late."""
     for name in available(detectors):
         getattr(plugins.load("detectors", name), "warm", lambda: None)()
@@ -122,13 +143,19 @@ class TopologyFile:
         """Nothing is held open."""
 
 
-def sources(config: Config, clock: Clock, known: Meanings) -> list[Source]:
-    """Every configured source, supervised. Raises ConfigurationError where one cannot be made."""
+def sources(config: Config, clock: Clock, known: Meanings, since: float | None = None) -> list[Source]:
+    """Every configured source, supervised. Raises ConfigurationError where one cannot be made.
+
+    since: the past before this is known already, and is not read.
+    """
     made: list[Any] = []
     for number, item in enumerate(config.sources):
         name = f"{item.kind}-{number}" if _twice(config, item.kind) else item.kind
+        settings = item.settings
+        if since is not None and hasattr(settings, "backfill_s"):
+            settings = settings.model_copy(update={"backfill_s": min(settings.backfill_s, max(0.0, clock.now() - since))})
         if item.kind in _MAKERS:  # the others are told by aiops.unused
-            made.append(_MAKERS[item.kind](item.settings, name, config, known))
+            made.append(_MAKERS[item.kind](settings, name, config, known))
     if config.topology.file:
         made.append(TopologyFile(config.topology.file))
     return [Source(s, clock) for s in made]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import checks, daemon, incidents, recordings, tune
+from aiops.commands import checks, daemon, incidents, models, recordings, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -52,8 +52,9 @@ def version() -> None:
 
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
-    daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check, incidents.incidents,
-    incidents.show, incidents.approve, incidents.reject, incidents.feedback, checks.doctor, version)
+    daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check,
+    incidents.incidents, incidents.show, incidents.approve, incidents.reject, incidents.feedback, watching.readiness,
+    checks.doctor, version)
 for command in COMMANDS:
     app.command()(command)
 
@@ -61,9 +62,21 @@ policy = typer.Typer(no_args_is_help=True, help="Work on policies.")
 policy.command("test")(checks.policy_test)
 app.add_typer(policy, name="policy")
 
+maintenance = typer.Typer(no_args_is_help=True, help="Say where people work on purpose.")
+maintenance.command("start")(watching.start)
+maintenance.command("list")(watching.windows)
+maintenance.command("end")(watching.end)
+app.add_typer(maintenance, name="maintenance")
+
 config = typer.Typer(no_args_is_help=True, help="Work on the configuration.")
 config.command("view")(daemon.view)
 app.add_typer(config, name="config")
+
+model = typer.Typer(no_args_is_help=True, help="Work on what detectors have learned.")
+model.command("list")(models.models)
+model.command("promote")(models.promote)
+model.command("rollback")(models.rollback)
+app.add_typer(model, name="model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

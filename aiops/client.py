@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 JSON = dict[str, Any]
 MAX_BYTES = 64 * 1024 * 1024
@@ -61,7 +61,7 @@ def _said(error: urllib.error.HTTPError) -> str:
         text = str(found.get("detail") or found.get("error") or "") if isinstance(found, dict) else ""
     except ValueError:
         text = ""
-    return f"HTTP {error.code} {error.reason}{': ' + text[:300] if text else ''}"
+    return f"HTTP {error.code} {error.reason}{': ' + text[:300].rstrip('.') if text else ''}"
 
 
 def _reason(error: Exception) -> str:
@@ -91,6 +91,24 @@ class Client:
         """One incident, with the points of its signals."""
         return self._get(f"/api/incidents/{quote(name, safe='')}")
 
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100) -> JSON:
+        """Which signals are judged: `total`, `counts` by state, and `signals`, at most `limit`, those first that are not."""
+        wanted = {"limit": str(limit), "entity": entity, "state": state}
+        return self._get("/api/readiness?" + urlencode({k: v for k, v in wanted.items() if v}))
+
+    def maintenance(self) -> list[JSON]:
+        """Windows of maintenance, the active first."""
+        return list(self._get("/api/maintenance").get("maintenance", []))
+
+    def start_maintenance(self, entities: list[str], for_s: float, since: float | None, reason: str) -> JSON:
+        """Start a window, or plan it where `since` (UTC seconds) is given; answers with the window."""
+        body: JSON = {"entities": entities, "for_s": for_s, "reason": reason}
+        return self._post("/api/maintenance", body | ({} if since is None else {"from": since}))
+
+    def end_maintenance(self, name: str) -> JSON:
+        """End a window that a person started."""
+        return self._post(f"/api/maintenance/{quote(name, safe='')}/end")
+
     def approve(self, action: str) -> JSON:
         """Let an action that asks for approval happen."""
         return self._post(f"/api/actions/{quote(action, safe='')}/approve")
@@ -102,6 +120,18 @@ class Client:
     def feedback(self, incident: str, verdict: str) -> JSON:
         """`verdict` is `false_alarm` or `useful`."""
         return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})
+
+    def models(self) -> JSON:
+        """Which model of each detector serves, and what is tried beside it."""
+        return self._get("/api/models")
+
+    def promote(self, detector: str) -> JSON:
+        """Let the candidate of a detector serve."""
+        return self._post(f"/api/models/{quote(detector, safe='')}/promote")
+
+    def roll_back(self, detector: str) -> JSON:
+        """Call back the model that served before."""
+        return self._post(f"/api/models/{quote(detector, safe='')}/rollback")
 
     def _get(self, path: str) -> JSON:
         return self._checked(ask(self.server + path, token=self._token, timeout_s=self._timeout_s))

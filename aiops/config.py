@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from aiops import layered, yamlfile
+from aiops import layered, plugins, yamlfile
 from aiops.layered import Layers, Merged, Origin
-from aiops.schema import Config, hint
+from aiops.schema import Config, available, detector_name, detector_settings, hint
 from aiops.unused import unused
 from aiops.yamlfile import Problem, Problems
 
@@ -90,6 +90,7 @@ def read(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any] | N
         problems += e.problems
     else:
         problems += _unknown_packs(config, layers)
+        problems += _detector_settings(config, layers)
     if problems:
         raise Problems(problems)
     merged = Merged("default", layers.data, {}, layers)
@@ -105,6 +106,19 @@ def _unknown_packs(config: Config, layers: Layers) -> Iterator[Problem]:
             if name not in known:
                 place = ("sources", i, "prometheus", "packs", j)
                 yield Merged("", {}, {}, layers).problem(place, f"no pack {name!r}.{hint(name, known)}")
+
+
+def _detector_settings(config: Config, layers: Layers) -> Iterator[Problem]:
+    """Checked here and not in the schema: only a detector's own file knows, and is only loaded when something is set."""
+    merged = Merged("", {}, {}, layers)
+    for i, item in enumerate(config.detectors):
+        name, given = detector_name(item), detector_settings(item)
+        if given and name in available([name]):
+            model = plugins.settings(plugins.load("detectors", name))
+            if model is None:
+                yield merged.problem(("detectors", i, name), f"the detector {name!r} takes no settings. Remove them.")
+            else:
+                yield from yamlfile.faults(merged, ("detectors", i, name), given, model)
 
 
 def _any_ours(env: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.memory import PolicyMemory
+from aiops.memory import MaskMemory, ModelMemory, PolicyMemory
 from aiops.schema import Config
 from aiops.sinks.console import Console
-from aiops.sinks.journal import JournalWriter
+from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
 from aiops.sources.own import OwnSource
+from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
 from aiops.types import Batch
 from aiops.unused import unused
@@ -32,6 +34,8 @@ from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
 SEGMENT_BYTES = 64 << 20
+RECORDED_S = 3600.0
+"""At most so much of a killed run is gone through again: the daemon should be watching the present."""
 
 
 class Daemon:
@@ -58,36 +62,57 @@ class Daemon:
 
     def _prepare(self) -> None:
         """Makes all parts. The store comes first: its lock keeps a second daemon away from everything in the folder."""
-        config, clock = self.config, self.clock
+        config, clock, now = self.config, self.clock, self.clock.now()
         known = build.meanings(config)
         book = build.policies(config.policies, known)
         folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
-        pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
+        pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
+                                  build.masks(config))
         self.memory = PolicyMemory(config.store / "policy-memory.json", pipeline.decider)
+        self.masks = MaskMemory(config.store / "mask-memory.json", pipeline.masks)
+        self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator()
-        self.journal = self._journal()
+        recorded = self._recorded()
+        self.journal = self._journal(now)
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
-        sinks: list[Sink] = [self.store, self.memory, self.metrics, vitals, *([Console()] if build.has_console(config) else [])]
+        console = [Console()] if build.has_console(config) else []
+        sinks: list[Sink] = [self.store, self.memory, self.masks, self.metrics, vitals, *console]
         own = build.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
-        sources = [*build.sources(config, clock, known), own]
+        sources = [*build.sources(config, clock, known, self.models.since), own]
         self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step, self.receivers)
+                         self.metrics.step, [*self.receivers, self.models], recorded)
         token = build.secret(config.token_file) if config.token_file else None
-        desk = Desk(self.store, vitals, self.metrics, config.mode, clock.now(), clock.now, self._states,
+        desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
         self.server = Server(create_app(desk), *config.address)
 
-    def _journal(self) -> JournalWriter:
-        config = self.config
-        about = {"started_at": self.clock.now(), "version": __version__, "config": config.model_dump_json(by_alias=True),
+    def _recorded(self) -> Iterable[Batch]:
+        """What a killed run journalled after it last wrote down what it had learned."""
+        folder, since, found = self.config.store / "journal", self.models.since, self.models.found
+        if since is None or found is None or found.ended or not runs(folder):
+            return ()
+        try:
+            journal = Journal(folder)
+            return journal.since(max(since, journal.last_at() - RECORDED_S))
+        except (JournalError, OSError) as e:
+            log.warning("the journal of the last run cannot be read", problem=str(e))
+            return ()
+
+    def _journal(self, now: float) -> JournalWriter:
+        """The journal of this run; what it knows at the beginning is put beside it, so that a replay begins alike."""
+        config, found = self.config, self.models.found
+        about = {"started_at": now, "version": __version__, "config": config.model_dump_json(by_alias=True),
                  "policies": build.policy_texts(config.policies), "packs": build.pack_texts(config.packs),
-                 "policy_memory": self.memory.restored}
+                 "policy_memory": self.memory.restored, "mask_memory": self.masks.restored, "learned_at": found and found.at}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
-        return JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)
+        journal = JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)
+        if found:
+            self.models.link_into(journal.beginning)
+        return journal
 
     def _states(self) -> list[dict[str, Any]]:
         return [s.status() for s in self.live.sources]
@@ -127,6 +152,7 @@ class Daemon:
         orderly = self.live.stop(getattr(self.actuator, "stop", lambda: None))
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
+        self.models.end(orderly)
         for receiver in self.receivers:
             receiver.close()
         self.store.close()

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from typing import Any
 
-from aiops import __version__, serial
+from aiops import __version__, maintenance, readiness, serial
 from aiops.pipeline import Pipeline
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Command, Report, Signal
 from aiops.web.view import Check, NotPossible, Verdict
+from aiops.windows import Once
 
 JSON = dict[str, Any]
 SHOWN = 24
@@ -35,7 +37,13 @@ class Vitals:
         self.plots: list[JSON] = []
         self.report: Report | None = None
         self.notes: list[str] = []
+        self.models: list[JSON] = []
         self.steps = 0
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """For what may be read beside a running step: what is replaced, never changed."""
+        return self._pipeline
 
     def publish(self, report: Report) -> None:
         signals = self._pipeline.door.signals
@@ -46,6 +54,7 @@ class Vitals:
         ordered = dict.fromkeys([*hot[:SHOWN], *self._order[:SHOWN * 2]])
         self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
+        self.models = self._pipeline.models.summaries()
         self.report, self.steps = report, self.steps + 1
 
     def _plot(self, s: Signal, now: float) -> JSON | None:
@@ -95,9 +104,13 @@ class Desk:
     def vitals(self) -> Sequence[JSON]:
         return self._vitals.plots
 
+    def models(self) -> JSON:
+        return {"models": self._vitals.models, "events": self._store.model_events()}
+
     def metrics_text(self) -> str:
         for s in self._sources():
             self._metrics.source(s["name"], s["state"] == "ok")
+        self._metrics.readiness(readiness.counted(self._vitals.pipeline.readiness()))
         return self._metrics.text()
 
     def ready(self) -> tuple[bool, Sequence[Check]]:
@@ -112,6 +125,14 @@ class Desk:
 
     def revision(self) -> int:
         return self._store.revision + self._vitals.steps
+
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        facts = self._vitals.pipeline.readiness()
+        total, found = readiness.page(facts, entity, state, limit, offset)
+        return {"total": total, "counts": readiness.counted(facts), "signals": [asdict(r) for r in found]}
+
+    def maintenance(self) -> Sequence[JSON]:
+        return maintenance.shown(self._vitals.pipeline.masks.calendar.windows, self._now())
 
     # ------------------------------------------------------------------------------------------------------ writing
     def approve(self, action: str, by: str) -> None:
@@ -128,7 +149,45 @@ class Desk:
             raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
         self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
 
+    def promote(self, detector: str, by: str) -> None:
+        if self._model(detector)["candidate"] is None:
+            raise NotPossible(f"{detector} has no candidate")
+        self._submit(Command(self._now(), "promote", detector, by))
+
+    def roll_back(self, detector: str, by: str) -> None:
+        if self._model(detector)["previous"] is None:
+            raise NotPossible(f"{detector} has no model from before")
+        self._submit(Command(self._now(), "rollback", detector, by))
+
+    def _model(self, detector: str) -> JSON:
+        known = next((m for m in self._vitals.models if m["detector"] == detector), None)
+        if known is None:
+            raise LookupError(detector)
+        return known
+
     def feedback(self, incident: str, verdict: Verdict, by: str) -> None:
         if not self._store.record_feedback(incident, verdict, self._now(), by):
             raise LookupError(incident)
         self._submit(Command(self._now(), verdict, incident, by))
+
+    def start_maintenance(self, entities: Sequence[str], for_s: float, since: float | None, reason: str, by: str) -> JSON:
+        now = self._now()
+        begin = now if since is None else since
+        if begin + for_s <= now:
+            raise NotPossible("the window is over already. What was learned stays learned; put a window of the past into the "
+                              "configuration, where it keeps a backfill from learning it.")
+        name = "mnt-" + sha256(f"{now}|{begin}|{for_s}|{'|'.join(entities)}".encode()).hexdigest()[:8]
+        window = maintenance.Maintenance(name, tuple(entities), Once(begin, begin + for_s), "*", reason, by)
+        self._submit(Command(now, "maintenance_start", name, by, tuple(entities), begin, begin + for_s, reason))
+        known = {s.entity for s in self._vitals.pipeline.door.signals}
+        return {**maintenance.as_json(window), "matches": sum(map(window.matches, known))}
+
+    def end_maintenance(self, name: str, by: str) -> None:
+        window = next((w for w in self.maintenance() if w["id"] == name), None)
+        if window is None:
+            raise LookupError(name)
+        if window["by"] == maintenance.CONFIGURED:
+            raise NotPossible(f"{name} stands in the configuration. Take it out there and start the daemon again.")
+        if window["state"] == "over":
+            raise NotPossible(f"{name} is over.")
+        self._submit(Command(self._now(), "maintenance_end", name, by))

@@ -22,8 +22,8 @@ MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
 class RecentEvidence:
     """Implements `aiops.policy.evidence.Evidence` over bounded recent memory."""
 
-    def __init__(self, history: History, meanings: Meanings) -> None:
-        self._history, self._meanings = history, meanings
+    def __init__(self, history: History, meanings: Meanings, maintained: Callable[[Entity], str] = lambda entity: "") -> None:
+        self._history, self._meanings, self._maintained = history, meanings, maintained
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
         self._by_name: dict[str, list[Signal]] = {}
@@ -74,14 +74,21 @@ class RecentEvidence:
         alerts = [a.at for a in incident.alerts if a.state == "firing" and "alertmanager" in a.detectors]
         return self._now - max([a.at for a in self.anomalies(incident)] + alerts, default=incident.opened_at)
 
+    def maintenance(self, incident: Incident, target: Entity) -> str:
+        """The first maintenance that anybody concerned is under: target and incident, their owners, what these depend on."""
+        named = [target, *incident.entities]
+        concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
+        below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
+        return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
     def clear(self, incident: Incident) -> bool | None:
-        """Whether nothing fires any more; None where that cannot be told, because somebody fell silent.
+        """Whether nothing fires any more; None where that cannot be told: somebody fell silent, or is suppressed.
 
         Witnesses stay pending for ever and do not count.
         """
         if any(a.state == "firing" for a in incident.alerts):
             return False
-        return None if any(a.silent for a in incident.alerts) else True
+        return None if any(a.silent or a.state == "suppressed" for a in incident.alerts) else True
 
     def _scope(self, incident: Incident) -> set[Entity]:
         return {n for e in incident.entities for n in (e, *self.graph.neighbours(e))}

@@ -9,6 +9,7 @@ from aiops.types import Floats
 
 BUDGET = 6_000_000
 MIN_TICKS, MAX_TICKS = 30, 240
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class History:
@@ -30,7 +31,7 @@ class History:
         self._times[row] = at
         for ring, new in zip(self._rings, (values, expected, width), strict=True):
             ring[row] = np.nan
-            ring[row, :len(new)] = new
+            ring[row, :len(new)] = np.clip(new, -LARGEST, LARGEST)
         self._next += 1
 
     def _fit(self, size: int) -> None:

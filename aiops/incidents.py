@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aiops import serial
@@ -13,7 +13,7 @@ from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
 MAX_TIMELINE = 200
 FORGET_S = 3600.0
 _SAID = {"firing": ("alert", "deviates"), "pending": ("witness", "is new and uses a lot"),
-         "resolved": ("recovered", "is back to normal")}
+         "resolved": ("recovered", "is back to normal"), "suppressed": ("suppressed", "is suppressed")}
 
 
 class IncidentBook:
@@ -46,14 +46,14 @@ class IncidentBook:
         return [self._incidents[k] for k in sorted(self._incidents)]
 
     # ---------------------------------------------------------------------------------------------- from correlation
-    def update(self, now: float, found: Sequence[Incident]) -> list[Incident]:
-        """Takes in this step's incidents; returns them with their history."""
+    def update(self, now: float, found: Sequence[Incident], models: Mapping[str, str] | None = None) -> list[Incident]:
+        """Takes in this step's incidents; returns them with their history. models: detector -> id of its present model."""
         self._changed = set()
         for new in found:
             old = self._incidents.get(new.id)
             story = self._story(now, old, new)
             kept = replace(new, actions=old.actions, outcomes=old.outcomes, timeline=old.timeline) if old else new
-            kept = replace(kept, causes=self._steady(old, kept))
+            kept = replace(kept, causes=self._steady(old, kept), models=_found_by(now, old, new, models or {}))
             self._incidents[new.id] = self._told(kept, story)
             if old is None:
                 self.opened += 1
@@ -76,7 +76,8 @@ class IncidentBook:
         for a in new.alerts:
             if before.get(a.key) != a.state:
                 kind, verb = ("silent", "is no longer reported") if a.silent else _SAID[a.state]
-                story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}"))
+                why = f": {a.text}" if a.state == "suppressed" else ""
+                story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}{why}"))
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
             story.append(TimelineEntry(now, "cause", text))
@@ -86,6 +87,10 @@ class IncidentBook:
         return story
 
     # ------------------------------------------------------------------------------------------------ from decisions
+    def signed(self, actions: Sequence[Action]) -> tuple[Action, ...]:
+        """Decisions with the models whose evidence they rest on."""
+        return tuple(replace(a, models=i.models) if (i := self._incidents.get(a.incident)) else a for a in actions)
+
     def record(self, now: float, actions: Sequence[Action], outcomes: Sequence[Outcome],
                commands: Sequence[Command]) -> tuple[Incident, ...]:
         """Writes decisions, outcomes and what people said into the incidents; returns all that changed in this step."""
@@ -145,6 +150,12 @@ class IncidentBook:
                 self.chain = hashlib.sha256((self.chain + canonical(i)).encode()).hexdigest()
                 del self._incidents[i.id]
                 self._action_of = {k: v for k, v in self._action_of.items() if v != i.id}
+
+
+def _found_by(now: float, old: Incident | None, new: Incident, models: Mapping[str, str]) -> tuple[str, ...]:
+    """Those who had a part in it before, and the present models of the detectors behind the alerts of this step."""
+    names = {name for a in new.alerts if a.at == now for name in a.detectors}
+    return tuple(sorted({*(old.models if old else ()), *(models[name] for name in names if name in models)}))
 
 
 def canonical(incident: Incident) -> str:

@@ -48,7 +48,11 @@ class Recording(Protocol):
 
 
 class Detector(Protocol):
-    """Scores a frame, then learns from it. Bounded memory per signal; never keeps or changes the frame."""
+    """Scores a frame, then learns from it. Bounded memory per signal; never keeps or changes the frame.
+
+    The class says its `VERSION` (which states it can read) and `BY_SIGNAL` (which arrays of `state` have one column a
+    signal); `Settings`, `migrate` and `ready_count` are optional: docs/models.md.
+    """
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]: ...
     def state(self) -> dict[str, Any]: ...

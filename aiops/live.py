@@ -6,7 +6,7 @@ Everything here is about time and threads; what is decided is decided in `Pipeli
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -16,8 +16,9 @@ import structlog
 from aiops.intake import Intake
 from aiops.interfaces import Actuator, Clock, Samples, Sink
 from aiops.loop import advance, with_outcomes
+from aiops.meaning import parse_labels
 from aiops.pipeline import Pipeline
-from aiops.types import Action, Batch, Outcome, Report
+from aiops.types import Action, Batch, Outcome, Report, Series
 
 log = structlog.get_logger("aiops.live")
 POLL_END_S, STEP_END_S = 1.0, 3.0
@@ -59,16 +60,19 @@ class Historian:
 class Live:
     """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources.
 
-    `sinks` hear every report, `receivers` (people) only those about now.
+    `sinks` hear every report, `receivers` (people) only those about now. recorded: what an earlier run saw and did not
+    learn from any more; it is gone through first, like the history of the sources.
     """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
-                 timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = ()) -> None:
+                 timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = (),
+                 recorded: Iterable[Batch] = ()) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
         self._journal, self._timed, self._receivers = journal, timed, receivers
         self._was_past = False
+        self._recorded = recorded
         self.lock = threading.RLock()
         self.last: Report | None = None
         self.started_at = clock.now()
@@ -112,23 +116,34 @@ class Live:
     def _catch_up(self) -> None:
         """The history of all sources in time order, before anything live is judged. Whoever fails is left out."""
         began = self._clock.now()
-        running = {s.name: s.history(self.intake) for s in self.sources}
+        running = {s.name: s.history(self.intake) for s in self.sources} | {"": self._heard_before()}
         reached = {name: end for name, feed in running.items() if (end := next(feed, None)) is not None}
         while reached and not self._stopping.is_set():
             for batch in self.intake.drain_history(min(min(reached.values()), began)):
-                self._step(batch)
+                self._step(batch, past=True)
             slowest = min(reached, key=lambda name: (reached[name], name))
             end = next(running[slowest], None)
             reached = {k: v for k, v in reached.items() if k != slowest} if end is None else {**reached, slowest: end}
         self._caught_up = True
 
-    def _step(self, batch: Batch) -> None:
+    def _heard_before(self) -> Iterator[float]:
+        """The samples of the recorded batches once more; their lines, events and outcomes are over."""
+        series: dict[int, tuple[Series, dict[str, str]]] = {}
+        for batch in self._recorded:
+            series |= {s.id: (s, parse_labels(s.labels)) for s in batch.new_series}
+            for k, time, value in zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
+                if k in series:  # the journal may have holes
+                    s, labels = series[k]
+                    self.intake.sample(time, s.entity, s.metric, labels, value, s.kind)
+            yield batch.at
+
+    def _step(self, batch: Batch, past: bool = False) -> None:
         if self._ended:
             return
         began = self._clock.monotonic()
         batch = with_outcomes(batch, self._historian.collect())
         self._journal(batch)
-        past = self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
+        past = past or self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
         try:
             self.last = advance(self.pipeline, batch, self._historian if past else self._actuator, self._sinks)
             self._tell_people(self.last, past)

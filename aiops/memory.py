@@ -1,50 +1,68 @@
-"""What policies remember over a restart: attempts, cooldowns, breakers, and how often what helped.
-
-A daemon that forgot them would act again on the same fault in each of its lives.
+"""What is remembered over a restart. Policies: attempts, cooldowns, breakers, and how often what helped; a daemon that
+forgot them would act again on the same fault in each of its lives. Masks: windows of maintenance, and what people said.
+Models: what detectors learned.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from aiops.pipeline import Decider
+from aiops.masks import Masks
+from aiops.models import Learned
+from aiops.pipeline import Decider, Pipeline
+from aiops.store.models import ModelFiles
 from aiops.types import Report
 
 log = structlog.get_logger("aiops.memory")
+SAVE_EVERY_S = 900.0
 
 
-class PolicyMemory:
-    """A sink that writes the decider's state whenever something was decided or came back.
+class Keeper(Protocol):
+    """Something whose state is plain JSON."""
+
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Memory:
+    """A sink that writes the state of something whenever it is `due`.
 
     `restored` is what was found at the start, {} for nothing: the journal keeps it, so that a replay starts from the same.
     A damaged file is set aside and said so; a disk that refuses is said so and tried again with the next decision.
     """
 
-    def __init__(self, path: Path, decider: Decider) -> None:
-        self._path, self._decider = path, decider
-        self.restored = self._read()
-        if self.restored:
-            decider.restore(self.restored)
+    def __init__(self, path: Path, keeper: Keeper) -> None:
+        self._path, self._keeper = path, keeper
+        self.restored = self._restored()
 
-    def _read(self) -> dict[str, Any]:
+    def due(self, report: Report) -> bool:
+        """Whether the state must be written after this step."""
+        raise NotImplementedError
+
+    def _restored(self) -> dict[str, Any]:
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
+            if found:
+                self._keeper.restore(found)
+            return dict(found)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             aside = self._path.with_suffix(".damaged")
-            log.error("policies start without a memory", file=str(self._path), problem=str(e), kept_as=str(aside))
+            log.error("starts without its memory", file=str(self._path), problem=str(e), kept_as=str(aside))
             self._path.replace(aside)
             return {}
 
     def publish(self, report: Report) -> None:
-        if report.actions or report.outcomes:
-            self._write(json.dumps(self._decider.state(), sort_keys=True))
+        if self.due(report):
+            self._write(json.dumps(self._keeper.state(), sort_keys=True))
 
     def _write(self, text: str) -> None:
         part = self._path.with_suffix(".part")
@@ -52,7 +70,100 @@ class PolicyMemory:
             part.write_text(text, encoding="utf-8")
             part.replace(self._path)
         except OSError as e:
-            log.error("policies cannot write their memory", file=str(self._path), problem=e.strerror)
+            log.error("cannot write its memory", file=str(self._path), problem=e.strerror)
 
     def close(self) -> None:
         """Every state is on disk already."""
+
+
+class PolicyMemory(Memory):
+    """The decider's: written whenever something was decided or came back."""
+
+    def __init__(self, path: Path, decider: Decider) -> None:
+        super().__init__(path, decider)
+
+    def due(self, report: Report) -> bool:
+        return bool(report.actions or report.outcomes)
+
+
+class MaskMemory(Memory):
+    """The masks': written whenever somebody said something, and when an incident opened or closed."""
+
+    def __init__(self, path: Path, masks: Masks) -> None:
+        super().__init__(path, masks)
+        self._masks, self._written = masks, masks.revision
+
+    def due(self, report: Report) -> bool:
+        before, self._written = self._written, self._masks.revision
+        return self._written != before
+
+
+class ModelMemory:
+    """Reads what an earlier run learned, hands it to the pipeline, and writes it down every quarter of an hour.
+
+    A sink for reports about now: history comes faster than a disk can write. In event time, in a thread of its own; at
+    once when a model took over or a person spoke. `found` is what was read at the start, None for nothing. `now`: see
+    `Pipeline.restore`. Never raises: a disk that refuses is said so, and tried again.
+    """
+
+    def __init__(self, files: ModelFiles, pipeline: Pipeline, now: float) -> None:
+        self._files, self._pipeline = files, pipeline
+        self._writer: threading.Thread | None = None
+        self.found = files.read()
+        self._saved_at = -math.inf
+        if self.found is not None:
+            pipeline.restore(self.found, now)
+            self._saved_at = min(self.found.at, now)
+            self._keep_what_is_not_used(self.found)
+        for note in files.notes:
+            log.error("models", problem=note)
+
+    @property
+    def since(self) -> float | None:
+        """Up to when everything was learned; None where some model needs the past from the beginning."""
+        return None if self.found is None or self._pipeline.models.fresh else self._saved_at
+
+    def _keep_what_is_not_used(self, found: Learned) -> None:
+        for g in self._pipeline.models.all:
+            if g.serving.fresh and g.name in found.lineages:
+                self._files.keep_a_copy(g.name)
+
+    def publish(self, report: Report) -> None:
+        due = report.at - self._saved_at >= SAVE_EVERY_S
+        if report.model_events:
+            self._wait()
+            self._write(self._pipeline.learned())
+        elif due and not (self._writer and self._writer.is_alive()):
+            learned = self._pipeline.learned()  # copies, made here: the pipeline goes on while they are written
+            self._writer = threading.Thread(target=self._write, args=(learned,), name="models", daemon=True)
+            self._writer.start()
+        else:
+            return
+        self._saved_at = report.at
+
+    def _write(self, learned: Learned) -> None:
+        try:
+            self._files.write(learned)
+        except (OSError, TypeError, ValueError) as e:
+            log.error("what was learned cannot be written", folder=str(self._files.folder), problem=str(e))
+
+    def _wait(self) -> None:
+        if self._writer:
+            self._writer.join()
+
+    def link_into(self, folder: Path) -> None:
+        """What the run begins with, beside its journal."""
+        try:
+            self._files.link_into(folder)
+        except OSError as e:
+            log.error("the journal of this run will not replay alike", folder=str(folder), problem=str(e))
+
+    def end(self, orderly: bool) -> None:
+        """The end of the run: all that was learned, unless a step still hangs in the middle of learning."""
+        self._wait()
+        learned = self._pipeline.learned(ended=True) if orderly else None
+        if learned is not None and math.isfinite(learned.at):
+            self._write(learned)
+
+    def close(self) -> None:
+        """Nothing is held open."""

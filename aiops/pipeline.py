@@ -13,16 +13,19 @@ import numpy as np
 
 from aiops.alerting import Alerting
 from aiops.evidence import RecentEvidence
+from aiops.generations import Models
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector
+from aiops.masks import Masks
 from aiops.meaning import Meanings
+from aiops.models import Learned, still_there
+from aiops.readiness import Facts, of_baseline
 from aiops.signals import Door
 from aiops.types import (
     Action,
     Anomaly,
     Batch,
-    Bools,
     Command,
     Counts,
     Floats,
@@ -35,9 +38,6 @@ from aiops.types import (
 from correlators.correlate import Correlate
 from correlators.graph import Graph
 
-MASK_S = 6 * 3600.0
-"""An incident keeps its entities from learning for this long at most: after that it is the new normal."""
-AFTER_CHANGE_S = 60.0
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
 
@@ -67,6 +67,14 @@ class Banded(Protocol):
     def ready_count(self) -> int: ...
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A stage that keeps something over a restart: by entity and signal, never by column, for columns move."""
+
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclass
 class Totals:
     batches: int = 0
@@ -80,17 +88,18 @@ class Pipeline:
     """Holds all state of the daemon's mind. `step` must be called with strictly rising `batch.at`."""
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
-                 decider: Decider) -> None:
+                 decider: Decider, masks: Masks | None = None) -> None:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
+        self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
+        self.models = Models(detectors)
         self.door = Door(meanings)
         self.history = History()
-        self.evidence = RecentEvidence(self.history, meanings)
+        self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
         self.book = IncidentBook()
         self._totals = Totals()
         self._at = -np.inf
-        self._changed_at: dict[str, float] = {}
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
         self._place: dict[tuple[str, str], int] = {}
@@ -101,28 +110,51 @@ class Pipeline:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         self._at = batch.at
         self._learn_topology(batch)
+        self.masks.obey(batch.commands)
         frame = self._frame(batch)
         anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
         self._remember(frame, anomalies)
         self._listen(batch)
-        alerts = self.alerting.update(frame, anomalies, batch.alerts)
+        self.masks.hear(anomalies)
+        alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts, self.graph))
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
-        incidents = self.book.update(batch.at, found)
+        models = self.models.ids
+        incidents = self.book.update(batch.at, found, models)
+        self.masks.watch(incidents)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
-        changed = self.book.record(batch.at, decided.actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        actions = self.book.signed(decided.actions)
+        changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         self._count(batch, anomalies, alerts)
         return Report(
-            batch.at, anomalies, alerts, changed, decided.actions, (*batch.outcomes, *decided.outcomes),
-            self._points(frame, changed), self.counts(), (*self._notes(anomalies), *decided.notes),
-            tuple(self._correlator.assigned))
+            batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
+            self._points(frame, changed), self.counts(),
+            (*self._notes(anomalies), *self.masks.notes, *decided.notes, *(e.text for e in events)),
+            tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
+
+    # ------------------------------------------------------------------------------------------------ over a restart
+    def learned(self, ended: bool = False) -> Learned:
+        """All that is to be kept over a restart, as copies: between two steps."""
+        more = {"alerting": self.alerting.state()} if isinstance(self.alerting, Stateful) else {}
+        return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
+
+    def restore(self, kept: Learned, now: float) -> None:
+        """Goes on from what an earlier run learned; before the first step. `now`: a time after it is no excuse to wait.
+
+        What was not heard of lately is forgotten. Where a model learns anew, the past may be handed in once more: those
+        that know it pass it over.
+        """
+        entities, heard = [row[0] for row in kept.door["signals"]], kept.door["heard"].tolist()
+        columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
+        self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
+        self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
+        if isinstance(self.alerting, Stateful) and "alerting" in kept.more:
+            self.alerting.restore(kept.more["alerting"])
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
         if batch.links is not None:
             self.graph = self.evidence.graph = Graph(batch.links)
-        for event in batch.events:
-            if event.kind == "change":
-                self._changed_at[event.entity] = batch.at
 
     def _listen(self, batch: Batch) -> None:
         """What people say of incidents tells alerting how many of them are false."""
@@ -131,18 +163,9 @@ class Pipeline:
                 self.alerting.budget.judge(command.target, command.verb)
 
     def _frame(self, batch: Batch) -> Frame:
-        values, held = self.door.values(batch), self._held(batch.at)
-        learn = np.array([s.entity not in held for s in self.door.signals], np.bool_) if held else self._all_learn()
-        return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, held)
-
-    def _all_learn(self) -> Bools:
-        return np.ones(len(self.door.signals), np.bool_)
-
-    def _held(self, at: float) -> frozenset[str]:
-        """Nothing is learned from entities in a young open incident, nor just after a change."""
-        held = {e for i in self.book.open() if at - i.opened_at < MASK_S for e in i.entities}
-        self._changed_at = {e: t for e, t in self._changed_at.items() if at - t < AFTER_CHANGE_S}
-        return frozenset(held | self._changed_at.keys())
+        values = self.door.values(batch)
+        learn = self.masks.learn(batch, self.door.signals, self.graph)
+        return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
         none = np.full(len(frame.values), np.nan)
@@ -167,7 +190,15 @@ class Pipeline:
         return Counts(
             t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
             self.book.actionable, self.door.series_count, len(self.door.signals), ready,
-            dict(sorted(self.door.dropped.items())))
+            dict(sorted(self.door.dropped.items())), self.masks.suppressed)
+
+    def readiness(self) -> Facts:
+        """What `aiops.readiness` needs to say which signals are judged. Safe beside a running step."""
+        signals = self.door.signals
+        heard, interval = self.door.heard()
+        size = min(len(signals), len(heard))
+        return Facts(self._at, signals[:size], heard[:size], interval[:size], of_baseline(self._banded, self._at, size),
+                     self.masks.held)
 
     def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
         """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +52,17 @@ def load_type(package: str, name: str) -> Any:
     if name not in files:
         raise UnknownPlugin(_unknown(package, name, list(files)))
     return load(package, files[name])
+
+
+def load_kept(package: str, name: str, version: int) -> Any:
+    """As `load`, from `<package>/_<name>_v<version>.py`: the code of an earlier version, kept. None where there is none."""
+    module = f"{package}._{name}_v{version}"
+    return _public(importlib.import_module(module), name) if importlib.util.find_spec(module) else None
+
+
+def settings(code: Any) -> Any:
+    """The pydantic model `Settings` beside a plug-in's class, None where it has no settings."""
+    return getattr(sys.modules[code.__module__], "Settings", None)
 
 
 def _unknown(package: str, name: str, known: list[str]) -> str:

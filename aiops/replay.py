@@ -24,10 +24,11 @@ class Result:
     incidents: dict[str, Incident] = field(default_factory=dict)
     assigned: dict[int, str] = field(default_factory=dict)
     digest: str = ""
+    models: tuple[str, ...] = ()
 
     def add(self, report: Report) -> None:
         """Take in one step's report."""
-        self.ended_at, self.counts = report.at, report.counts
+        self.ended_at, self.counts, self.models = report.at, report.counts, report.models
         self.incidents.update((i.id, i) for i in report.incidents)
         self.assigned.update(report.assigned)
 
@@ -40,7 +41,7 @@ class Result:
             "started_at": self.started_at, "ended_at": self.ended_at,
             "funnel": {"raw_anomalies": c.raw_anomalies, "alerts": c.alerts, "incidents": c.incidents,
                        "prioritised": c.prioritised, "actionable": c.actionable},
-            "signals": c.signals, "dropped": dict(c.dropped),
+            "signals": c.signals, "dropped": dict(c.dropped), "models": list(self.models),
             "incidents": [serial.incident(i) for i in incidents], "digest": self.digest}
 
 

@@ -8,19 +8,29 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from aiops.quantities import Bytes, Duration
+from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
 
 Mode = Literal["observe", "ask", "act"]
 Severity = Literal["info", "warning", "critical"]
 LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
-PLANNED = ("peers", "exhaustion")
+PLANNED = ("exhaustion",)
 """Detectors of the contract that this version does not have: accepted, left out, and told by `aiops.unused`."""
 
 
@@ -39,26 +49,51 @@ def detector_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for f in folders for p in Path(f).glob("*.py") if not p.stem.startswith("_")))
 
 
-def _detector(name: str) -> str:
+Chosen = str | dict[str, dict[str, Any]]
+"""A detector as the configuration names it: `baseline`, or with settings `{isolation_forest: {trees: 64}}`."""
+
+
+def _detector(item: object) -> Chosen:
+    """`logs:` without anything below means `logs`."""
+    if isinstance(item, dict) and len(item) != 1:
+        raise ValueError(f"one detector an item, found {', '.join(map(str, item)) or 'none'}. Begin each with its own dash.")
+    name, given = next(iter(item.items())) if isinstance(item, dict) else (item, {})
+    if not isinstance(name, str) or not isinstance(given, dict | None):
+        raise ValueError(f"input should be a detector's name, alone or with a map of settings, got {item!r}.")
     known = detector_names()
     if name not in known and name not in PLANNED:
         raise ValueError(f"no detector {name!r}.{hint(name, known)}")
-    return name
+    return {name: given} if given else name
 
 
-def available(names: Iterable[str]) -> list[str]:
-    """Those of the named detectors that are installed, in the order given."""
+def detector_name(item: Chosen) -> str:
+    """The name in an item of `detectors`."""
+    return item if isinstance(item, str) else next(iter(item))
+
+
+def detector_settings(item: Chosen) -> Mapping[str, Any]:
+    """The settings in an item of `detectors`, {} for none."""
+    return {} if isinstance(item, str) else next(iter(item.values()))
+
+
+def available(items: Iterable[Chosen]) -> list[str]:
+    """The names of those detectors that are installed, in the order given."""
     known = detector_names()
-    return [name for name in names if name in known]
+    return [name for name in map(detector_name, items) if name in known]
 
 
-def _some_available(names: list[str]) -> list[str]:
+def _every_detector() -> list[Chosen]:
+    return [*detector_names()]
+
+
+def _some_available(items: list[Chosen]) -> list[Chosen]:
+    names = [detector_name(item) for item in items]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice:
         raise ValueError(f"{twice!r} is named twice. Remove one of the two.")
     if not available(names):
         raise ValueError(f"none of these detectors is part of this version. Add one of {', '.join(detector_names())}.")
-    return names
+    return items
 
 
 def hint(name: str, known: tuple[str, ...]) -> str:
@@ -73,8 +108,10 @@ def _words(value: object) -> object:
 
 
 Url = Annotated[str, AfterValidator(_url)]
+Moment = Annotated[float, BeforeValidator(parse_moment), PlainSerializer(format_moment)]
 Words = Annotated[list[str], BeforeValidator(_words)]
-Detectors = Annotated[list[Annotated[str, AfterValidator(_detector)]], BeforeValidator(_words), AfterValidator(_some_available)]
+Detectors = Annotated[list[Annotated[Chosen, BeforeValidator(_detector)]], BeforeValidator(_words),
+                      AfterValidator(_some_available)]
 
 
 class Prometheus(Strict):
@@ -241,6 +278,47 @@ class Topology(Strict):
     file: Path | None = None
 
 
+class MaintenanceMatch(Strict):
+    """Whom a window covers: globs over the entity (`node//gpu-*`) and over its namespace."""
+
+    entity: Annotated[str, AfterValidator(entity_glob)] = Field(default="*", min_length=1, max_length=500)
+    namespace: str = Field(default="*", min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> MaintenanceMatch:
+        if not self.model_fields_set:
+            raise ValueError("names nobody. Give entity, namespace or both; entity: \"*\" is everybody.")
+        return self
+
+
+class Maintenance(Strict):
+    """When people work on something: once (`from`, `until`), or every week in the wall time of `timezone` (UTC)."""
+
+    match: MaintenanceMatch
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = None
+    weekly: str | None = None
+    timezone: str | None = None
+    reason: str = Field(default="", max_length=500)
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Maintenance:
+        if self.weekly is None and self.timezone is not None:
+            raise ValueError("timezone belongs to weekly; from and until name their own.")
+        if isinstance(when := self.when, Once) and not when.since < when.until:
+            raise ValueError("until is not later than from.")
+        return self
+
+    @property
+    def when(self) -> When:
+        """The stretch of time. Raises ValueError where there is none, or more than one."""
+        if self.weekly is not None and self.since is None and self.until is None:
+            return parse_weekly(self.weekly, self.timezone or "UTC")
+        if self.weekly is None and self.since is not None and self.until is not None:
+            return Once(self.since, self.until)
+        raise ValueError("give either from and until, or weekly.")
+
+
 class Journal(Strict):
     """The ring in which everything that came in is kept."""
 
@@ -257,12 +335,13 @@ class Config(Strict):
     budget: Budget = Budget()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
-    detectors: Detectors = Field(default_factory=lambda: list(detector_names()))
+    detectors: Detectors = Field(default_factory=lambda: _every_detector())
     packs: Path | None = None
     policies: Path | None = None
     sinks: list[SinkItem] = Field(default=[])
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
+    maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
     token_file: Path | None = Field(default=None, alias="tokenFile")

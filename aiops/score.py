@@ -1,7 +1,7 @@
 """`aiops score`: any CSV with a `timestamp` column through the detectors' own arithmetic, strictly causal.
 
-Row k of the output depends on rows 1..k only. One column is judged by the seasonal baseline; several columns also by an
-isolation forest over all of them, and the row's p-value combines what the columns say.
+Row k of the output depends on rows 1..k only. Every column is judged by the seasonal baseline; with several columns the
+row's p-value says how odd they are together.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from aiops import plugins
-from aiops.types import Anomaly, Floats, Frame, Signal
+from aiops import kernel
+from aiops.types import Bools, Floats, Frame, Signal
+from detectors.baseline import Baseline
 
-ALARM_P = 10**-3.5
-"""A row is an anomaly below this p-value. The tail rule of detectors: docs/decisions/003-calibrated-evidence.md."""
+ALARMS_PER_DAY = 0.1
+"""A row is an anomaly where this many rows as odd, or fewer, are expected in a day of one series."""
+NEW, NEW_FROM = 16.0 * math.log(10.0), 0.5
+"""Nats that a novelty of 1 adds, and from where it counts: what was never seen outranks any residual."""
+MOST_NATS = 690.0
 TIME = "timestamp"
 
 
@@ -83,44 +87,85 @@ def _times(column: Any, path: Path) -> Floats:
 
 
 class Scorer:
-    """The detectors of one entity whose signals are the columns."""
+    """The baseline over the columns of a file, which are the signals of one entity.
+
+    The p-value of a row is the geometric mean of what all views say, smoothed over the last samples, times how new it is;
+    with several columns their evidence adds up in squares and is calibrated by its own past. `anomaly` is where a person
+    would be told: where so odd a row is expected less than once in ten days of one series.
+    """
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._names = list(columns)
         self._signals = tuple(Signal(i, "file//csv", c) for i, c in enumerate(columns))
-        self._baseline = plugins.load("detectors", "baseline")()
-        self._forest = plugins.load("detectors", "isolation_forest")() if len(columns) > 1 else None
+        self._baseline = Baseline()
+        self._joint = Joint()
 
     def run(self, times: Floats, values: Floats) -> dict[str, list[Any]]:
         """Columns of the output for values float64[rows, columns]."""
-        out: dict[str, list[Any]] = {k: [] for k in ("score", "p_value", "expected", "lower", "upper", "anomaly")}
+        rows, width = values.shape
+        seen = np.zeros((rows, width, 8))
+        interval = np.zeros((rows, width))
+        learn = np.ones(width, np.bool_)
         last = -math.inf
-        for at, row in zip(times, values, strict=True):
-            last = max(float(at), math.nextafter(last, math.inf))
-            self._row(last, row, out)
+        for k in range(rows):
+            last = max(float(times[k]), math.nextafter(last, math.inf))
+            seen[k] = self._baseline.judge(Frame(last, values[k], learn, self._signals))
+            interval[k] = self._baseline.core[:width, kernel.DT]
+        known = np.isfinite(values)
+        return self._one(seen[:, 0], interval[:, 0], known[:, 0]) if width == 1 else self._several(seen, interval, known)
+
+    def _one(self, seen: Floats, interval: Floats, known: Bools) -> dict[str, list[Any]]:
+        nats = seen[:, kernel.LASTING_EVIDENCE] + NEW * np.maximum(seen[:, kernel.NOVELTY] - NEW_FROM, 0.0)
+        return _table(np.where(known, nats, 0.0), _alarms(seen[:, kernel.ALARM], interval), seen)
+
+    def _several(self, seen: Floats, interval: Floats, known: Bools) -> dict[str, list[Any]]:
+        evidence = np.where(known, seen[:, :, kernel.EVIDENCE], 0.0) ** 2
+        total = evidence.sum(axis=1)
+        nats = self._joint.nats(np.sqrt(total), interval.max(axis=1))
+        each = seen[:, :, kernel.ALARM] - math.log(len(self._names))
+        worst = np.argmax(evidence, axis=1)
+        alarm = _alarms(np.maximum(nats, each.max(axis=1)), interval.max(axis=1))
+        out = _table(nats, alarm, seen[np.arange(len(seen)), worst])
+        for i, name in enumerate(self._names):
+            share = np.divide(evidence[:, i], total, out=np.zeros(len(total)), where=total > 0)
+            out[f"contribution_{name}"] = share.tolist()
         return out
 
-    def _row(self, at: float, row: Floats, out: dict[str, list[Any]]) -> None:
-        frame = Frame(at, row, np.ones(len(row), np.bool_), self._signals)
-        self._baseline.observe(frame)
-        votes = self._forest.observe(frame) if self._forest else []
-        each = np.where(np.isfinite(row), self._baseline.last_p, 1.0)
-        p = _combined(each, votes)
-        expected, width = self._baseline.band
-        worst = int(np.argmin(each))
-        half = float(width[worst]) if math.isfinite(width[worst]) else math.nan
-        e = float(expected[worst])
-        for name, value in (("score", 1.0 - p), ("p_value", p), ("expected", e), ("lower", e - half), ("upper", e + half),
-                            ("anomaly", int(p < ALARM_P))):
-            out[name].append(value)
-        if len(self._names) > 1:
-            share = -np.log(each)
-            share = share / share.sum() if share.sum() > 0 else np.zeros(len(each))
-            for name, value in zip(self._names, share, strict=True):
-                out.setdefault(f"contribution_{name}", []).append(float(value))
+
+class Joint:
+    """Calibrates the evidence of all columns together by the tail of its own past."""
+
+    def __init__(self) -> None:
+        self._bins, self._cut = kernel.prior_bins(), kernel.PRIOR_CUT.copy()
+        self._scale, self._n = 0.0, 0
+
+    def nats(self, evidence: Floats, interval: Floats) -> Floats:
+        """-ln p of each row, each judged by the rows before it."""
+        out = np.zeros(len(evidence))
+        for k, e in enumerate(evidence.tolist()):
+            z = e / self._scale if self._scale > 0.0 else 0.0
+            if self._n >= kernel.READY_AFTER:
+                out[k] = kernel.surprise(z, self._bins, self._cut)
+            if e > 0.0:
+                self._learn(e, z, float(interval[k]))
+        return out
+
+    def _learn(self, e: float, z: float, dt: float) -> None:
+        self._n += 1
+        self._scale += max(1.0 / self._n, 2.0 * dt / kernel.DAY_S) * (min(e, 8.0 * self._scale or e) - self._scale)
+        self._bins[kernel.bin_of(z)] += 1.0
+        if self._n % kernel.REFRESH == 0 or self._n == kernel.READY_AFTER:
+            kernel.fit_tail(self._bins, self._cut, math.exp(-math.log(2.0) * kernel.REFRESH * dt / kernel.MONTH_S))
 
 
-def _combined(each: Floats, votes: Sequence[Anomaly]) -> float:
-    """The smallest p-value, corrected for having looked at several columns (Bonferroni), the forest being one of them."""
-    looks = [*each.tolist(), *([min(v.p_value for v in votes)] if votes else [])]
-    return float(min(1.0, min(looks) * len(each)))
+def _alarms(nats: Floats, interval: Floats) -> Bools:
+    """Where p times the samples of a day stays below the expected alarms of a day."""
+    with np.errstate(divide="ignore"):
+        return nats > np.log(kernel.DAY_S / np.maximum(interval, 1e-3)) - math.log(ALARMS_PER_DAY)
+
+
+def _table(nats: Floats, alarm: Bools, row: Floats) -> dict[str, list[Any]]:
+    p = np.exp(-np.minimum(nats, MOST_NATS))
+    expected, width = row[:, kernel.EXPECTED], row[:, kernel.WIDTH]
+    return {"score": (1.0 - p).tolist(), "p_value": p.tolist(), "expected": expected.tolist(),
+            "lower": (expected - width).tolist(), "upper": (expected + width).tolist(), "anomaly": alarm.astype(int).tolist()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiops.types import Action, Alert, Cause, Incident, Outcome
+from aiops.types import Action, Alert, Cause, Incident, ModelEvent, Outcome
 
 JSON = dict[str, Any]
 
@@ -22,7 +22,7 @@ def incident(i: Incident) -> JSON:
         "impact": {"entities": list(i.impact.entities), "weight": i.impact.weight},
         "alerts": [alert(a) for a in i.alerts], "causes": [cause(c) for c in i.causes],
         "actions": [action(a) for a in i.actions], "outcomes": [outcome(o) for o in i.outcomes],
-        "timeline": [{"at": t.at, "kind": t.kind, "text": t.text} for t in i.timeline],
+        "timeline": [{"at": t.at, "kind": t.kind, "text": t.text} for t in i.timeline], "models": list(i.models),
     }
 
 
@@ -42,11 +42,16 @@ def cause(c: Cause) -> JSON:
 
 def action(a: Action) -> JSON:
     return {"id": a.id, "policy": a.policy, "type": a.type, "target": a.target, "params": dict(a.params),
-            "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident}
+            "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident,
+            "models": list(a.models)}
 
 
 def outcome(o: Outcome) -> JSON:
     return {"action": o.action, "status": o.status, "at": o.at, "reason": o.reason}
+
+
+def model_event(e: ModelEvent) -> JSON:
+    return {"at": e.at, "detector": e.detector, "kind": e.kind, "model": e.model, "text": e.text}
 
 
 TIMES = frozenset({"at", "since", "opened_at", "updated_at", "closed_at"})

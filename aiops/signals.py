@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,13 @@ FUTURE_S = 300.0
 STALE_S, STALE_INTERVALS = 300.0, 3.0
 """A series that missed three of its own intervals, or 300 s (Prometheus' look-back), no longer counts in sums."""
 MAX_SIGNALS = 2_000_000
+HUGE = 1e150
+"""Larger values are learned as this: their differences and quotients stay numbers."""
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
+_RAW = ("_time", "_last", "_level", "_delta", "_interval")
+_UNHEARD = SignalRule(value=Selector(metric=""))
+"""Stands for the rule of a column from before a restart until one of its series comes again."""
 
 
 def grown(array: np.ndarray[Any, Any], size: int, fill: float | bool) -> np.ndarray[Any, Any]:
@@ -62,6 +68,9 @@ class Door:
         self._level = np.zeros(0)
         self._delta = np.zeros(0)
         self._interval = np.zeros(0)
+        self._reserved: set[int] = set()
+        self._heard = np.zeros(0)
+        self._past: dict[tuple[str, str, str], tuple[float, ...]] = {}
 
     @property
     def series_count(self) -> int:
@@ -74,6 +83,14 @@ class Door:
         updated = self._absorb(*self._usable(batch))
         return self._compiled.values(self._level, self._delta, self._fresh(batch.at), updated)
 
+    def heard(self) -> tuple[Floats, Floats]:
+        """Of each signal, float64[S] seconds: when its newest sample was, and how far its samples usually are apart.
+
+        NaN where nothing was heard yet. May be called while another thread is in `values`.
+        """
+        compiled = self._compiled  # read first: what it points at is there already
+        return compiled.newest(self._time), compiled.newest(self._interval)
+
     # ------------------------------------------------------------------------------------------------ registration
     def _register(self, new: Iterable[Series]) -> None:
         first_new = len(self.signals)
@@ -85,10 +102,12 @@ class Door:
                 self._add(series, signals)
         size = max(self._series, default=-1) + 1
         self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
-        for name in ("_time", "_last", "_level", "_delta", "_interval"):
+        for name in _RAW:
             setattr(self, name, grown(getattr(self, name), size, np.nan))
         for series in new:
             self._known[series.id] = True
+            for name, value in zip(_RAW, self._past.pop((series.entity, series.metric, series.labels), ()), strict=False):
+                getattr(self, name)[series.id] = value
             self._counter[series.id] = self._meanings.kind(series.metric, series.kind) == "counter"
         if len(signals) != first_new:
             self.signals = tuple(signals)
@@ -123,17 +142,65 @@ class Door:
                 signals: list[Signal]) -> int | None:
         text = format_labels(kept)
         key = (entity, name, text)
-        if key in self._names:
+        if key in self._names and self._confirmed(self._names[key], rule):
             return self._names[key]
         if len(signals) >= MAX_SIGNALS:
             self.dropped["too_many_signals"] += 1
             return None
         self._names[key] = len(signals)
         self._rules.append(rule)
-        signals.append(Signal(
-            len(signals), entity, name, text, rule.unit, rule.direction, rule.min_effect.abs, rule.min_effect.rel,
-            additive=rule.increase is not None, resource=rule.resource))
+        signals.append(_described(len(signals), entity, name, text, rule))
         return self._names[key]
+
+    def _confirmed(self, column: int, rule: SignalRule) -> bool:
+        """Whether this rule fills the column. A reserved one whose meaning has changed since is left empty for ever."""
+        if column not in self._reserved:
+            return True
+        self._reserved.discard(column)
+        s = self.signals[column]
+        same = s == _described(column, s.entity, s.name, s.labels, rule)
+        if same:
+            self._rules[column] = rule
+        return same
+
+    # ----------------------------------------------------------------------------------------------- over a restart
+    def state(self) -> dict[str, Any]:
+        """signals: all but the id of each column; heard: when each last had a value, float64[S] (-inf: never);
+        series: entity, metric and labels of each raw series with its last sample, `raw` float64[5, series]."""
+        rows = np.flatnonzero(self._known & np.isfinite(self._time))
+        return {"signals": [_describe(s) for s in self.signals], "heard": self.last_heard(),
+                "series": [_identify(self._series[k]) for k in rows.tolist()],
+                "raw": np.array([getattr(self, name)[rows] for name in _RAW])}
+
+    def last_heard(self) -> Floats:
+        """float64[S]: event time of the last sample of each column, -inf where there was none."""
+        out = grown(self._heard, len(self.signals), -np.inf)[:len(self.signals)].copy()
+        raw, signal = self._compiled.raw, self._compiled.signal
+        told = np.isfinite(self._time[raw])
+        np.maximum.at(out, signal[told], self._time[raw[told]])
+        return out
+
+    def restore(self, state: Mapping[str, Any], columns: Sequence[int], samples: bool = True) -> None:
+        """Reserve these columns of an earlier run for its signals, in this order; before the first batch.
+
+        samples: go on from the last sample of each series too, as if there had been no restart: what is not newer is late.
+        """
+        self.signals = tuple(self._meant(i, Signal(i, *state["signals"][k])) for i, k in enumerate(columns))
+        self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
+        self._reserved = set(self._names.values())
+        self._rules = [_UNHEARD] * len(self.signals)
+        self._heard = np.asarray(state["heard"], np.float64)[np.array(columns, np.int64)]
+        self._compiled = _Compiled.of((), self._rules)
+        if samples:
+            rows = np.asarray(state["raw"], np.float64).T.tolist()
+            self._past = {(e, m, labels): tuple(row) for (e, m, labels), row in zip(state["series"], rows, strict=True)}
+
+    def _meant(self, column: int, s: Signal) -> Signal:
+        """The signal as the packs of today mean it; as it was where none has its name."""
+        rule = self._meanings.signals.get(s.name)
+        if rule is None:
+            return s
+        return replace(_described(column, s.entity, s.name, s.labels, rule), additive=s.additive)
 
     # ----------------------------------------------------------------------------------------------------- samples
     def _usable(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
@@ -186,6 +253,15 @@ class Door:
             self.dropped[reason] += n
 
 
+_identify = attrgetter("entity", "metric", "labels")
+_describe = attrgetter("entity", "name", "labels", "unit", "direction", "min_abs", "min_rel", "additive", "resource")
+
+
+def _described(column: int, entity: str, name: str, labels: str, rule: SignalRule) -> Signal:
+    return Signal(column, entity, name, labels, rule.unit, rule.direction, rule.min_effect.abs, rule.min_effect.rel,
+                  additive=rule.increase is not None, resource=rule.resource)
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     """All rules as index arrays: ingredient j adds raw series `raw[j]` to part `part[j]` of signal `signal[j]`."""
@@ -226,6 +302,12 @@ class _Compiled:
         some = np.bincount(self.signal[usable & (self.part == 0)], minlength=self.count) > 0
         out = np.where(self.inverts, np.where(some, 1.0 - out, np.nan), out)  # no part known is not "all used"
         out[~touched] = np.nan
+        return out
+
+    def newest(self, x: Floats) -> Floats:
+        """float64[S]: the largest over a signal's series, NaN where none has a value."""
+        out = np.full(self.count, np.nan)
+        np.fmax.at(out, self.signal, x[self.raw])
         return out
 
     def _sum(self, x: Floats, which: Bools) -> Floats:

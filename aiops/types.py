@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Entity = str
 Kind = Literal["gauge", "counter", "unknown"]
 Direction = Literal["up", "down", "both"]
-AlertState = Literal["pending", "firing", "resolved"]
+AlertState = Literal["pending", "firing", "resolved", "suppressed"]
 IncidentState = Literal["open", "closed"]
 Severity = Literal["info", "warning", "critical"]
 Decision = Literal["act", "ask", "shadow", "refused"]
@@ -103,12 +103,20 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id)."""
+    """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
+    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector).
+
+    A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
+    """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote"]
     target: str
     by: str = ""
+    entities: tuple[str, ...] = ()
+    since: float | None = None
+    until: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +236,8 @@ class Anomaly:
 class Alert:
     """A deviation that lasted: one per entity and signal. `score` 0..1, `strength` in nats of evidence.
 
-    `silent`: resolved because nothing was reported any more, which says nothing about whether it is well.
+    `silent`: resolved because nothing was reported any more, which says nothing about whether it is well. `suppressed`:
+    it deviates, and raises nothing for the reason that `text` gives.
     `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
     """
 
@@ -283,7 +292,10 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares."""
+    """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares.
+
+    `models`: ids of the models whose evidence it rests on.
+    """
 
     id: str
     type: str
@@ -295,6 +307,7 @@ class Action:
     reason: str
     at: float
     state: str = ""
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +320,8 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
+    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`)."""
+
     id: str
     opened_at: float
     updated_at: float
@@ -320,6 +335,7 @@ class Incident:
     actions: tuple[Action, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
+    models: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -359,6 +375,18 @@ class Counts:
     signals: int = 0
     ready: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    suppressed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """A turn in the life of a detector's models. `model` is the id it is about, `text` says why, for people."""
+
+    at: float
+    detector: str
+    kind: Literal["fresh", "shadow", "kept", "takeover", "promoted", "rollback", "dropped", "refused"]
+    model: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +394,8 @@ class Report:
     """All that one step found, decided and refused.
 
     `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots;
-    `assigned` says for raw alerts of others (by index) which incident they went to.
+    `assigned` says for raw alerts of others (by index) which incident they went to. `models` are the ids of the models
+    that judged this step, sorted; `model_events` what became of models in it.
     """
 
     at: float
@@ -379,3 +408,5 @@ class Report:
     counts: Counts = Counts()
     notes: tuple[str, ...] = ()
     assigned: tuple[tuple[int, str], ...] = ()
+    models: tuple[str, ...] = ()
+    model_events: tuple[ModelEvent, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiops.schema import Config, available
+from aiops.schema import Config, available, detector_name
 from aiops.yamlfile import Place
 
 Unused = Iterator[tuple[Place, str]]
@@ -41,6 +41,6 @@ def _topology(config: Config, watches: bool) -> Unused:
 
 def _detectors(config: Config) -> Unused:
     there = available(config.detectors)
-    for i, name in enumerate(config.detectors):
+    for i, name in enumerate(map(detector_name, config.detectors)):
         if name not in there:
             yield ("detectors", i), f"the detector {name!r} is not part of this version and is left out."

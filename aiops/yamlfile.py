@@ -138,6 +138,16 @@ def _plain(node: Any, place: Place, lines: dict[Place, int]) -> Any:
     return node
 
 
+def faults(document: Document, place: Place, data: Any, model: type[BaseModel]) -> Iterator[Problem]:
+    """What is wrong with the data at a place of a document that a model of its own describes."""
+    try:
+        model.model_validate(data)
+    except ValidationError as e:
+        for item in e.errors():
+            inner = _real_place(data, item["loc"])
+            yield document.problem((*place, *inner), _sentence(item, inner, model))
+
+
 def _problems(document: Document, model: type[BaseModel], error: ValidationError) -> Iterator[Problem]:
     for item in error.errors():
         place = _real_place(document.data, item["loc"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 import networkx as nx
@@ -41,6 +41,20 @@ class Graph:
         if entity not in self._g:
             return []
         return sorted((t, self._g.edges[entity, t]["kind"]) for t in self._g.successors(entity))
+
+    def owned(self, entity: Entity) -> list[Entity]:
+        """What the entity consists of: the pods of a service or workload. Sorted."""
+        return [target for target, kind in self.dependencies(entity) if kind == "owns"]
+
+    def owners(self, entity: Entity) -> list[Entity]:
+        """Whose part the entity is. Sorted."""
+        if entity not in self._g:
+            return []
+        return sorted(e for e in self._g.predecessors(entity) if self._g.edges[e, entity]["kind"] == "owns")
+
+    def entities(self) -> Iterator[Entity]:
+        """All that are known, in no order."""
+        return iter(self._g)
 
     def guests(self, host: Entity) -> list[Entity]:
         """Who uses up the host's resources: what runs on it, and what it runs (`uses`, from host to process). Sorted."""

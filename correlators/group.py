@@ -74,7 +74,7 @@ class Grouper:
 
     def _place(self, now: float, alert: Alert, graph: Graph, troubled: set[Entity]) -> None:
         group = self._home(alert)
-        if group is None and alert.state == "resolved":
+        if group is None and alert.state != "firing":
             return
         if group is None:
             group = self._nearest(now, alert, graph, troubled) or self._open(now, alert)

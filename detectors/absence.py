@@ -3,7 +3,8 @@
 Silence of a whole source (most entities at once) is the source's failure, not theirs: it is left to the source's own
 health. Single metrics that vanish while their entity still speaks are no absence: labels change, exporters are updated.
 Processes, containers and pods come and go on purpose and are left out: whoever needs them speaks for them. Fails on other
-entities that are taken out of service without a word: they are forgotten after an hour.
+entities that are taken out of service without a word: they are forgotten after an hour. After a restart somebody is only
+missed once he was heard again: the time in which nobody listened is not his silence.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ EPHEMERAL = ("process/", "container/", "pod/")
 class Absence:
     """State: four floats an entity."""
 
+    VERSION = 1
+    BY_SIGNAL = ()
+
     def __init__(self) -> None:
         self._names: list[str] = []
         self._index: dict[str, int] = {}
@@ -38,12 +42,15 @@ class Absence:
         self.spread = np.zeros(0)
         self.n = np.zeros(0)
         self.lasting = np.zeros(0, np.bool_)
+        self._unheard: set[str] = set()
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         self._register(frame)
         size = len(self._names)
         spoke = np.zeros(size, np.bool_)
         spoke[self._of_signal[np.isfinite(frame.values)]] = True
+        if self._unheard:
+            self._unheard -= {self._names[i] for i in np.flatnonzero(spoke)}
         found = self._silent(frame.at, spoke)
         self._learn(frame.at, spoke)
         return found
@@ -69,6 +76,8 @@ class Absence:
         interval = self.interval[:size]
         regular = self.lasting & (self.n[:size] >= REGULAR_AFTER) & (self.spread[:size] < 0.5 * interval) & (quiet_s < FORGET_S)
         missing = regular & ~spoke & (quiet_s > np.maximum(MISSED * interval, LEAST_S))
+        if self._unheard:
+            missing &= np.array([name not in self._unheard for name in self._names], np.bool_)
         if np.count_nonzero(missing) > max(1.0, SOURCE_SHARE * np.count_nonzero(regular)):
             return []
         return [self._anomaly(at, int(i), float(quiet_s[i] / interval[i])) for i in np.flatnonzero(missing)]
@@ -94,8 +103,11 @@ class Absence:
         return {"names": list(self._names), **{k: getattr(self, k).copy() for k in ("last", "interval", "spread", "n")}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._names = list(state["names"])
+        last = np.array(state["last"], np.float64)[:len(state["names"])]
+        kept = np.flatnonzero(last >= last.max(initial=0.0) - FORGET_S)
+        self._names = [state["names"][i] for i in kept]
+        self._unheard = set(self._names)
         self._index = {name: i for i, name in enumerate(self._names)}
         self._of_signal = np.zeros(0, np.int64)
         for k in ("last", "interval", "spread", "n"):
-            setattr(self, k, np.array(state[k], np.float64))
+            setattr(self, k, np.array(state[k], np.float64)[kept])

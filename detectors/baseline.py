@@ -1,99 +1,101 @@
-"""Seasonal robust baseline over all signals at once.
+"""Seasonal robust baseline over all signals at once: several views of each sample, one p-value.
 
-Four cheap predictors compete per signal - a fast, a middle and a day-long level, and the day's level shifted by what this
-hour of the week usually adds - and are mixed by the inverse cube of their recent error. Residuals in the bad
-direction become p-values by the tail of their own past. Updates are winsorised, so that one fault does not become the new normal.
+Four cheap predictors compete per signal: a fast level, the level of the last hour, the time of day on past days, and the
+hour of the week. Their mixture leaves a residual, and eight views say how odd the sample is: a spike, one that lasts, far
+from the level of the last weeks, a shift of the last hour, more variance, a jump, more jumps, a flat line. Each view turns
+into a p-value by the tail of its own past; novelty - nothing like it was ever seen - joins them. The arithmetic is in
+`aiops.kernel`, one compiled loop over arrays. Updates are winsorised, so that one fault does not become the new normal.
 
 Fails where the first samples are already broken, and on series that change meaning without changing their name. It has
-no opinion until a signal was seen 30 times, and none about the hour of the week before that hour was seen once.
+no opinion until a signal was seen 30 times, none about the time of day before that day was seen, and none about the hour of
+the week before that hour was seen in the weeks since a season showed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+from pydantic import field_validator
 
-from aiops.calibration import Tail
+from aiops import kernel
 from aiops.signals import grown
-from aiops.types import Anomaly, Bools, Floats, Frame
+from aiops.types import Anomaly, Bools, Floats, Frame, Ints
+from aiops.yamlfile import Strict
 
-READY_AFTER = 30
+READY_AFTER = kernel.READY_AFTER
 REPORT_P = 1e-3
-FAST, MIDDLE, SCALE, SEASON = 0.3, 0.05, 0.02, 0.03
-CLIP = 3.0
-"""Residuals are cut at this many scales before anything learns from them."""
-HUGE = 1e150
-"""Larger values count as this: their differences and quotients stay numbers."""
-HOUR, WEEK_HOURS = 3600.0, 168
-DAY_S = 24 * HOUR
-SEASON_FROM_S = 20 * HOUR
-_COLUMNS = ("n", "seen_from", "seen_at", "fast", "middle", "day", "scale",
-            "error_fast", "error_middle", "error_day", "error_season")
+REPORT = -np.log(REPORT_P)
+_ROWS = ("core", "bins", "cuts", "leaders", "place")
+SEASON_PAYS = 2.0
+"""A season of its own is kept for signals whose hours of the day differ by more than so many scales."""
+
+
+class Settings(Strict):
+    """`timezone`: of the days and weeks that load follows, as `Europe/Berlin`; daylight saving time is heeded."""
+
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"unknown time zone {name!r}. Use a name like 'Europe/Berlin'") from None
+        return name
 
 
 class Baseline:
-    """State: 11 floats a signal and the tail's 4, and 168 hours a signal once 20 hours were seen."""
+    """What it remembers of each signal: 64 floats, 8 histograms of 48 bins, level and scale of 24 hours, 4 x 48 remembered
+    values; for seasonal signals also 96 slots of the day and 168 hours of the week. Under 4.2 kB in all."""
 
-    def __init__(self) -> None:
-        for name in _COLUMNS:
-            setattr(self, name, np.zeros(0))
-        self.n: Floats
-        self.seen_from: Floats
-        self.seen_at: Floats
-        self.fast: Floats
-        self.middle: Floats
-        self.day: Floats
-        self.scale: Floats
-        self.error_fast: Floats
-        self.error_middle: Floats
-        self.error_day: Floats
-        self.error_season: Floats
-        self.tail = Tail()
-        self.band: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
-        self.last_p = np.zeros(0)
-        self.season = np.zeros((0, 0), np.float32)
+    VERSION = 2
+    BY_SIGNAL = (*_ROWS, "hour_level", "hour_scale")
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._zone = ZoneInfo((settings or Settings()).timezone)
+        self._hour = -1
+        self._offset_s = 0.0
+        self.core = np.zeros((0, kernel.COLUMNS))
+        self.bins = np.zeros((0, kernel.TAILS, kernel.BINS), np.float32)
+        self.cuts = np.zeros((0, kernel.TAILS, 2), np.float32)
+        self.leaders = np.zeros((0, kernel.FEATURES, kernel.LEADERS), np.float32)
+        self.place = np.zeros(0, np.int32)
+        self.hour_level = np.zeros((kernel.HOURS, 0), np.float32)
+        self.hour_scale = np.zeros((kernel.HOURS, 0), np.float32)
+        self.day = np.zeros((kernel.SLOTS, 0), np.float32)
+        self.week = np.zeros((kernel.WEEK_HOURS, 0), np.float32)
+        self.seasons = 0
+        self.out = np.zeros((0, 8))
         self._meta: tuple[int, Floats, Floats, Floats] = (0, np.zeros(0), np.zeros(0), np.zeros(0))
 
     # ------------------------------------------------------------------------------------------------------ observe
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
-        size = len(frame.signals)
-        if not size:
+        if not frame.signals:
             return []
-        self._resize(size)
-        expected, season = self._predict(frame.at, size)
-        values = np.clip(frame.values, -HUGE, HUGE)
-        residual = values - expected
-        scale = self._safe_scale(size, expected)
-        score = self._bad(frame, residual) / scale
-        p = self.last_p = np.where(self._ready(size), self.tail.p_value(score), 1.0)
-        odd = (p < REPORT_P) & self._ready(size) & self._worth_telling(frame, residual, expected)
-        width = self.tail.quantile(REPORT_P, size) * scale
-        self.band = (expected, np.where(self._ready(size), width, np.nan))
-        found = [self._anomaly(frame, int(i), float(p[i]), expected, width) for i in np.flatnonzero(odd)]
-        self._learn(frame, values, expected, season, score, scale)
-        return found
-
-    def ready_count(self) -> int:
-        """Signals that were seen often enough to be judged."""
-        return int(np.count_nonzero(self.n >= READY_AFTER))
-
-    def _ready(self, size: int) -> Bools:
-        return np.asarray(self.n[:size] >= READY_AFTER)
-
-    def _bad(self, frame: Frame, residual: Floats) -> Floats:
-        """The residual where it points in the bad direction, its size where both are bad, else at most 0."""
-        sign = self._signs(frame)
-        return np.where(sign == 0, np.abs(residual), sign * residual)
-
-    def _worth_telling(self, frame: Frame, residual: Floats, expected: Floats) -> Bools:
+        out = self.judge(frame)
         _, _, min_abs, min_rel = self._described(frame)
-        size = np.abs(residual)
-        return np.asarray((size >= min_abs) & (size >= min_rel * np.abs(expected)) & (size > 0))
+        odd = np.flatnonzero(out[:, kernel.ALARM] > REPORT)
+        against = self.out[odd, kernel.REFERENCE]
+        effect = np.abs(np.clip(frame.values[odd], -kernel.HUGE, kernel.HUGE) - against)
+        told = (effect >= min_abs[odd]) & (effect >= min_rel[odd] * np.abs(against)) & (effect > 0)
+        return [self._anomaly(frame, int(i)) for i in odd[told]]
 
-    def _signs(self, frame: Frame) -> Floats:
-        return self._described(frame)[1]
+    def judge(self, frame: Frame) -> Floats:
+        """Score and learn: float64[S, 8], the columns `kernel.ALARM` and following. Valid until the next call."""
+        size = len(frame.signals)
+        self._resize(size)
+        self._each_hour(frame.at, size)
+        self._step(frame.at, frame.values, frame.learn, self._described(frame)[1])
+        return self.out
+
+    def _step(self, at: float, values: Floats, learn: Bools, signs: Floats) -> None:
+        kernel.step(at, at + self._offset_s, values, learn, signs, self.core, self.bins, self.cuts, self.hour_level,
+                    self.hour_scale, self.day, self.week, self.place, self.leaders, self.out)
 
     def _described(self, frame: Frame) -> tuple[int, Floats, Floats, Floats]:
         """Direction (-1, 0, 1) and minimum effects of all signals as arrays, rebuilt only when signals were added."""
@@ -106,104 +108,122 @@ class Baseline:
                 np.array([s.min_rel for s in frame.signals]))
         return self._meta
 
-    def _anomaly(self, frame: Frame, i: int, p: float, expected: Floats, width: Floats) -> Anomaly:
-        signal = frame.signals[i]
-        e, w = float(expected[i]), float(width[i])
+    def _anomaly(self, frame: Frame, i: int) -> Anomaly:
+        signal, row = frame.signals[i], self.out[i]
+        p = float(np.exp(-min(row[kernel.ALARM], 690.0)))
+        expected, width = float(row[kernel.REFERENCE]), float(row[kernel.WIDTH])
         return Anomaly(
             frame.at, signal.entity, signal.key, 1.0 - p, p, "baseline", i, float(frame.values[i]),
-            e, *signal.band(e, w), frame.at)
+            expected, *signal.band(expected, width), frame.at)
 
-    # ------------------------------------------------------------------------------------------------------ predict
-    def _predict(self, at: float, size: int) -> tuple[Floats, Floats]:
-        """The mixture's prediction, and the season's share alone (NaN where this hour is not known yet)."""
-        season = self._season_at(at, size)
-        known = np.isfinite(season)
-        day = self.day[:size]
-        voters = (
-            (self.fast[:size], self._weight(self.error_fast[:size])),
-            (self.middle[:size], self._weight(self.error_middle[:size])),
-            (day, self._weight(self.error_day[:size])),
-            (day + np.where(known, season, 0.0), np.where(known, self._weight(self.error_season[:size]), 0.0)),
-        )
-        total = sum((weight for _, weight in voters), np.zeros(size))
-        return sum((weight * value for value, weight in voters), np.zeros(size)) / total, season
+    # ---------------------------------------------------------------------------------------------- what it says of all
+    @property
+    def band(self) -> tuple[Floats, Floats]:
+        """Expected value and half the width of the band, float64[S] each; NaN while a signal is not ready or silent."""
+        return self.out[:, kernel.EXPECTED].copy(), self.out[:, kernel.WIDTH].copy()
 
-    @staticmethod
-    def _weight(error: Floats) -> Floats:
-        return 1.0 / np.clip(error, 1e-12, 1e90) ** 3
+    @property
+    def last_p(self) -> Floats:
+        """float64[S]: the p-value of the last sample of each signal, 1 where there was none."""
+        return np.exp(-np.minimum(self.out[:, kernel.ALARM], 690.0))
 
-    def _season_at(self, at: float, size: int) -> Floats:
-        """What this time of the week adds to the day's level, between the middles of the two nearest hours."""
-        if not self.season.size:
-            return np.full(size, np.nan)
-        place = at / HOUR - 0.5
-        share = place - np.floor(place)
-        before, after = int(np.floor(place)) % WEEK_HOURS, (int(np.floor(place)) + 1) % WEEK_HOURS
-        a, b = self.season[before, :size], self.season[after, :size]
-        return np.where(np.isnan(b), a, np.where(np.isnan(a), b, (1 - share) * a + share * b)).astype(np.float64)
+    def ready_count(self) -> int:
+        """Signals that were seen often enough to be judged."""
+        return int(np.count_nonzero(self.samples_seen() >= READY_AFTER))
 
-    def _safe_scale(self, size: int, expected: Floats) -> Floats:
-        """The robust scale, never below a hair of the level: a constant series has no scale of its own."""
-        return np.maximum(self.scale[:size], 1e-3 * np.abs(expected) + 1e-9)
+    def samples_seen(self) -> Floats:
+        """float64[S]: how many samples were learned of each signal."""
+        return self.core[:len(self.out), kernel.N].copy()
 
-    # -------------------------------------------------------------------------------------------------------- learn
-    def _learn(self, frame: Frame, x: Floats, expected: Floats, season: Floats, score: Floats, scale: Floats) -> None:
-        size = len(frame.signals)
-        which = np.isfinite(x) & frame.learn
-        new = which & (self.n[:size] == 0)
-        self._start(np.flatnonzero(new), x, frame.at)
-        i = np.flatnonzero(which & ~new)
-        n = self.n[i] + 1
-        self.n[i] = n
-        residual = x[i] - expected[i]
-        young = n < READY_AFTER
-        limit = np.where(young, np.inf, CLIP * scale[i])
-        step = np.clip(residual, -limit, limit)
-        seen = expected[i] + step  # the winsorised observation: all that the predictors get to know
-        for name, prediction in (("error_fast", self.fast[i]), ("error_middle", self.middle[i]),
-                                 ("error_day", self.day[i]), ("error_season", self.day[i] + season[i])):
-            self._blend(getattr(self, name), i, np.abs(seen - prediction), np.maximum(0.05, 1 / n))
-        self._blend(self.scale, i, np.abs(step), np.maximum(SCALE, 1 / n))
-        self._learn_season(frame.at, i, seen)
-        self._blend(self.fast, i, seen, np.maximum(FAST, 1 / n))
-        self._blend(self.middle, i, seen, np.maximum(MIDDLE, 1 / n))
-        self._blend(self.day, i, seen, np.clip((frame.at - self.seen_at[i]) / DAY_S, 1 / n, 1.0))
-        self.seen_at[i] = frame.at
-        self.tail.learn(score, which & (self.n[:size] >= READY_AFTER // 2))
+    @property
+    def seen_from(self) -> Floats:
+        """float64[S]: when the first sample of each signal came."""
+        return self.core[:len(self.out), kernel.FROM].copy()
 
-    def _start(self, i: Any, x: Floats, at: float) -> None:
-        self.n[i], self.seen_from[i], self.seen_at[i] = 1, at, at
-        self.fast[i] = self.middle[i] = self.day[i] = x[i]
+    @property
+    def scale(self) -> Floats:
+        """float64[S]: the usual size of the residual, 0 for what never varied."""
+        return self.core[:len(self.out), kernel.SCALE].copy()
+
+    def relearn(self, columns: Ints) -> None:
+        """What these signals do now is their new normal: levels, remembered values and tails begin anew, the season stays."""
+        core = self.core[columns]
+        core[:, kernel.SLOW] = core[:, kernel.LEVEL] = core[:, kernel.FAST] = core[:, kernel.X]
+        core[:, kernel.N] = np.minimum(core[:, kernel.N], READY_AFTER)
+        core[:, [kernel.SHIFT, kernel.VOLATILITY, kernel.JUMPS, kernel.SLOW_SCALE]] = 0.0
+        self.core[columns] = core
+        self.bins[columns], self.cuts[columns] = kernel.prior_bins(), kernel.PRIOR_CUT
 
     @staticmethod
-    def _blend(into: Floats, i: Any, value: Floats, share: Floats) -> None:
-        known = np.isfinite(value)
-        into[i[known]] += share[known] * (value[known] - into[i[known]])
+    def warm() -> None:
+        """Compile or load the loop now: in the middle of a step it would make the step late."""
+        warm = Baseline()
+        warm._resize(1)
+        warm._step(0.0, np.zeros(1), np.ones(1, np.bool_), np.zeros(1))
 
-    def _learn_season(self, at: float, i: Any, seen: Floats) -> None:
-        old = i[at - self.seen_from[i] >= SEASON_FROM_S]
-        if not old.size and not self.season.size:
-            return
-        if not self.season.size:
-            self.season = np.full((WEEK_HOURS, len(self.n)), np.nan, np.float32)
-        row = self.season[int(at / HOUR) % WEEK_HOURS]
-        offset = (seen - self.day[i]).astype(np.float32)
-        known = np.isfinite(row[i])
-        row[i] = np.where(known, row[i] + SEASON * (offset - row[i]), offset)
-
+    # ------------------------------------------------------------------------------------------------------- growth
     def _resize(self, size: int) -> None:
-        for name in _COLUMNS:
-            setattr(self, name, grown(getattr(self, name), size, 0.0))
-        self.tail.resize(size)
-        if self.season.size:
-            self.season = grown(self.season, len(self.n), np.nan)
+        if size != len(self.out):
+            self.out = np.zeros((size, 8))
+        self.core = _rows(self.core, size, 0.0)
+        self.bins = _rows(self.bins, size, kernel.prior_bins())
+        self.cuts = _rows(self.cuts, size, kernel.PRIOR_CUT)
+        self.leaders = _rows(self.leaders, size, 0.0)
+        self.place = _rows(self.place, size, -1)
+        self.hour_level = grown(self.hour_level, size, np.nan)
+        self.hour_scale = grown(self.hour_scale, size, np.nan)
+
+    def _each_hour(self, at: float, size: int) -> None:
+        """The offset of the time zone, and a season of their own for signals that begin to show one."""
+        if int(at // kernel.HOUR_S) == self._hour:
+            return
+        self._hour = int(at // kernel.HOUR_S)
+        self._offset_s = self._utc_offset_s(at)
+        old = (self.place[:size] < 0) & (self.core[:size, kernel.N] >= READY_AFTER)
+        i = np.flatnonzero(old & (at - self.core[:size, kernel.FROM] >= kernel.DAY_S))
+        if i.size:
+            level = self.hour_level[:, i]
+            with np.errstate(invalid="ignore"):
+                spread = np.fmax.reduce(level) - np.fmin.reduce(level)
+                self._grant(i[spread > SEASON_PAYS * self.core[i, kernel.SCALE]], at)
+
+    def _utc_offset_s(self, at: float) -> float:
+        try:
+            offset = datetime.fromtimestamp(at, self._zone).utcoffset()
+        except (OverflowError, ValueError, OSError):  # a time that no calendar knows
+            return 0.0
+        return offset.total_seconds() if offset else 0.0
+
+    def _grant(self, i: Ints, at: float) -> None:
+        if not i.size:
+            return
+        first, self.seasons = self.seasons, self.seasons + len(i)
+        self.day, self.week = grown(self.day, self.seasons, np.nan), grown(self.week, self.seasons, np.nan)
+        self.place[i] = np.arange(first, self.seasons, dtype=np.int32)
+        level = self.hour_level[:, i]
+        level = np.where(np.isnan(level), self.core[i, kernel.LEVEL], level)
+        self.day[:, first:self.seasons] = np.repeat(level, kernel.SLOTS // kernel.HOURS, axis=0)
+        self.core[i, kernel.GRANTED_AT] = at
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        return {**{k: getattr(self, k).copy() for k in _COLUMNS}, "tail": self.tail.state(), "season": self.season.copy()}
+        each = {k: np.moveaxis(getattr(self, k), 0, -1).copy() for k in _ROWS}
+        seasons = {k: getattr(self, k).copy() for k in ("hour_level", "hour_scale", "day", "week")}
+        return {**each, **seasons, "seasons": self.seasons, "hour": self._hour, "offset_s": self._offset_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        for k in _COLUMNS:
-            setattr(self, k, np.array(state[k], np.float64))
-        self.tail.restore(state["tail"])
-        self.season = np.array(state["season"], np.float32)
+        for k in _ROWS:
+            setattr(self, k, np.moveaxis(np.array(state[k], getattr(self, k).dtype), -1, 0).copy())
+        for k in ("hour_level", "hour_scale", "day", "week"):
+            setattr(self, k, np.array(state[k], np.float32))
+        self.seasons, self._hour, self._offset_s = int(state["seasons"]), int(state["hour"]), float(state["offset_s"])
+
+
+def _rows(array: Any, size: int, fill: Any) -> Any:
+    """An array with at least `size` rows, doubled when it must grow; new rows are filled."""
+    if len(array) >= size:
+        return array
+    more = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    more[:len(array)] = array
+    more[len(array):] = fill
+    return more

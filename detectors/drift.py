@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.signals import grown
+from aiops.signals import HUGE, grown
 from aiops.types import Anomaly, Floats, Frame
 
 MAX_ENTITIES = 200
@@ -25,6 +25,9 @@ REST_S = 3600.0
 
 class Drift:
     """Running mean and scale over each signal's whole past; one ADWIN for each of the first 200 entities."""
+
+    VERSION = 1
+    BY_SIGNAL = ("place", "n", "mean", "scale")
 
     def __init__(self) -> None:
         self._of: dict[str, int] = {}
@@ -76,7 +79,7 @@ class Drift:
         settled = self.n[:size] >= SETTLE
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.mean[:size]) + 1e-9)
         with np.errstate(over="ignore"):  # infinitely far is 10 far
-            z = np.clip((frame.values - self.mean[:size]) / scale, -10.0, 10.0)
+            z = np.clip((np.clip(frame.values, -HUGE, HUGE) - self.mean[:size]) / scale, -10.0, 10.0)
         return np.where(settled & frame.learn, z, np.nan)
 
     def _moved(self, place: int, value: float, at: float) -> bool:
@@ -94,7 +97,7 @@ class Drift:
         i = np.flatnonzero(np.isfinite(frame.values) & frame.learn)
         n = self.n[i] + 1
         share = np.maximum(1.0 / n, 1e-3)
-        step = frame.values[i] - self.mean[i]
+        step = np.clip(frame.values[i], -HUGE, HUGE) - self.mean[i]
         self.mean[i] += share * step
         self.scale[i] += share * (np.abs(step) - self.scale[i])
         self.n[i] = n
@@ -105,8 +108,12 @@ class Drift:
                 **{k: getattr(self, k).copy() for k in ("n", "mean", "scale")}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._of, self._told = dict(state["of"]), list(state["told"])
-        self._place = np.array(state["place"], np.int64)
+        place = np.array(state["place"], np.int64)
+        left = np.unique(place[place >= 0]).tolist()  # entities whose last signal was forgotten make room for others
+        names = {old: name for name, old in state["of"].items()}
+        self._of = {names[old]: new for new, old in enumerate(left)}
+        self._told = [state["told"][old] for old in left]
+        self._place = np.where(place >= 0, np.searchsorted(left, place), -1)
         self._adwin = [None for _ in self._of]
         for k in ("n", "mean", "scale"):
             setattr(self, k, np.array(state[k], np.float64))

@@ -11,17 +11,21 @@ anomalies only support evidence that another detector found. Needs 64 ticks befo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from aiops.calibration import Tail
-from aiops.signals import grown
+from aiops.quantities import Duration
+from aiops.signals import HUGE, grown
 from aiops.types import Anomaly, Bools, Floats, Frame
+from aiops.yamlfile import Strict
 
-TREES, ROWS, WINDOW = 32, 128, 256
-FIRST_FIT, REFIT_S = 64, 24 * 3600.0
+ROWS, WINDOW = 128, 256
+FIRST_FIT = 64
 WIDTH, CLOCK_COLUMNS = 34, 2
 MAX_ENTITIES = 2000
 REPORT_P = 1e-3
@@ -31,14 +35,25 @@ _PER_SIGNAL = ("n", "level", "scale")
 _PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at")
 
 
-class IsolationForest:
-    """Per entity a ring of 256 rows (at most 32 signals) and one forest, seeded by the entity's place: replays agree."""
+class Settings(Strict):
+    """What may be set under `detectors`. `trees` of each forest; `refit`: how often it is grown anew, in event time."""
 
-    def __init__(self) -> None:
+    trees: int = Field(default=32, ge=8, le=512)
+    refit: Duration = Field(default=24 * 3600.0, ge=600.0)
+
+
+class IsolationForest:
+    """Per entity a ring of 256 rows (at most 32 signals) and one forest, seeded by the entity's number: replays agree."""
+
+    VERSION = 1
+    BY_SIGNAL = ("place", *_PER_SIGNAL)
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+        self._seeds: list[int] = []
         self._of: dict[str, int] = {}
         self._names: list[str] = []
         self._forests: list[Forest | None] = []
-        self._fitted: list[NDArray[np.float32] | None] = []
         self._stack: Stack | None = None
         self._columns = np.zeros((0, WIDTH - CLOCK_COLUMNS), np.int64)
         self._widths: list[int] = []
@@ -97,8 +112,9 @@ class IsolationForest:
         more = len(names)
         self._of.update((name, len(self._names) + k) for k, name in enumerate(names))
         self._names += names
+        first = max(self._seeds, default=-1) + 1
+        self._seeds += range(first, first + more)
         self._forests += [None] * more
-        self._fitted += [None] * more
         self._widths += [0] * more
         self._columns = np.vstack([self._columns, np.full((more, WIDTH - CLOCK_COLUMNS), -1)])
         self._window = np.concatenate([self._window, np.zeros((more, WINDOW, WIDTH), np.float32)])
@@ -109,7 +125,7 @@ class IsolationForest:
     def _restart(self, place: int) -> None:
         """A new signal changes what a row means: the window starts again."""
         if self._forests[place] is not None:
-            self._forests[place], self._fitted[place], self._stack = None, None, None
+            self._forests[place], self._stack = None, None
         self.rows[place] = self.fitted_rows[place] = 0
 
     # --------------------------------------------------------------------------------------------------------- rows
@@ -118,7 +134,7 @@ class IsolationForest:
         size = self._seen
         scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.level[:size]) + 1e-9)
         with np.errstate(over="ignore"):  # infinitely far is 20 far
-            return np.append(np.clip((frame.values - self.level[:size]) / scale, -20.0, 20.0), 0.0)
+            return np.append(np.clip((np.clip(frame.values, -HUGE, HUGE) - self.level[:size]) / scale, -20.0, 20.0), 0.0)
 
     def _build_rows(self, z: Floats, at: float) -> tuple[NDArray[np.float32], Bools]:
         """float32[entities, WIDTH] with silent signals at their usual value; bool[entities]: did anything report?"""
@@ -171,7 +187,7 @@ class IsolationForest:
     def _refit(self, at: float) -> None:
         """At most one fit a tick, the longest overdue first: a fit takes tens of milliseconds."""
         grown_enough = (self.rows >= FIRST_FIT) & (self.rows >= 4 * self.fitted_rows) & (self.fitted_rows < WINDOW)
-        due = np.flatnonzero(grown_enough | ((self.fitted_rows > 0) & (at - self.fitted_at >= REFIT_S)))
+        due = np.flatnonzero(grown_enough | ((self.fitted_rows > 0) & (at - self.fitted_at >= self._settings.refit)))
         if len(due):
             self._fit(int(due[np.argmin(self.fitted_at[due])]), at)
 
@@ -187,13 +203,14 @@ class IsolationForest:
         """A forest over these rows; the same rows give the same forest."""
         from sklearn.ensemble import IsolationForest as Sklearn
 
-        model = Sklearn(n_estimators=TREES, max_samples=min(ROWS, len(past)), random_state=place).fit(past)
-        self._forests[place], self._fitted[place], self._stack = Forest.of(model), past, None
+        model = Sklearn(n_estimators=self._settings.trees, max_samples=min(ROWS, len(past)),
+                        random_state=self._seeds[place]).fit(past)
+        self._forests[place], self._stack = Forest.of(model), None
         return model
 
     def _learn_scale(self, frame: Frame) -> None:
-        x = frame.values
-        i = np.flatnonzero(np.isfinite(x) & frame.learn)
+        x = np.clip(frame.values, -HUGE, HUGE)
+        i = np.flatnonzero(np.isfinite(frame.values) & frame.learn)
         n = self.n[i] + 1
         share = np.maximum(FORGET, 1.0 / n)
         reach = np.where(n > 30, 5.0 * np.maximum(self.scale[i], 1e-9), np.inf)
@@ -203,50 +220,98 @@ class IsolationForest:
         self.n[i] = n
 
     # -------------------------------------------------------------------------------------------------------- state
+    def ready_count(self) -> int:
+        """Entities with a forest."""
+        return sum(f is not None for f in self._forests)
+
     def state(self) -> dict[str, Any]:
-        """Windows, scales, and the rows that each forest was fitted on: `restore` grows the same forests from them."""
+        """Windows, scales and the grown forests. `place` int64[S]: the entity that a signal is a column of, -1 for none."""
+        place = np.full(self._seen, -1)
+        where = self._columns >= 0
+        place[self._columns[where]] = np.nonzero(where)[0]
         return {
-            "names": list(self._names), "widths": list(self._widths), "columns": self._columns.copy(),
-            "window": self._window.copy(), "fitted": list(self._fitted), "seen": self._seen, "tail": self.tail.state(),
+            "names": list(self._names), "widths": list(self._widths), "seeds": list(self._seeds), "place": place,
+            "window": self._window.copy(), "forests": _packed(self._forests), "tail": self.tail.state(),
             **{k: getattr(self, k).copy() for k in (*_PER_SIGNAL, *_PER_ENTITY)}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._names, self._widths = list(state["names"]), list(state["widths"])
+        """An entity that lost a signal begins its window anew; one that lost all of them makes room for another."""
+        place = np.array(state["place"], np.int64)
+        left = np.bincount(place[place >= 0], minlength=len(state["names"]))
+        kept = np.flatnonzero(left)
+        self._names = [state["names"][k] for k in kept]
+        self._seeds = [state["seeds"][k] for k in kept]
         self._of = {name: i for i, name in enumerate(self._names)}
-        self._columns = np.array(state["columns"], np.int64).reshape(-1, WIDTH - CLOCK_COLUMNS)
-        self._window = np.array(state["window"], np.float32).reshape(-1, WINDOW, WIDTH)
-        self._seen = int(state["seen"])
-        self.tail.restore(state["tail"])
-        for k in (*_PER_SIGNAL, *_PER_ENTITY):
+        self._window = np.array(state["window"], np.float32).reshape(-1, WINDOW, WIDTH)[kept]
+        self.tail.restore({k: v[..., kept] for k, v in state["tail"].items()})
+        for k in _PER_SIGNAL:
             setattr(self, k, np.array(state[k], np.float64))
-        self._forests, self._fitted, self._stack = [None] * len(self._names), [None] * len(self._names), None
-        for place, past in enumerate(state["fitted"]):
-            if past is not None:
-                self._grow(place, past)
+        for k in _PER_ENTITY:
+            setattr(self, k, np.array(state[k], np.float64)[kept])
+        forests = _unpacked(state["forests"], len(state["names"]))
+        self._forests, self._stack = [forests[k] for k in kept], None
+        self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1))
+        for i in np.flatnonzero(left[kept] < np.array(state["widths"], np.int64)[kept]):
+            self._restart(int(i))
+
+    def _arrange(self, place: NDArray[np.int64]) -> None:
+        """Each entity's signals in the order of their columns, as when they were registered."""
+        self._seen, self._widths = len(place), [0] * len(self._names)
+        self._columns = np.full((len(self._names), WIDTH - CLOCK_COLUMNS), -1)
+        for column in np.flatnonzero(place >= 0).tolist():
+            mine = int(place[column])
+            self._columns[mine, self._widths[mine]] = column
+            self._widths[mine] += 1
 
 
+@dataclass(slots=True)
 class Forest:
     """A fitted forest as arrays [trees, nodes]; leaves point at themselves, so that every walk is equally long."""
 
-    def __init__(self, model: Any) -> None:
-        trees = [e.tree_ for e in model.estimators_]
-        nodes = max(t.node_count for t in trees)
-        self.feature = np.zeros((len(trees), nodes), np.int64)
-        self.threshold = np.full((len(trees), nodes), np.inf)
-        self.left = np.tile(np.arange(nodes), (len(trees), 1))
-        self.right = self.left.copy()
-        self.length = np.zeros((len(trees), nodes))
-        self.depth = max(t.max_depth for t in trees)
-        self.normal = float(_average_path(np.array([model.max_samples_]))[0])
-        for k, t in enumerate(trees):
-            inner = np.flatnonzero(t.children_left >= 0)
-            self.feature[k, inner], self.threshold[k, inner] = t.feature[inner], t.threshold[inner]
-            self.left[k, inner], self.right[k, inner] = t.children_left[inner], t.children_right[inner]
-            self.length[k, :t.node_count] = t.compute_node_depths() - 1.0 + _average_path(t.n_node_samples)
+    feature: NDArray[np.int64]
+    threshold: Floats
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    length: Floats
+    depth: int
+    normal: float
 
     @classmethod
     def of(cls, model: Any) -> Forest:
-        return cls(model)
+        trees = [e.tree_ for e in model.estimators_]
+        nodes = max(t.node_count for t in trees)
+        itself = np.tile(np.arange(nodes), (len(trees), 1))
+        f = cls(np.zeros((len(trees), nodes), np.int64), np.full((len(trees), nodes), np.inf), itself, itself.copy(),
+                np.zeros((len(trees), nodes)), max(t.max_depth for t in trees),
+                float(_average_path(np.array([model.max_samples_]))[0]))
+        for k, t in enumerate(trees):
+            inner = np.flatnonzero(t.children_left >= 0)
+            f.feature[k, inner], f.threshold[k, inner] = t.feature[inner], t.threshold[inner]
+            f.left[k, inner], f.right[k, inner] = t.children_left[inner], t.children_right[inner]
+            f.length[k, :t.node_count] = t.compute_node_depths() - 1.0 + _average_path(t.n_node_samples)
+        return f
+
+
+_SMALL = {"feature": np.int8, "threshold": np.float64, "left": np.int16, "right": np.int16, "length": np.float64}
+
+
+def _packed(forests: Sequence[Forest | None]) -> dict[str, Any]:
+    """All forests end to end in the smallest types that hold them: at most 2 * ROWS nodes a tree, WIDTH features."""
+    there = [(place, f) for place, f in enumerate(forests) if f is not None]
+    about = [[place, *f.left.shape, f.depth] for place, f in there]
+    flat = {k: np.concatenate([getattr(f, k).ravel() for _, f in there] or [[]]).astype(kind) for k, kind in _SMALL.items()}
+    return {"about": about, "normal": [f.normal for _, f in there], **flat}
+
+
+def _unpacked(state: Mapping[str, Any], count: int) -> list[Forest | None]:
+    out: list[Forest | None] = [None] * count
+    start = 0
+    for (place, trees, nodes, depth), normal in zip(state["about"], state["normal"], strict=True):
+        end = start + trees * nodes
+        part = {k: state[k][start:end].reshape(trees, nodes) for k in _SMALL}
+        part |= {k: part[k].astype(np.int64) for k in ("feature", "left", "right")}
+        out[place], start = Forest(**part, depth=depth, normal=normal), end
+    return out
 
 
 class Stack:

@@ -28,6 +28,9 @@ _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8,}\b|\d+|\"[^\"]*\"|'[^']
 class Logs:
     """State: a rate and the known masked error texts per entity that ever logged an error."""
 
+    VERSION = 1
+    BY_SIGNAL = ()
+
     def __init__(self) -> None:
         self._rate: dict[str, float] = {}
         self._ticks: dict[str, int] = {}

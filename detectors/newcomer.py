@@ -24,6 +24,9 @@ P, LEAST_P = 1e-4, 1e-8
 class Newcomer:
     """State: one count a signal."""
 
+    VERSION = 1
+    BY_SIGNAL = ("n",)
+
     def __init__(self) -> None:
         self._ticks = 0
         self.n = np.zeros(0)

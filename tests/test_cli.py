@@ -96,7 +96,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_every_command_explains_itself(run: Any) -> None:
     """--help of each command is there, with a sentence."""
     for command in ("run", "replay", "record", "score", "check", "incidents", "show", "approve", "reject", "feedback",
-                    "doctor", "version", "policy", "config"):
+                    "doctor", "version", "policy", "config", "readiness", "maintenance", "model"):
         code, out, _ = run(command, "--help")
         assert code == 0 and f"aiops {command}" in out, command
     assert run("version") == (0, f"aiops {__version__}\n", "")
@@ -125,6 +125,14 @@ def test_every_command_explains_itself(run: Any) -> None:
     (["feedback", "i-1"], 2, "error: aiops feedback: give exactly one of --false-alarm and --useful."),
     (["feedback", "i-1", "--useful", "--false-alarm"], 2,
      "error: aiops feedback: give exactly one of --false-alarm and --useful."),
+    (["readiness", "--state", "odd"], 2,
+     "error: --state: 'odd' is none of ready, masked, constant, no_season, warming_up, silent."),
+    (["maintenance", "start", "node//a"], 2,
+     "error: aiops maintenance start: missing option '--for'. See 'aiops maintenance start --help'."),
+    (["maintenance", "start", "node//a", "--for", "2"], 2,
+     "error: --for: '2' is not a duration. It has no unit. Write for example 15s, 1h30m or 14d."),
+    (["maintenance", "start", "node//a", "--for", "2h", "--from", "soon"], 2,
+     "error: --from: 'soon' is not a time. Write 2026-01-31T08:00:00Z, Unix seconds or -2h."),
     (["approve", "a-1", "--token-file", "none"], 2, "error: none: no such file or directory."),
     (["record", "--prometheus", NOBODY, "--match", "up", "--start", "soon", "-o", "d"], 2,
      "error: --start: 'soon' is not a time. Write 2026-01-31T08:00:00Z, Unix seconds or -2h."),
@@ -268,7 +276,10 @@ def test_show_tells_the_story(run: Any, httpserver: HTTPServer) -> None:
                  "+0.42 its signals moved first", "-0.05 no change", "3 GiB", "▁▂▃▄▅▆▇█", "ask", "Restart grace=30", "a-9",
                  "mode is ask", "helped: memory is back in its band", "memory left its band"):
         assert part in out, part
-    assert "\x1b" not in out
+    assert "\x1b" not in out and "found by" not in out
+    told = {**INCIDENT, "models": ["baseline-v2-3f9c", "logs-v1-0000"]}
+    httpserver.expect_request("/api/incidents/i-2").respond_with_json(told)
+    assert "found by baseline-v2-3f9c, logs-v1-0000" in run("show", "i-2", "--server", httpserver.url_for(""))[1]
     assert out.index("Causes") < out.index("Signals") < out.index("Decisions") < out.index("Timeline")
 
 
@@ -298,6 +309,50 @@ def test_changes_carry_the_token(run: Any, httpserver: HTTPServer, monkeypatch: 
     assert run("feedback", "i-1", "--false-alarm", "--server", url) == (0, "noted i-1: false alarm\n", "")
 
 
+def test_maintenance_is_started_listed_and_ended(run: Any, httpserver: HTTPServer) -> None:
+    """What is sent, and what a person reads."""
+    url, at = httpserver.url_for(""), 1772368205.0
+    window = {"id": "mnt-1f", "entities": ["node//gpu-*"], "namespace": "*", "reason": "new\x1b[2J disks", "by": "http",
+              "from": at, "until": at + 7200}
+    httpserver.expect_oneshot_request("/api/maintenance", method="POST", json={
+        "entities": ["node//gpu-*", "pod/shop/x"], "for_s": 7200.0, "reason": "disks", "from": at}).respond_with_json(
+            {**window, "matches": 3}, status=202)
+    assert run("maintenance", "start", "node//gpu-*", "pod/shop/x", "--for", "2h", "--reason", "disks", "--from",
+               "2026-03-01T12:30:05Z", "--server", url) == (
+        0, "started mnt-1f: 3 watched entities from 2026-03-01 12:30:05 UTC until 2026-03-01 14:30:05 UTC\n", "")
+    weekly = {"id": "config-0", "entities": ["*"], "namespace": "shop", "reason": "", "by": "configuration", "state": "planned",
+              "ends_at": None, "weekly": "Sun 02:00-04:00", "timezone": "Europe/Berlin"}
+    answer = {"maintenance": [{**window, "state": "active", "ends_at": at + 7200}, weekly]}
+    httpserver.expect_request("/api/maintenance", method="GET").respond_with_json(answer)
+    code, out, _ = run("maintenance", "list", "--server", url)
+    rows = [" ".join(line.split()) for line in out.splitlines()[1:]]
+    assert code == 0 and rows == [
+        "mnt-1f active node//gpu-* 2026-03-01 12:30:05 UTC to 2026-03-01 14:30:05 UTC new·[2J disks http",
+        "config-0 planned * in shop Sun 02:00-04:00 Europe/Berlin configuration"]
+    assert json.loads(run("maintenance", "list", "-o", "json", "--server", url)[1]) == answer
+    httpserver.expect_oneshot_request("/api/maintenance/mnt-1f/end", method="POST").respond_with_json({}, status=202)
+    assert run("maintenance", "end", "mnt-1f", "--server", url) == (0, "ended mnt-1f\n", "")
+    httpserver.expect_oneshot_request("/api/maintenance/x/end", method="POST").respond_with_json({"error": "no"}, status=404)
+    assert run("maintenance", "end", "x", "--server", url)[2].endswith("no. 'aiops maintenance list' lists what there is.\n")
+
+
+def test_readiness_is_told_with_its_reasons(run: Any, httpserver: HTTPServer) -> None:
+    """A summary, a row a signal, and how many are not shown."""
+    url = httpserver.url_for("")
+    answer = {"total": 1200, "counts": {"masked": 0, "warming_up": 1200, "ready": 1300}, "signals": [
+        {"entity": "node//a", "signal": "load", "state": "warming_up", "reason": "warming up: 12 of 30 samples", "samples": 12,
+         "since": None}]}
+    httpserver.expect_request("/api/readiness", query_string="limit=1&entity=node&state=warming_up").respond_with_json(answer)
+    code, out, _ = run("readiness", "node", "--state", "warming_up", "--limit", "1", "--server", url)
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and lines == [
+        "2,500 signals: 1,200 warming up, 1,300 ready", "ENTITY SIGNAL STATE SAMPLES WHY",
+        "node//a load warming_up 12 warming up: 12 of 30 samples", "1,199 more are not shown."]
+    httpserver.expect_request("/api/readiness", query_string="limit=50").respond_with_json(
+        {"total": 0, "counts": {}, "signals": []})
+    assert run("readiness", "--server", url) == (0, "0 signals\n", "")
+
+
 @pytest.mark.parametrize(("status", "code", "end"), [
     (401, 2, "HTTP 401 UNAUTHORIZED: no. Give the token with --token-file or AIOPS_TOKEN."),
     (403, 2, "HTTP 403 FORBIDDEN: no. Give the right token with --token-file or AIOPS_TOKEN."),
@@ -312,6 +367,59 @@ def test_what_the_server_refuses_is_said_with_a_remedy(run: Any, httpserver: HTT
     found, out, err = run("approve", "a", "--server", httpserver.url_for(""))
     assert (found, out) == (code, "")
     assert err == f"error: {httpserver.url_for('/api/actions/a/approve')}: {end}\n"
+
+
+MODELS = [
+    {"detector": "baseline", "serving": "baseline-v2-3f9c", "settings": {}, "since": 1772368205.0, "candidate": None,
+     "previous": {"id": "baseline-v1-44ab", "at": 1772368205.0}, "refused": None},
+    {"detector": "logs", "serving": "logs-v2-0000", "settings": {}, "since": 1772360000.0, "candidate": None,
+     "previous": {"id": "logs-v1-0000", "at": 1.0}, "refused": None},
+    {"detector": "isolation_forest", "serving": "isolation_forest-v1-0c7e", "settings": {"trees": 32}, "since": None,
+     "previous": None, "refused": None,
+     "candidate": {"id": "isolation_forest-v1-b1d2", "settings": {"trees": 64}, "began": 1772368205.0, "due": 1772454605.0,
+                   "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
+EVENTS = [{"at": 1772368205.0, "detector": "baseline", "kind": "takeover", "model": "baseline-v2-3f9c",
+           "text": "baseline-v2-3f9c took over from baseline-v1-44ab\x1b[2J"}]
+
+
+def test_models_are_listed_with_what_is_tried_beside_them(run: Any, httpserver: HTTPServer) -> None:
+    """Who serves since when, who served before, the candidate with its figures, and what happened."""
+    httpserver.expect_request("/api/models").respond_with_json({"models": MODELS, "events": EVENTS})
+    code, out, err = run("model", "list", "--server", httpserver.url_for(""))
+    assert (code, err) == (0, "")
+    rows = {row.split()[0]: row for row in out.splitlines()}
+    for part in ("baseline-v2-3f9c", "2026-03-01 12:30:05 UTC", "baseline-v1-44ab"):
+        assert part in rows["baseline"]
+    for part in ("isolation_forest-v1-b1d2: worse so far: 2 h side by side", "judged 2026-03-02 12:30:05 UTC"):
+        assert part in rows["isolation_forest"]
+    assert out.splitlines()[-1] == "2026-03-01 12:30:05 UTC  baseline-v2-3f9c took over from baseline-v1-44ab·[2J"
+    _, out, _ = run("model", "list", "-o", "json", "--server", httpserver.url_for(""))
+    assert json.loads(out) == {"models": MODELS, "events": EVENTS}
+
+
+def test_one_command_takes_the_newest_model_back(run: Any, httpserver: HTTPServer) -> None:
+    """The one that changed last, or the one that is named; with what the server says where it cannot be."""
+    url = httpserver.url_for("")
+    httpserver.expect_request("/api/models", method="GET").respond_with_json({"models": MODELS, "events": []})
+    for name in ("baseline", "logs"):
+        httpserver.expect_request(f"/api/models/{name}/rollback", method="POST").respond_with_json({}, status=202)
+    assert run("model", "rollback", "--server", url) == (0, "baseline: the model of before serves with the next step\n", "")
+    assert run("model", "rollback", "logs", "--server", url)[:2] == (
+        0, "logs: the model of before serves with the next step\n")
+    httpserver.expect_request("/api/models/isolation_forest/promote", method="POST").respond_with_json({}, status=202)
+    assert run("model", "promote", "isolation_forest", "--server", url)[:2] == (
+        0, "isolation_forest: the candidate serves with the next step\n")
+    httpserver.expect_request("/api/models/basline/promote").respond_with_json({"error": "no detector 'basline'"}, status=404)
+    assert run("model", "promote", "basline", "--server", url) == (
+        2, "", f"error: {url}/api/models/basline/promote: HTTP 404 NOT FOUND: no detector 'basline'. 'aiops model list' lists "
+               "what there is.\n".replace("//api", "/api"))
+
+
+def test_without_a_takeover_there_is_nothing_to_take_back(run: Any, httpserver: HTTPServer) -> None:
+    """Said without asking the server to do it."""
+    httpserver.expect_request("/api/models").respond_with_json({"models": MODELS[2:], "events": []})
+    assert run("model", "rollback", "--server", httpserver.url_for("")) == (
+        2, "", "error: no detector has a model from before: nothing took over from another yet.\n")
 
 
 def test_another_program_on_the_port_is_recognised(run: Any, httpserver: HTTPServer) -> None:

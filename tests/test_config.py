@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from aiops import config, schema
+from aiops import build, config, schema
 from aiops.layered import Layers
 from aiops.quantities import format_bytes, format_duration, parse_bytes, parse_duration
 from aiops.yamlfile import Problems
@@ -35,7 +36,6 @@ REMARKS = [
     "Poll the Prometheus with a prometheus source.",
     "aiops.yaml:10: $.topology.calls: call metrics are not read in this version, no edges come from them. "
     "Write who calls whom into the file of topology.file.",
-    "aiops.yaml:11: $.detectors[2]: the detector 'peers' is not part of this version and is left out.",
     "aiops.yaml:11: $.detectors[5]: the detector 'exhaustion' is not part of this version and is left out."]
 ALL = ("absence", "baseline", "drift", "exhaustion", "isolation_forest", "logs", "peers")
 
@@ -74,6 +74,18 @@ def test_the_document_of_the_design_loads(tmp_path: Path) -> None:
     assert (str(loaded.store), loaded.listen, loaded.mode) == ("/var/lib/aiops", "127.0.0.1:8750", "observe")
 
 
+def test_detectors_may_have_settings(tmp_path: Path) -> None:
+    """Beside plain names; also from the environment; and what was read can be written and read again."""
+    text = "detectors:\n  - baseline\n  - isolation_forest: {trees: 64, refit: 12h}\n  - logs:\n"
+    loaded = config.load(file(tmp_path, text), {})
+    assert schema.available(loaded.detectors) == ["baseline", "isolation_forest", "logs"]
+    assert [dict(schema.detector_settings(d)) for d in loaded.detectors] == [{}, {"trees": 64, "refit": "12h"}, {}]
+    again = config.Config.model_validate_json(loaded.model_dump_json(by_alias=True))
+    assert again.detectors == loaded.detectors
+    env = {"AIOPS_DETECTORS": "[baseline, {isolation_forest: {trees: 64}}]"}
+    assert config.load(None, env).detectors == ["baseline", {"isolation_forest": {"trees": 64}}]
+
+
 def notes(path: Path) -> list[str]:
     return [str(p).replace(str(path), "aiops.yaml") for p in config.read(path, {}).notes]
 
@@ -84,7 +96,7 @@ def test_what_the_design_names_and_this_version_lacks_is_told_with_its_line(
     monkeypatch.setattr(schema, "detector_names", lambda: tuple(n for n in ALL if n not in schema.PLANNED))
     assert notes(file(tmp_path, CONTRACT)) == REMARKS
     assert schema.available(config.load(file(tmp_path, CONTRACT), {}).detectors) == [
-        "baseline", "isolation_forest", "logs", "absence"]
+        "baseline", "isolation_forest", "peers", "logs", "absence"]
 
 
 @pytest.mark.parametrize(("text", "remarks"), [
@@ -181,6 +193,21 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("detectors: []", "aiops.yaml:1: $.detectors: none of these detectors is part of this version. Add one of absence, "
      "baseline, drift, exhaustion, isolation_forest, logs, peers."),
     ("detectors: [baseline, basline]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
+    ("detectors:\n  - baseline\n  - isolation_forest: {tres: 64}",
+     "aiops.yaml:3: $.detectors[1].isolation_forest.tres: unknown key. Did you mean 'trees'?"),
+    ("detectors:\n  - isolation_forest:\n      trees: 4", "aiops.yaml:3: $.detectors[0].isolation_forest.trees: input should be "
+     "greater than or equal to 8, got 4."),
+    ("detectors:\n  - isolation_forest: {refit: 9}", "aiops.yaml:2: $.detectors[0].isolation_forest.refit: 9 is not a duration. "
+     "It has no unit. Write for example 15s, 1h30m or 14d."),
+    ("detectors: [{logs: {x: 1}}]", "aiops.yaml:1: $.detectors[0].logs: the detector 'logs' takes no settings. Remove them."),
+    ("detectors: [baseline, {basline: {}}]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
+    ("detectors: [baseline, {baseline: {}}]", "aiops.yaml:1: $.detectors: 'baseline' is named twice. Remove one of the two."),
+    ("detectors: [{baseline: {}, logs: {}}]", "aiops.yaml:1: $.detectors[0]: one detector an item, found baseline, logs. Begin "
+     "each with its own dash."),
+    ("detectors: [3]",
+     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got 3."),
+    ("detectors: [{logs: 3}]",
+     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got {'logs': 3}."),
     ("sinks:\n  - slack: {channel: x}",
      "aiops.yaml:2: $.sinks[0].slack: give exactly one of webhookFile, webhookEnv, tokenFile."),
     ("sinks:\n  - slack: {tokenFile: x}",
@@ -190,6 +217,23 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
      "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
     ("mode: ask\nlisten: 0.0.0.0:8750", "aiops.yaml:2: $.listen: 0.0.0.0:8750 can be reached from other machines and there "
      "is no tokenFile. Set tokenFile, or listen on 127.0.0.1."),
+    ("maintenance:\n  - {match: {entity: gpu-3}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match.entity: "
+     "'gpu-3' is no entity. Write kind/namespace/name, like node//gpu-3 or pod/shop/api-*."),
+    ("maintenance:\n  - {match: {}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match: names nobody. Give "
+     'entity, namespace or both; entity: "*" is everybody.'),
+    ("maintenance:\n  - {match: {namespace: shop}}", "aiops.yaml:2: $.maintenance[0]: give either from and until, or weekly."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, weekly: 'Sun 02:00-04:00'}",
+     "aiops.yaml:2: $.maintenance[0]: give either from and until, or weekly."),
+    ("maintenance:\n  - {match: {namespace: shop}, weekly: 'Sun 2-4'}", "aiops.yaml:2: $.maintenance[0]: 'Sun 2-4' is no weekly "
+     "window. Write for example 'Sun 02:00-04:00', 'Mon-Fri 22:00-06:00' or 'Sat,Sun 00:00-24:00'."),
+    ("maintenance:\n  - {match: {namespace: shop}, weekly: 'Sun 02:00-04:00', timezone: Berlin}",
+     "aiops.yaml:2: $.maintenance[0]: no time zone 'Berlin'. Write its IANA name, like Europe/Berlin or UTC."),
+    ("maintenance:\n  - match: {namespace: shop}\n    from: 2026-11-21T22:00:00\n    until: 2026-11-21T23:00:00Z",
+     "aiops.yaml:3: $.maintenance[0].from: '2026-11-21T22:00:00' names no time zone. Write for example 2026-11-21T22:00:00Z."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-21T22:00Z}",
+     "aiops.yaml:2: $.maintenance[0]: until is not later than from."),
+    ("maintenance:\n  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-22T22:00Z, timezone: UTC}",
+     "aiops.yaml:2: $.maintenance[0]: timezone belongs to weekly; from and until name their own."),
     ("- a", "aiops.yaml:1: $: is not a map of settings. Start with `kind: Config`."),
     ("mode: ask\n---\nmode: act", "aiops.yaml:3: a second document. Keep one configuration in a file."),
     ("kind: Confg", "aiops.yaml:1: $.kind: input should be 'Config', got 'Confg'."),
@@ -271,3 +315,18 @@ def test_sizes_are_read_in_both_systems_of_units() -> None:
     """Binary and decimal, and what is written can be read."""
     assert [parse_bytes(t) for t in ("10", "1kB", "1KiB", "1.5GiB")] == [10, 1000, 1024, 3 * 2**29]
     assert [format_bytes(n) for n in (0, 1000, 1024, 3 * 2**29)] == ["0B", "1000B", "1KiB", "1536MiB"]
+
+
+def test_windows_of_maintenance_come_back_from_a_journal(tmp_path: Path) -> None:
+    """What the header of a journal keeps of a configuration reads as the same windows, however they were written."""
+    loaded = config.load(file(tmp_path, """\
+maintenance:
+  - {match: {entity: "node//gpu-*"}, weekly: "Sun 02:00-04:00", timezone: Europe/Berlin, reason: drivers}
+  - {match: {namespace: shop}, from: 2026-11-21T22:00Z, until: 2026-11-22T01:00:00+01:00}
+"""), {})
+    again = schema.Config.model_validate(json.loads(loaded.model_dump_json(by_alias=True)))
+    windows = build.masks(again).calendar.windows
+    assert windows == build.masks(loaded).calendar.windows
+    assert [(w.id, w.entities, w.namespace, str(w.when), w.reason, w.by) for w in windows] == [
+        ("config-0", ("node//gpu-*",), "*", "Sun 02:00-04:00 Europe/Berlin", "drivers", "configuration"),
+        ("config-1", ("*",), "shop", "2026-11-21T22:00:00Z to 2026-11-22T00:00:00Z", "", "configuration")]

@@ -8,10 +8,12 @@ import pytest
 from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
 
 from aiops.desk import POINTS, SHOWN, Desk, Vitals
+from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Action, Batch, Counts, Incident, Report
 from aiops.web.view import NotPossible
+from aiops.windows import parse_weekly
 
 ASKED = Action("a-1", "Restart", "deployment/shop/api", {}, "i-1", "p", "ask", "because", T0, "asked")
 INCIDENT = Incident("i-1", T0, T0, "open", "warning", ("service//db",), (alert("service//db x"),), actions=(ASKED,))
@@ -193,3 +195,53 @@ def test_feedback_is_stored_and_handed_on(page):
     assert page.desk.incident("i-1")["feedback"]
     with pytest.raises(LookupError):
         page.desk.feedback("i-2", "useful", "ann")
+
+
+# ------------------------------------------------------------------------------------------ readiness and maintenance
+def test_readiness_is_that_of_the_running_pipeline(page):
+    """Paged, counted, and told to Prometheus by state."""
+    run(page, 20)
+    found = page.desk.readiness("db", "warming_up", 10)
+    assert (found["total"], found["counts"]["warming_up"], found["signals"][0]["samples"]) == (1, 2, 20)
+    assert 'aiops_signals_readiness{state="warming_up"} 2.0' in page.desk.metrics_text()
+
+
+def test_a_window_enters_with_the_next_batch(page):
+    """By the front door: the command is handed on, and in force with the step that brings it."""
+    run(page, 20)
+    window = page.desk.start_maintenance(["service//d*"], 3600.0, None, "disks", "ann")
+    assert (window["matches"], window["until"] - window["from"], page.desk.maintenance()) == (1, 3600.0, [])
+    [command] = page.said
+    page.step(Batch(T0 + 300, commands=(command,)))
+    [listed] = page.desk.maintenance()
+    assert (listed["id"], listed["state"], listed["reason"], listed["by"]) == (window["id"], "active", "disks", "ann")
+    assert page.desk.readiness("service//db")["counts"]["masked"] == 1
+    page.desk.end_maintenance(window["id"], "bob")
+    page.step(Batch(T0 + 310, commands=(page.said[-1],)))
+    assert page.desk.maintenance()[0]["state"] == "over"
+    with pytest.raises(NotPossible, match="is over"):
+        page.desk.end_maintenance(window["id"], "bob")
+
+
+def test_windows_that_cannot_be_started_or_ended(page):
+    """One that is over, one that nobody knows, one of the configuration."""
+    page.step(Batch(T0))
+    with pytest.raises(NotPossible, match="is over already"):
+        page.desk.start_maintenance(["a//b"], 60.0, T0 - 3600, "", "ann")
+    with pytest.raises(LookupError):
+        page.desk.end_maintenance("mnt-0", "ann")
+    page.pipeline.masks.calendar.windows = (
+        Maintenance("config-0", ("a//b",), parse_weekly("Sun 01:00-02:00", "Europe/Berlin"), by=CONFIGURED),)
+    with pytest.raises(NotPossible, match="stands in the configuration"):
+        page.desk.end_maintenance("config-0", "ann")
+    [listed] = page.desk.maintenance()
+    assert (listed["weekly"], listed["timezone"], listed["state"]) == ("Sun 01:00-02:00", "Europe/Berlin", "planned")
+    assert page.said == []
+
+
+def test_equal_windows_started_at_once_have_one_name(page):
+    """And the second is answered, not doubled."""
+    one, two = (page.desk.start_maintenance(["a//b"], 60.0, None, "", "ann") for _ in range(2))
+    assert one == two
+    report = page.step(Batch(T0, commands=tuple(page.said)))
+    assert len(page.desk.maintenance()) == 1 and "not started: it is known already" in report.notes[0]

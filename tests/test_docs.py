@@ -18,7 +18,8 @@ from aiops.yamlfile import Problems
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy" / "README.md",
-        ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md",
+        ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md", ROOT / "docs" / "models.md",
+        ROOT / "docs" / "decisions" / "006-what-a-restart-keeps.md",
         ROOT / "docs" / "decisions" / "001-layout.md", ROOT / "docs" / "decisions" / "002-dependencies-and-lock.md"]
 COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
 
@@ -61,6 +62,17 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 def test_each_setting_is_documented(model: type[BaseModel]) -> None:
     """Every key of every section, as code in docs/configuration.md."""
     assert [k for k in keys(model) if f"`{k}`" not in text("docs/configuration.md")] == []
+
+
+def test_the_settings_of_detectors_are_documented_with_their_defaults() -> None:
+    """A row each; and no row for what does not exist."""
+    from aiops import plugins
+
+    models = {name: plugins.settings(plugins.load("detectors", name)) for name in plugins.names("detectors")}
+    expected = {(f"{name}: {key}", str(value)) for name, model in models.items() if model
+                for key, value in model().model_dump(mode="json", by_alias=True).items()}
+    [section] = re.findall(r"^## `detectors`\n(.*?)^## ", text("docs/configuration.md"), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| (\w+: \w+) \| (\S+) \|", section, re.MULTILINE)) == expected
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

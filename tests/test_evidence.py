@@ -168,3 +168,18 @@ def test_a_witness_does_not_keep_an_incident_from_being_clear():
     over, witness = alert("pod//a errors", state="resolved"), alert("pod//b cores", state="pending")
     assert Run().evidence.clear(incident("pod//a", "pod//b", alerts=[over, witness]))
     assert not Run().evidence.clear(incident("pod//a", alerts=[over, alert("pod//a speed")]))
+
+
+def test_maintenance_of_anybody_concerned_is_known():
+    """The target, the incident, who owns them, and what those need - and not what is further away."""
+    def concerned(who):
+        evidence = RecentEvidence(History(), meanings({}, {}), lambda entity: "m" if entity == who else "")
+        evidence.graph = graph("service//api owns pod//a", "service//api calls service//db", "service//db calls disk//x")
+        return evidence.maintenance(incident("pod//a"), "deployment//api")
+    assert [concerned(e) for e in ("deployment//api", "pod//a", "service//api", "service//db")] == ["m"] * 4
+    assert [concerned(e) for e in ("disk//x", "pod//b", "")] == [""] * 3
+
+
+def test_a_suppressed_alert_says_nothing_about_whether_it_is_well():
+    """It deviates, and nobody is told: not clear, and not unclear."""
+    assert Run().evidence.clear(incident("pod//a", alerts=[alert("pod//a y", state="suppressed")])) is None

@@ -270,3 +270,20 @@ def test_closed_segments_stay_within_their_share_of_the_disk(tmp_path: Path) -> 
     kept = sorted(p.name for p in tmp_path.glob("*.gz"))
     assert len(kept) == 4
     assert kept[-1].startswith("3000000000000")
+
+
+def test_the_end_of_a_run_can_be_read_alone(tmp_path: Path) -> None:
+    """From any moment, with the series that were told before; over segments, of which only the last are read."""
+    first = Series(7, "service//a", "x")
+    all_of_it = [batch(float(k), **({"new_series": (first,)} if k == 0 else {})) for k in range(30)]
+    write(tmp_path, all_of_it, max_bytes=300)
+    read = Journal(tmp_path)
+    assert len(read.paths) > 5 and read.last_at() == 29.0
+    for at in (-1.0, 0.0, 3.5, 17.0, 28.0):
+        tail = list(read.since(at))
+        assert [b.at for b in tail] == [b.at for b in all_of_it if b.at > at]
+        assert first in tail[0].new_series and not any(b.new_series for b in tail[1:])
+    assert list(read.since(29.0)) == []
+    for path in read.paths[:-2]:
+        path.unlink()
+    assert [b.at for b in Journal(tmp_path).since(28.5)] == [29.0]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from helpers import T0
 
-from aiops.memory import PolicyMemory
-from aiops.types import Outcome, Report
+from aiops.masks import Masks
+from aiops.memory import MaskMemory, PolicyMemory
+from aiops.types import Command, Incident, Outcome, Report
 
 
 class Decider:
@@ -46,3 +47,35 @@ def test_a_damaged_memory_is_set_aside(tmp_path: Path) -> None:
     assert PolicyMemory(tmp_path / "m.json", decider).restored == {}
     assert decider.number == 1
     assert (tmp_path / "m.damaged").read_text() == "{torn"
+
+
+def test_masks_are_written_when_something_was_said_or_an_incident_came_or_went(tmp_path: Path) -> None:
+    """And not with every step; the next life has the same windows."""
+    masks, path = Masks(), tmp_path / "masks.json"
+    memory = MaskMemory(path, masks)
+    memory.publish(Report(T0))
+    assert memory.restored == {} and not path.exists()
+    masks.obey([Command(T0, "maintenance_start", "m", "ann", ("node//a",), None, T0 + 60, "disks")])
+    memory.publish(Report(T0))
+    assert path.exists()
+    path.unlink()
+    open_incident = Incident("i", T0, T0, "open", "warning", (), ())
+    for incidents, written in (((), False), ((open_incident,), True), ((open_incident,), False), ((), True)):
+        masks.watch(incidents)
+        memory.publish(Report(T0))
+        assert path.exists() == written
+        path.unlink(missing_ok=True)
+    masks.obey([Command(T0, "useful", "i")])
+    memory.publish(Report(T0))
+    second = Masks()
+    assert MaskMemory(path, second).restored
+    assert second.calendar.windows == masks.calendar.windows != ()
+
+
+def test_a_memory_of_another_form_is_set_aside_too(tmp_path: Path) -> None:
+    """It is JSON, and not what was written: nothing of it is taken over."""
+    for k, text in enumerate(('{"maintenance": [{"id": "m"}], "accepted": {"about": {}, "said": []}}', "[1]", '{"x": 1}', '"x"')):
+        path, masks = tmp_path / f"{k}.json", Masks()
+        path.write_text(text)
+        assert MaskMemory(path, masks).restored == {}
+        assert masks.calendar.windows == () and path.with_suffix(".damaged").read_text() == text

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import STEP_S, T0, Feed, alert, bare_pipeline, links, pipeline, tiny_rows
+from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
 
 from aiops.incidents import FORGET_S, MAX_TIMELINE, IncidentBook
-from aiops.pipeline import AFTER_CHANGE_S, MASK_S
-from aiops.types import Action, Batch, Cause, Command, Event, Incident, LogLine, Outcome, RawAlert
-from detectors.baseline import Baseline
+from aiops.types import Action, Batch, Cause, Command, Incident, LogLine, Outcome, RawAlert
 
 DB, SHOP = "service//db app_errors", "service//shop app_latency"
 
@@ -96,39 +94,6 @@ def test_points_are_whole_after_a_second_incident():
         report = p.step(feed.batch(T0 + k * STEP_S, {DB: 1 + 30 * bad + 0.01 * (k % 3)}))
         drawn += [x.at for x in report.points]
     assert T0 + 1150 in drawn and T0 + 1250 in drawn
-
-
-def test_nothing_is_learned_from_who_is_in_an_incident():
-    """While it is open, and no longer than six hours; everybody else learns on."""
-    seen = []
-
-    class Spy:
-        def observe(self, frame):
-            seen.append({s.entity: bool(ok) for s, ok in zip(frame.signals, frame.learn, strict=True)})
-            return ()
-
-        def state(self):
-            return {}
-
-        def restore(self, state):
-            """Nothing to restore."""
-    p, feed = bare_pipeline([Baseline(), Spy()]), Feed()
-    ticks = 60 + int(MASK_S / STEP_S)
-    for k in range(ticks):
-        p.step(feed.batch(T0 + k * STEP_S, {DB: 1 + 0.01 * (k % 7) + 30 * (k >= 50), SHOP: 1 + 0.01 * (k % 5)}))
-    held = [k for k, ok in enumerate(seen) if not ok["service//db"]]
-    assert 50 < held[0] < 55
-    assert held == list(range(held[0], held[0] + int(MASK_S / STEP_S) - 1))
-    assert all(ok["service//shop"] for ok in seen)
-
-
-def test_nothing_is_learned_just_after_a_change():
-    """A deploy is no ordinary minute."""
-    p, feed = pipeline(), Feed()
-    p.step(feed.batch(T0, {DB: 1.0, SHOP: 1.0}, events=(Event(T0, "service//db", "change", "Deployed"),
-                                                          Event(T0, "service//shop", "warning", "Slow"))))
-    assert p._held(T0 + AFTER_CHANGE_S - 1) == {"service//db"}
-    assert not p._held(T0 + AFTER_CHANGE_S)
 
 
 def test_a_long_incident_is_still_a_fault_when_it_ends():
@@ -268,14 +233,6 @@ def test_the_digest_sees_six_digits():
         book.update(T0, [incident(alerts=(alert("a//b x", value=value),))])
         return book.digest()
     assert digest(1.0) == digest(1.0000001) != digest(1.00001)
-
-
-def test_changes_are_forgotten_once_they_do_not_matter():
-    """Pods come and go for weeks; the time of a change is kept for a minute."""
-    p = pipeline()
-    for k in range(100):
-        p.step(Batch(T0 + k * AFTER_CHANGE_S, events=(Event(T0, f"pod//p{k}", "change", "created"),)))
-    assert len(p._changed_at) == 1
 
 
 def test_what_the_decider_notes_is_in_the_report():

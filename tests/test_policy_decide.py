@@ -29,6 +29,7 @@ class Facts:
     seen: tuple = (Anomaly(T0, POD, "http_error_rate", 0.99, 1e-6, "baseline", 3),)
     age_s: float = 10.0
     is_clear: bool = False
+    window: str = ""
 
     def anomalies(self, incident):
         return self.seen
@@ -44,6 +45,9 @@ class Facts:
 
     def clear(self, incident):
         return self.is_clear
+
+    def maintenance(self, incident, target):
+        return self.window
 
 
 def policy(**spec):
@@ -281,6 +285,26 @@ def test_shadow_rehearses_guards_too():
     b = book(policy(mode="shadow"))
     assert [a.decision for a in step(b).actions] == ["shadow"]
     assert refusal(b, at=60, incidents=[incident(2)])[0] == "cooldown"
+
+
+def test_nothing_is_done_where_people_work():
+    """Refused with the window and its reason; decided as soon as it is over."""
+    b = book()
+    window = replace(BAD, window="maintenance mnt-1 until 12:00: new disks")
+    assert refusal(b, window) == (
+        "maintenance", "somebody concerned is under maintenance mnt-1 until 12:00: new disks")
+    assert step(b, 10, window).actions == ()
+    assert [a.decision for a in step(b, 20).actions] == ["act"]
+
+
+def test_an_approval_is_refused_where_people_have_begun_to_work():
+    """The question was asked before."""
+    b = book(policy(mode="ask"))
+    question = ask(b)
+    [answer] = step(b, 10, replace(BAD, window="maintenance mnt-1"), commands=[
+        Command(T0 + 10, "approve", question.id, "ann")]).actions
+    assert (answer.decision, answer.state) == ("refused", "refused")
+    assert "approved by ann, but somebody concerned is under maintenance mnt-1" in answer.reason
 
 
 # ---------------------------------------------------------------------------------------------------- approval

@@ -4,15 +4,17 @@
 
 One word is a run of samples: `VxN` N times V · `V~WxN` with noise of that width · `V+WxN` each W more than the one
 before · `_xN` silence. Times (`at`) count from the first tick. `expect` is checked in order of time, each line after the
-step of its time: `alert` and `no_alert` (entity and signal: firing now), `incidents` (opened so far), `open` (entities of
+step of its time: `alert` and `no_alert` (entity and signal: firing now), `suppressed` (the same, kept from people),
+`incidents` (opened so far), `open` (entities of
 each open incident), `cause` (first cause of the newest incident), `action` and `no_action` (type, or decision and type,
-or decision, type and target: decided so far), `outcome` (of an action so far).
+or decision, type and target: decided so far), `outcome` (of an action so far). `maintenance` lists windows: entity, from, until.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,18 @@ from aiops import build, meaning, yamlfile
 from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.loop import advance, with_outcomes
+from aiops.maintenance import Maintenance
+from aiops.masks import Masks
 from aiops.policy.load import compile_document
 from aiops.quantities import parse_duration
 from aiops.types import Event, Incident, LogLine, Report
+from aiops.windows import Once
 from aiops.yamlfile import Document
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILES = sorted(FOLDER.glob("*.yaml"))
 WORD = re.compile(r"(?P<start>_|[-+0-9.e]+?)(?:(?P<how>[~+])(?P<width>[-0-9.e]+))?x(?P<count>\d+)\Z")
-KEYS = {"about", "load", "topology", "logs", "events", "policies", "mode", "expect"}
+KEYS = {"about", "load", "topology", "logs", "events", "policies", "mode", "maintenance", "expect"}
 
 
 def samples(words: str, key: str) -> list[float]:
@@ -58,9 +63,15 @@ class Scenario:
         self.series = {k: samples(words, k) for k, words in self.about["load"].get("series", {}).items()}
         self.links = links(*self.about.get("topology", ()))
         self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links))
-        self.pipeline = build.pipeline(meaning.shipped(), self._policies(), self.about.get("mode", "act"))
+        self.pipeline = build.pipeline(meaning.shipped(), self._policies(), self.about.get("mode", "act"),
+                                       masks=Masks(list(self._windows())))
         self.incidents: dict[str, Incident] = {}
         self.report = Report(T0)
+
+    def _windows(self) -> Iterator[Maintenance]:
+        for n, w in enumerate(self.about.get("maintenance", ())):
+            begin, end = (T0 + parse_duration(w[name]) for name in ("from", "until"))
+            yield Maintenance(f"m{n}", (w["entity"],), Once(begin, end))
 
     def _policies(self) -> list[Any]:
         """Policies of the program by file name, each in the mode that the scenario gives it."""
@@ -113,6 +124,10 @@ class Scenario:
     def _alerts(self) -> list[str]:
         return [f"{a.entity} {a.signal}" for a in self.report.alerts if a.state == "firing"]
 
+    def _is_suppressed(self, key: str) -> object:
+        found = [f"{a.entity} {a.signal}" for a in self.report.alerts if a.state == "suppressed"]
+        return None if key in found else found
+
     def _actions(self) -> list[str]:
         return [f"{a.decision} {a.type} {a.target}" for i in self.incidents.values() for a in i.actions]
 
@@ -163,7 +178,7 @@ def test_the_specification_is_there() -> None:
 
 @pytest.mark.parametrize("expected", [
     {"alert": "service//a x"}, {"incidents": 7}, {"cause": "service//a"}, {"action": "Restart"}, {"outcome": "helped"},
-    {"open": [["service//a"]]}, {"nonsense": 1}])
+    {"open": [["service//a"]]}, {"suppressed": "service//a x"}, {"nonsense": 1}])
 def test_a_scenario_can_fail(expected: dict[str, Any]) -> None:
     """Or it would specify nothing."""
     scenario = Scenario(FILES[0])

@@ -371,3 +371,73 @@ def test_a_sample_from_the_future_does_not_make_the_next_ones_late():
     door.values(Batch(10.0, np.array([0], np.int32), np.array([10.0 + 3e7]), np.array([5.0]), new))
     assert door.dropped == {"in_the_future": 1}
     assert door.values(Batch(20.0, np.array([0], np.int32), np.array([20.0]), np.array([7.0]))).tolist() == [7.0]
+
+
+# ----------------------------------------------------------------------------------------------------- over a restart
+def restarted(run: Run, known: Meanings = PACK, columns: list[int] | None = None, samples: bool = True) -> Run:
+    """A door that goes on where another stopped; series get new ids, as after a restart."""
+    state, again = run.door.state(), Run(known)
+    again.door.restore(state, list(range(len(run.door.signals))) if columns is None else columns, samples)
+    return again
+
+
+def test_after_a_restart_signals_have_their_columns_and_counters_their_last_sample():
+    """Whatever comes first; silent until they are heard; what was counted meanwhile is a rate at once."""
+    run = Run()
+    run(0, {"req_total": 100, "free": 30, "size": 60, "temp": 7})
+    run(10, {"req_total": 150, "free": 30, "size": 60, "temp": 7})
+    keys = [s.key for s in run.door.signals]
+    again = restarted(run)
+    assert again.door.signals == run.door.signals
+    first = again(40, {"temp": 8, "new": 1})
+    assert list(first) == [*keys, "new"] and first["hottest"] == 8 and math.isnan(first["used"]) and math.isnan(first["rate"])
+    assert again(50, {"req_total": 350})["rate"] == 5.0
+    assert again(60, {"size": 60, "free": 15})["used"] == 0.75
+    assert not again.door.dropped
+
+
+def test_what_is_not_newer_than_the_last_sample_is_late_after_a_restart_too():
+    """Unless the past is wanted once more."""
+    run = Run()
+    run(0, {"temp": 1})
+    run(10, {"temp": 2})
+    assert math.isnan(restarted(run)(10, {"temp": 3})["hottest"])
+    assert restarted(run, samples=False)(10, {"temp": 3})["hottest"] == 3
+
+
+def test_columns_that_are_left_out_are_new_when_they_come_back():
+    """At the end, with what is left in its old order."""
+    run = Run()
+    run(0, {"up": 1, "x": 2, "y": 3})
+    assert [s.key for s in run.door.signals] == ["alive", "x", "y"]
+    again = restarted(run, columns=[0, 2])
+    assert [s.key for s in again.door.signals] == ["alive", "y"]
+    assert again(10, {"x": 5, "y": 6}) == {"alive": pytest.approx(math.nan, nan_ok=True), "y": 6, "x": 5}
+
+
+def test_a_signal_that_means_something_else_now_gets_another_column():
+    """A rate that became an increase has nothing to do with what was learned; another smallest effect is a detail."""
+    before = meanings({"k_total": "counter", "t": "gauge"}, {"k": {"rate": "k_total"}, "hot": {"value": "t"}})
+    after = meanings({"k_total": "counter", "t": "gauge"}, {
+        "k": {"increase": "k_total"}, "hot": {"value": "t", "min_effect": {"abs": 3.0}, "unit": "celsius"}})
+    run = Run(before)
+    run(0, {"k_total": 5, "t": 1})
+    again = restarted(run, after)
+    again(10, {"k_total": 9, "t": 2})
+    again(20, {"k_total": 10, "t": 2})
+    assert [(s.key, s.additive) for s in again.door.signals] == [("k", False), ("hot", False), ("k", True)]
+    assert (again.door.signals[1].min_abs, again.door.signals[1].unit) == (3.0, "celsius")
+    third = restarted(again, after)
+    assert third(30, {"k_total": 12})["k"] == 2.0 and len(third.door.signals) == 3
+
+
+def test_when_each_column_was_last_heard_is_known_over_restarts():
+    """Also of those that did not come back yet."""
+    run = Run()
+    run(0, {"up": 1, "x": 2})
+    run(10, {"x": 2})
+    assert run.door.last_heard().tolist() == [0.0, 10.0]
+    again = restarted(run)
+    again(20, {"x": 3, "never": math.nan})
+    assert again.door.last_heard().tolist() == [0.0, 20.0, -math.inf]
+    assert restarted(again).door.last_heard().tolist() == [0.0, 20.0, -math.inf]

@@ -79,6 +79,20 @@ def test_points_are_filed_under_their_incident_with_what_led_to_it(store: Store)
         (100.0, 0.1, None), (160.0, 0.1, None), (220.0, None, None)]
 
 
+def test_what_became_of_models_is_kept_newest_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest thousand; a report without anything else is written for it."""
+    from aiops.store import rows
+    from aiops.types import ModelEvent
+
+    monkeypatch.setattr(rows, "MODEL_EVENTS", 5)
+    for k in range(8):
+        event = ModelEvent(float(k), "baseline", "kept", "baseline-v1-0000", f"{k} \ud800")
+        store.publish(Report(float(k), model_events=(event,)))
+    found = store.model_events(3)
+    assert [e["at"] for e in found] == [7.0, 6.0, 5.0] and len(store.model_events()) == 5
+    assert found[0] == {"at": 7.0, "detector": "baseline", "kind": "kept", "model": "baseline-v1-0000", "text": "7 ?"}
+
+
 def test_points_after_closing_are_not_stored(store: Store) -> None:
     """A closed incident's plots end with it."""
     store.publish(Report(160.0, incidents=(incident(),), points=(point(160.0),)))

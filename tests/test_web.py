@@ -16,8 +16,10 @@ import pytest
 from test_sinks_samples import asked, incident
 
 from aiops import serial
+from aiops.generations import generations
 from aiops.humanise import duration, quantity
-from aiops.types import Counts
+from aiops.models import Model
+from aiops.types import Counts, ModelEvent
 from aiops.web import forms, plot
 from aiops.web.app import create_app
 from aiops.web.scale import time_ticks, value_range, value_ticks
@@ -108,12 +110,39 @@ def test_the_published_schema_is_what_is_served() -> None:
     for known in view.incidents():
         forms.IncidentWithPoints.model_validate(view.incident(known["id"]))
     forms.Status.model_validate(view.status())
+    forms.Models.model_validate(view.models())
+    forms.Models.model_validate({"models": [summed_up()], "events": [serial.model_event(EVENT)]}, strict=True)
+
+
+EVENT = ModelEvent(NOW, "baseline", "shadow", "baseline-v2-3f9c", "is tried")
+
+
+def summed_up() -> Any:
+    """What the pipeline says of a detector with all there can be to say."""
+    g = generations("isolation_forest", {"trees": 64})
+    g.candidate, g.previous = Model("isolation_forest"), Model("isolation_forest").saved()
+    g.trial.begin(NOW)
+    g.since = g._at = NOW
+    return g.summary()
+
+
+def test_models_as_json_and_what_may_be_said_to_them(ask: Client) -> None:
+    """Promote and roll back reach the view; what cannot be is 409, what is not known 404."""
+    form = json.loads(ask("/api/models")[1])
+    assert [m["serving"] for m in form["models"]] == ["baseline-v2-3f9c", "isolation_forest-v1-0c7e"]
+    assert form["events"][0]["kind"] == "takeover"
+    assert ask("/api/models/isolation_forest/promote", "POST")[0] == 202
+    assert ask("/api/models/baseline/rollback", "POST")[0] == 202
+    assert ask("/api/models/baseline/promote", "POST")[:2] == (409, '{"error":"baseline has no candidate"}')
+    assert ask("/api/models/nobody/rollback", "POST")[:2] == (404, '{"error":"no detector \'nobody\'"}')
+    assert ask.view.said == [("promote", "isolation_forest", "http"), ("rollback", "baseline", "http")]
 
 
 def test_openapi_is_served_and_needs_no_foreign_script(ask: Client) -> None:
     """/openapi.json describes every route of the interface; the page that would load scripts from elsewhere is off."""
     paths = json.loads(ask("/openapi.json")[1])["paths"]
-    told = {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"}
+    told = {"/api/models", "/api/models/{name}/rollback"}
+    told |= {"/api/incidents", "/api/incidents/{name}", "/api/status", "/api/actions/{name}/approve", "/events", "/metrics"}
     assert told <= set(paths)
     assert ask("/docs")[0] == 404
 
@@ -147,7 +176,60 @@ def test_events_tell_when_something_changed(ask: Client) -> None:
     assert heard == [b"data: 0\n", b"data: 7\n"]
 
 
+def test_readiness_is_paged_and_filtered(ask: Client) -> None:
+    """By a part of the entity and by state; unusable questions are refused."""
+    page = json.loads(ask("/api/readiness?entity=gpu-3&state=warming_up&limit=5")[1])
+    assert (page["total"], page["signals"][0]["reason"]) == (1, "warming up: 12 of 30 samples")
+    assert json.loads(ask("/api/readiness?state=ready")[1])["total"] == 0
+    assert [ask(f"/api/readiness?{q}")[0] for q in ("state=x", "limit=0", "limit=1001", "offset=-1")] == [422] * 4
+    forms.ReadinessPage.model_validate(page)
+
+
 # --------------------------------------------------------------------------------------------------------- writing
+WINDOW = {"entities": ["node//gpu-*"], "for_s": 7200, "reason": "disks"}
+
+
+def test_maintenance_is_started_listed_and_ended(ask: Client) -> None:
+    """The answer is the window; what nobody started is 404."""
+    status, text, _ = ask("/api/maintenance", "POST", WINDOW)
+    assert status == 202 and forms.Started.model_validate_json(text).until == NOW + 7200
+    later = forms.Started.model_validate_json(ask("/api/maintenance", "POST", {**WINDOW, "from": NOW + 60})[1])
+    assert (later.since, later.until) == (NOW + 60, NOW + 7260)
+    listed = forms.Windows.model_validate_json(ask("/api/maintenance")[1]).maintenance
+    assert [(w.id, w.state) for w in listed] == [("mnt-1", "active")] * 2
+    assert (ask("/api/maintenance/mnt-1/end", "POST")[0], ask("/api/maintenance/x/end", "POST")[0]) == (202, 404)
+    assert ask.view.said[-1] == ("end", "mnt-1", "http")
+    assert ask("/api/maintenance", "POST", {**WINDOW, "for_s": 1})[:2] == (409, '{"error":"the window is over already."}')
+
+
+def test_the_page_says_where_people_work(ask: Client) -> None:
+    """With the end and the reason; what is planned is not on it."""
+    assert "Under maintenance" not in ask("/")[1]
+    ask("/api/maintenance", "POST", {**WINDOW, "reason": "<b>disks"})
+    text = ask("/")[1]
+    assert "Under maintenance" in text and "node//gpu-*" in text and "&lt;b&gt;disks" in text
+
+
+@pytest.mark.parametrize("change", [
+    {"entities": []}, {"entities": ["gpu-3"]}, {"entities": ["a//b"] * 101}, {"for_s": 0}, {"for_s": 31 * 86400}, {"for_s": "x"},
+    {"from": -1}, {"from": 1e300}, {"reason": "x" * 501}, {"extra": 1}, {"entities": "node//a"}])
+def test_what_is_no_window_is_refused(ask: Client, change: dict[str, Any]) -> None:
+    """In one sentence, and nothing is started."""
+    status, text, _ = ask("/api/maintenance", "POST", {**WINDOW, **change})
+    assert status == 422 and json.loads(text)["error"]
+    assert ask.view.said == []
+
+
+def test_maintenance_needs_the_token_and_the_own_page(guarded: Client) -> None:
+    """Whoever could start a window could blind the daemon."""
+    token = {"Authorization": "Bearer s3cret"}
+    for path, body in (("/api/maintenance", WINDOW), ("/api/maintenance/mnt-1/end", None)):
+        assert guarded(path, "POST", body)[0] == 401
+        assert guarded(path, "POST", body, **token, Origin="https://evil.example")[0] == 403
+    assert guarded.view.said == []
+    assert guarded("/api/maintenance", "POST", WINDOW, **token)[0] == 202
+
+
 def test_answers_reach_the_view(ask: Client) -> None:
     """Approve, reject and feedback arrive; a second answer is told that it is late; unknown ones are 404."""
     assert ask("/api/actions/act-7f21-2/approve", "POST")[0] == 202
@@ -186,6 +268,7 @@ def test_the_own_page_may_write(ask: Client) -> None:
 def test_without_the_token_nothing_is_written(guarded: Client, given: str) -> None:
     """401, and the view hears nothing."""
     headers = {"Authorization": given} if given else {}
+    assert guarded("/api/models/baseline/rollback", "POST", **headers)[0] == 401
     assert guarded("/api/actions/act-7f21-2/approve", "POST", **headers)[0] == 401
     assert guarded.view.said == []
 

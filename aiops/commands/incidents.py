@@ -32,7 +32,6 @@ DEFAULT_SERVER = "http://127.0.0.1:8750"
 REMEDIES = {
     401: "Give the token with --token-file or AIOPS_TOKEN.",
     403: "Give the right token with --token-file or AIOPS_TOKEN.",
-    404: "'aiops incidents --state all' lists what there is.",
 }
 
 
@@ -111,8 +110,8 @@ def feedback(incident: IncidentArgument,
 
 
 @contextmanager
-def talking(server: str, token_file: Path | None) -> Iterator[Client]:
-    """A client whose errors say what to do."""
+def talking(server: str, token_file: Path | None, listed_by: str = "aiops incidents --state all") -> Iterator[Client]:
+    """A client whose errors say what to do. listed_by: the command that shows what there is."""
     from aiops.client import Client, Denied, Unreachable
 
     try:
@@ -121,8 +120,9 @@ def talking(server: str, token_file: Path | None) -> Iterator[Client]:
         raise CommandError("", f"{e} Is it running? Start it with 'aiops run', or name another with --server.",
                            UNREACHABLE) from None
     except Denied as e:
-        code = UNREACHABLE if e.status >= 500 else USAGE if e.status in REMEDIES else PROBLEMS
-        raise CommandError("", f"{e}. {REMEDIES.get(e.status, '')}".rstrip(), code) from None
+        remedies = {**REMEDIES, 404: f"'{listed_by}' lists what there is."}
+        code = UNREACHABLE if e.status >= 500 else USAGE if e.status in remedies else PROBLEMS
+        raise CommandError("", f"{e}. {remedies.get(e.status, '')}".rstrip(), code) from None
 
 
 def _token(path: Path | None) -> str:

@@ -81,11 +81,11 @@ def score(
 
 
 def moment(text: str, name: str, now: float) -> float:
-    """A point in time as Unix seconds: `now`, Unix seconds, an ISO date (UTC if it names no zone), or `-2h`."""
+    """A point in time as Unix seconds: `now`, Unix seconds, an ISO date (UTC if it names no zone), `-2h` or `+2h`."""
     if text == "now":
         return now
-    if text.startswith("-"):
-        return now - seconds(text[1:], name)
+    if text.startswith(("-", "+")):
+        return now + (-1 if text[0] == "-" else 1) * seconds(text[1:], name)
     if re.fullmatch(r"\d{9,}(\.\d+)?", text):
         return float(text)
     try:

@@ -34,7 +34,7 @@ def sparkline(values: Sequence[float | None], width: int = 40) -> str:
 
 def listing(incidents: Sequence[JSON]) -> Table:
     """One row an incident."""
-    table = _table("ID", "SEVERITY", "STATE", "SINCE", "FOR", "CAUSE", "ASKS")
+    table = grid("ID", "SEVERITY", "STATE", "SINCE", "FOR", "CAUSE", "ASKS")
     for i in incidents:
         asks = sum(a.get("decision") == "ask" and not a.get("state") for a in i.get("actions", []))
         table.add_row(clean(i["id"]), _coloured(i.get("severity", "")), clean(i.get("state", "")),
@@ -57,6 +57,8 @@ def _head(i: JSON) -> Iterator[Text]:
     state = "open" if i.get("state") == "open" else f"closed {humanise.utc(i.get('closed_at'))}"
     since = f"since {humanise.utc(i.get('opened_at'))} ({_lasted(i)})"
     yield _text(f"{clean(i['id'])}  {clean(i.get('severity', ''))}, {state}, {since}")
+    if i.get("models"):
+        yield _text(f"found by {', '.join(clean(m) for m in i['models'])}")
     impact = i.get("impact") or {}
     if impact.get("entities"):
         yield _text(f"affects {', '.join(clean(e) for e in impact['entities'][:8])}"
@@ -64,7 +66,7 @@ def _head(i: JSON) -> Iterator[Text]:
 
 
 def _causes(i: JSON) -> Table:
-    table = _table("SHARE", "ENTITY", "WHY", header=False)
+    table = grid("SHARE", "ENTITY", "WHY", header=False)
     for cause in i.get("causes", [])[:5]:
         reasons = [f"{r['contribution']:+.2f} {clean(r['text'])}" for r in cause.get("reasons", [])]
         table.add_row(f"{cause['score']:.0%}", clean(cause["entity"]), "\n".join(reasons))
@@ -75,7 +77,7 @@ def _signals(i: JSON) -> Table:
     points: dict[tuple[str, str], list[float | None]] = {}
     for p in i.get("points", []):
         points.setdefault((p["entity"], p["signal"]), []).append(p.get("value"))
-    table = _table("ENTITY", "SIGNAL", "VALUE", "EXPECTED", "PLOT")
+    table = grid("ENTITY", "SIGNAL", "VALUE", "EXPECTED", "PLOT")
     for a in i.get("alerts", []):
         unit = a.get("unit", "")
         table.add_row(clean(a["entity"]), clean(a["signal"]), humanise.quantity(a.get("value"), unit), _band(a, unit),
@@ -93,7 +95,7 @@ def _decisions(i: JSON) -> Table:
     became: dict[str, list[str]] = {}
     for o in i.get("outcomes", []):
         became.setdefault(o["action"], []).append(f"{o['status']}: {o['reason']}" if o.get("reason") else o["status"])
-    table = _table("AT", "DECISION", "ACTION", "TARGET", "POLICY", "ID", "WHY, AND WHAT CAME OF IT")
+    table = grid("AT", "DECISION", "ACTION", "TARGET", "POLICY", "ID", "WHY, AND WHAT CAME OF IT")
     for a in i.get("actions", []):
         params = " ".join(f"{k}={v}" for k, v in (a.get("params") or {}).items())
         why = "\n".join(clean(t) for t in [a.get("reason", ""), *became.get(a["id"], [])] if t)
@@ -104,7 +106,7 @@ def _decisions(i: JSON) -> Table:
 
 
 def _timeline(i: JSON) -> Table:
-    table = _table("AT", "KIND", "WHAT", header=False)
+    table = grid("AT", "KIND", "WHAT", header=False)
     for t in i.get("timeline", []):
         table.add_row(humanise.utc(t.get("at"), "%H:%M:%S"), clean(t.get("kind", "")), clean(t.get("text", "")))
     return table
@@ -129,7 +131,7 @@ def _text(text: str, style: str = "") -> Text:
     return Text(text, style=style)
 
 
-def _table(*columns: str, header: bool = True) -> Table:
+def grid(*columns: str, header: bool = True) -> Table:
     from rich.table import Table
 
     table = Table(box=None, show_header=header, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))

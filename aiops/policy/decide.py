@@ -128,7 +128,7 @@ class PolicyBook:
         decision, why = self._granted(policy, signature, choice.step.type)
         past = tuple(self.ledger.attempts.values())
         question = Question(policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive,
-                            turn.now, age_s, past, rehearsal=decision == "shadow")
+                            turn.now, age_s, past, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

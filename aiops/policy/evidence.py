@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from aiops.types import Anomaly, Incident
+from aiops.types import Anomaly, Entity, Incident
 
 
 class Evidence(Protocol):
@@ -25,6 +25,11 @@ class Evidence(Protocol):
 
     def age(self, incident: Incident) -> float:
         """Seconds since the newest evidence that supports the incident."""
+        ...
+
+    def maintenance(self, incident: Incident, target: Entity) -> str:
+        """Which maintenance the target, the incident's entities, their owners, or what these directly depend on is under; empty
+        for none."""
         ...
 
     def clear(self, incident: Incident) -> bool | None:

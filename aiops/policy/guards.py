@@ -21,7 +21,8 @@ HALF_OPEN_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence."""
+    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
+    `maintenance` says which window somebody concerned is in."""
 
     policy: str
     spec: Spec
@@ -32,6 +33,7 @@ class Question:
     age_s: float
     past: tuple[Attempt, ...]
     rehearsal: bool = False
+    maintenance: str = ""
 
     @property
     def namespace(self) -> str:
@@ -54,6 +56,11 @@ def namespace(q: Question) -> str | None:
     if allowed and not any(fnmatch.fnmatchcase(q.namespace, pattern) for pattern in allowed):
         return f"namespace {q.namespace} is not among guards.namespaces ({', '.join(allowed)})"
     return None
+
+
+def maintenance(q: Question) -> str | None:
+    """People work there on purpose: what looks broken may be taken apart."""
+    return f"somebody concerned is under {q.maintenance}" if q.maintenance else None
 
 
 def evidence(q: Question) -> str | None:
@@ -123,7 +130,8 @@ def unavailable(q: Question) -> str | None:
     return f"{len(others)} disruptive action(s) under way in namespace {q.namespace}; guards.maxUnavailable is {most}"
 
 
-GUARDS: tuple[Callable[[Question], str | None], ...] = (namespace, evidence, busy, breaker, cooldown, rate, unavailable)
+GUARDS: tuple[Callable[[Question], str | None], ...] = (
+    namespace, maintenance, evidence, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -90,9 +90,10 @@ class Lifecycle:
         if attempt.incident not in turn.open:
             return "the incident is over"
         past = tuple(a for a in self.ledger.attempts.values() if a.id != attempt.id)
-        age = turn.evidence.age(turn.incidents[attempt.incident])
-        refusal = guards.refuse(Question(policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive,
-                                         turn.now, age, past))
+        incident = turn.incidents[attempt.incident]
+        refusal = guards.refuse(Question(
+            policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
+            past, maintenance=turn.evidence.maintenance(incident, attempt.target)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:

@@ -86,7 +86,7 @@ def rare_enough(incident: Incident, sensitivity: float) -> bool:
 def _seen(incident: Incident, evidence: Evidence) -> Iterator[tuple[Hit, bool]]:
     """Every alert (once for each of its detectors) and anomaly, and whether it is about an entity as a whole."""
     for a in incident.alerts:
-        if a.state != "resolved":
+        if a.state in ("firing", "pending"):
             for detector in a.detectors or ("",):
                 yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since, a.at), False
     for n in evidence.anomalies(incident):
@@ -131,7 +131,7 @@ def _anomaly(hit: Hit, now: float) -> dict[str, Any]:
 def _incident(incident: Incident, now: float) -> dict[str, Any]:
     return {"id": incident.id, "severity": incident.severity, "age_s": now - incident.opened_at,
             "entities": list(incident.entities), "impact": incident.impact.weight,
-            "alerts": float(sum(a.state != "resolved" for a in incident.alerts))}
+            "alerts": float(sum(a.state in ("firing", "pending") for a in incident.alerts))}
 
 
 def _cause(cause: Cause) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A folder holds segments `START-NNNNNN.jsonl`, gzip-compressed once closed. START is the start of the run: it keeps the
 runs of one folder apart. Each segment starts with a header that carries all series and the topology known so far, so
-that it can be read without the segments before it. A line that a kill tore off is counted, not fatal.
+that it can be read without the segments before it. A line that a kill tore off is counted, not fatal. What a run knew
+when it began lies beside its segments, in `START.models`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from aiops.sinks.wire import End, Header, batch_from_wire, batch_to_wire
 from aiops.types import Batch, Links, Series
 
 JSON = dict[str, Any]
+BEGINNINGS_SHARE = 0.25
+"""Of the space for the journal, what runs knew when they began may take this much; the newest is always kept."""
 _NAME = re.compile(r"(?P<run>\d{13,})-(?P<number>\d{6})\.jsonl(\.gz)?\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -54,6 +57,11 @@ class JournalWriter:
         self._number, self._size = 0, 0
         self._packer: threading.Thread | None = None
         self.batches, self.failed, self.problem = 0, 0, ""
+
+    @property
+    def beginning(self) -> Path:
+        """The folder for what the run knows when it begins."""
+        return self.folder / f"{self._run}.models"
 
     def write(self, batch: Batch) -> bool:
         """Append one batch and flush it to the system. False when it could not be written."""
@@ -149,6 +157,39 @@ class Journal:
         self.torn = self.gaps = self.unordered = self.lost = 0
         self.digest: str | None = None
 
+    @property
+    def beginning(self) -> Path:
+        """The folder with what the run knew when it began; not there where it knew nothing."""
+        return self.folder / f"{self.run}.models"
+
+    def since(self, at: float) -> Iterator[Batch]:
+        """The batches after `at`, the first with all series until then; segments that end before it are not read."""
+        later = next((i for i, path in enumerate(self.paths) if self._first_at(path) > at), len(self.paths))
+        tail = Journal(self.folder, self.run)
+        tail.paths = self.paths[max(0, later - 1):]
+        known: tuple[Series, ...] = ()
+        for batch in tail.batches():
+            if batch.at <= at:
+                known += batch.new_series
+            else:
+                yield replace(batch, new_series=known + batch.new_series) if known else batch
+                known = ()
+
+    def last_at(self) -> float:
+        """The time of the last whole batch; -inf where there is none."""
+        tail = Journal(self.folder, self.run)
+        tail.paths = self.paths[-1:]
+        return max((batch.at for batch in tail.batches()), default=-math.inf)
+
+    def _first_at(self, path: Path) -> float:
+        """The time of a segment's first batch; -inf where that cannot be read."""
+        with _open(path) as file:
+            try:
+                file.readline()
+                return batch_from_wire(file.readline()).at
+            except (msgspec.DecodeError, ValueError, EOFError, OSError, zlib.error):
+                return -math.inf
+
     def batches(self) -> Iterator[Batch]:
         """All batches in order; series and topology of segments that are gone enter with the first batch after them."""
         self.torn = self.gaps = self.unordered = self.lost = 0
@@ -181,6 +222,7 @@ class Journal:
 
     def _lines(self, path: Path) -> Iterator[bytes]:
         """Whole lines of a segment. A file cut short ends early and is counted."""
+        path = path if path.exists() else _packed(path)  # packed by another run since the folder was read
         with _open(path) as file:
             try:
                 for line in file:
@@ -269,10 +311,22 @@ def _pack(folder: Path, closed: list[Path], limits: tuple[int, float, float]) ->
 
 def _expire(folder: Path, keep: int, keep_bytes: float, before: float) -> None:
     """Delete all but the newest `keep` closed segments within `keep_bytes` that were written to since `before`."""
-    total = 0
+    total = _expire_beginnings(folder, keep_bytes * BEGINNINGS_SHARE)
     newest_first = sorted((p for p in folder.glob("*.jsonl.gz") if _NAME.match(p.name)), reverse=True)
     for number, path in enumerate(newest_first, 1):
         about = path.stat()
         total += about.st_size
         if number > keep or total > keep_bytes or about.st_mtime < before:
             path.unlink(missing_ok=True)
+
+
+def _expire_beginnings(folder: Path, keep_bytes: float) -> int:
+    """What runs knew when they began: gone with their last segment, and the oldest beyond `keep_bytes`. Bytes that stay."""
+    known, total = runs(folder), 0
+    for number, path in enumerate(sorted(folder.glob("*.models"), reverse=True)):
+        size = sum(p.stat().st_size for p in path.iterdir())
+        if (known and path.stem < known[0]) or (number and total + size > keep_bytes):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            total += size
+    return total

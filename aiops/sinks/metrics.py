@@ -21,6 +21,7 @@ _COUNTERS = {
     "alerts": "Deviations that lasted.", "incidents": "Incidents opened.",
     "prioritised": "Incidents important enough to tell people.",
     "actionable": "Incidents for which a policy decided something.",
+    "suppressed": "Alerts that raised nothing: under maintenance, or called a false alarm.",
 }
 _GAUGES = {"series": "Raw time series known.", "signals": "Signals watched.", "ready": "Signals past their warm-up."}
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -42,6 +43,8 @@ class Metrics:
         self._step = Histogram("aiops_step_seconds", "Wall time of one step of the pipeline.", registry=self.registry,
                                buckets=_BUCKETS)
         self._up = Gauge("aiops_source_up", "1 when the last poll of the source worked.", ["source"], registry=self.registry)
+        self._readiness = Gauge("aiops_signals_readiness", "Signals by whether they are judged by now, and why not.", ["state"],
+                                registry=self.registry)
         self._at = Gauge("aiops_last_step_timestamp_seconds", "Event time of the newest batch.", registry=self.registry)
 
     def publish(self, report: Report) -> None:
@@ -63,6 +66,11 @@ class Metrics:
     def source(self, name: str, up: bool) -> None:
         """Whether the last poll of a source worked."""
         self._up.labels(name).set(1 if up else 0)
+
+    def readiness(self, counts: Mapping[str, int]) -> None:
+        """How many signals are in each state of readiness."""
+        for state, count in counts.items():
+            self._readiness.labels(state).set(count)
 
     def text(self) -> str:
         """The text format of Prometheus, version 0.0.4."""

@@ -7,9 +7,10 @@ import sqlite3
 from typing import Any
 
 from aiops import serial
-from aiops.types import Action, Outcome
+from aiops.types import Action, ModelEvent, Outcome
 
 JSON = dict[str, Any]
+MODEL_EVENTS = 1000
 INTERRUPTED = "the daemon restarted; it opens again if it is still wrong"
 _UPSERT = """INSERT INTO incidents (id, opened_at, updated_at, closed_at, state, severity, title, body)
 VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
@@ -37,6 +38,19 @@ def put_action(db: sqlite3.Connection, action: Action) -> None:
 def put_outcome(db: sqlite3.Connection, outcome: Outcome) -> None:
     db.execute("INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?)",
                (text(outcome.action), outcome.status, outcome.at, text(outcome.reason)))
+
+
+def put_model_event(db: sqlite3.Connection, event: ModelEvent) -> None:
+    """The newest MODEL_EVENTS are kept."""
+    db.execute("INSERT INTO model_events (at, detector, kind, model, text) VALUES (?,?,?,?,?)",
+               (event.at, event.detector, event.kind, event.model, text(event.text)))
+    db.execute("DELETE FROM model_events WHERE id <= (SELECT max(id) FROM model_events) - ?", (MODEL_EVENTS,))
+
+
+def model_events(db: sqlite3.Connection, limit: int) -> list[JSON]:
+    """Newest first."""
+    rows = db.execute("SELECT at, detector, kind, model, text FROM model_events ORDER BY id DESC LIMIT ?", (limit,))
+    return [dict(row) for row in rows]
 
 
 def put_facts(db: sqlite3.Connection, facts: JSON) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from aiops import serial
 from aiops.store import database, plots, rows
 from aiops.store.database import StoreError
-from aiops.types import Action, Counts, Incident, Outcome, Point, Report
+from aiops.types import Action, Counts, Incident, ModelEvent, Outcome, Point, Report
 
 __all__ = ["Store", "StoreError"]
 JSON = dict[str, Any]
@@ -90,6 +90,11 @@ class Store:
             form = rows.incident(db, name)
             return form and {**form, "points": plots.read(db, name)}
 
+    def model_events(self, limit: int = 50) -> list[JSON]:
+        """What became of models, newest first: {at, detector, kind, model, text}."""
+        with self._read() as db:
+            return rows.model_events(db, max(0, limit))
+
     @property
     def revision(self) -> int:
         """Rises whenever something that a person can see was written."""
@@ -139,9 +144,10 @@ class _Unsaved:
         self.actions: list[Action] = []
         self.outcomes: list[Outcome] = []
         self.points: list[tuple[str, Point]] = []
+        self.model_events: list[ModelEvent] = []
 
     def __bool__(self) -> bool:
-        return bool(self.incidents or self.actions or self.outcomes or self.points)
+        return bool(self.incidents or self.actions or self.outcomes or self.points or self.model_events)
 
     @property
     def closed(self) -> bool:
@@ -153,6 +159,7 @@ class _Unsaved:
         self.actions += report.actions
         self.outcomes += report.outcomes
         self.points += filed
+        self.model_events += report.model_events
         del self.points[:-MAX_UNSAVED], self.actions[:-MAX_UNSAVED], self.outcomes[:-MAX_UNSAVED]
 
     def write(self, db: sqlite3.Connection, points_per_plot: int) -> None:
@@ -162,6 +169,8 @@ class _Unsaved:
             rows.put_action(db, action)
         for outcome in self.outcomes:
             rows.put_outcome(db, outcome)
+        for event in self.model_events:
+            rows.put_model_event(db, event)
         plots.write(db, self.points, points_per_plot)
 
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from aiops.web import forms, pages
 from aiops.web.guard import LOOPBACK, Guard
-from aiops.web.view import NotPossible, View
+from aiops.web.view import NotPossible, ReadinessState, View
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
@@ -100,10 +100,29 @@ def _reads(app: FastAPI, view: View) -> None:
         form = view.incident(name)
         return _json(form) if form else _unknown("incident", name)
 
+    @app.get("/api/readiness", responses={200: {"model": forms.ReadinessPage}}, tags=["status"])
+    def readiness(
+        entity: Annotated[str, Query(max_length=500, description="A part of the entity.")] = "",
+        state: Annotated[ReadinessState | None, Query(description="All when left out.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        """Which signals are judged by now, and why the others are not."""
+        return _json(view.readiness(entity, state or "", limit, offset))
+
+    @app.get("/api/maintenance", responses={200: {"model": forms.Windows}}, tags=["maintenance"])
+    def maintenance() -> Response:
+        """Windows of maintenance: active, planned, and over since yesterday."""
+        return _json({"maintenance": list(view.maintenance())})
+
     @app.get("/api/status", responses={200: {"model": forms.Status}}, tags=["status"])
     def status() -> Response:
         """Mode, sources and totals."""
         return _json(view.status())
+
+    @app.get("/api/models", responses={200: {"model": forms.Models}}, tags=["models"])
+    def models() -> Response:
+        """Which model of each detector serves, what is tried beside it, and what became of earlier ones."""
+        return _json(view.models())
 
 
 def _writes(app: FastAPI, view: View) -> None:
@@ -117,10 +136,33 @@ def _writes(app: FastAPI, view: View) -> None:
         """Refuse an action that asks."""
         return _write(lambda: view.reject(name, "http"), "action", name)
 
+    @app.post("/api/maintenance", responses={202: {"model": forms.Started}, **_WRITES}, status_code=202, tags=["maintenance"])
+    def start_maintenance(body: forms.MaintenanceStart) -> Response:
+        """Start or plan a window; it is in force with the next step."""
+        try:
+            return _json(view.start_maintenance(body.entities, body.for_s, body.since, body.reason, "http"), 202)
+        except NotPossible as e:
+            return JSONResponse({"error": str(e)}, 409)
+
+    @app.post("/api/maintenance/{name}/end", responses=_WRITES, status_code=202, tags=["maintenance"])
+    def end_maintenance(name: str) -> Response:
+        """End a window that was started here, with the next step."""
+        return _write(lambda: view.end_maintenance(name, "http"), "maintenance", name)
+
     @app.post("/api/incidents/{name:path}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
     def feedback(name: str, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
         return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)
+
+    @app.post("/api/models/{name}/promote", responses=_WRITES, status_code=202, tags=["models"])
+    def promote(name: str) -> Response:
+        """Let a detector's candidate serve from now on, whatever the comparison says."""
+        return _write(lambda: view.promote(name, "http"), "detector", name)
+
+    @app.post("/api/models/{name}/rollback", responses=_WRITES, status_code=202, tags=["models"])
+    def roll_back(name: str) -> Response:
+        """Call back the model of a detector that served before, as it was then."""
+        return _write(lambda: view.roll_back(name, "http"), "detector", name)
 
 
 def _probes(app: FastAPI, view: View) -> None:
@@ -173,9 +215,9 @@ def _write(change: Callable[[], None], what: str, name: str) -> Response:
     return JSONResponse({"accepted": True}, 202)
 
 
-def _json(value: Any) -> Response:
+def _json(value: Any, status: int = 200) -> Response:
     """Numbers that are none become null, which JSON has no other word for."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def _unknown(what: str, name: str) -> Response:

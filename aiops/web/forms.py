@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from aiops.web.view import Verdict
+from aiops.web.view import ReadinessState, Verdict
+from aiops.windows import entity_glob
 
 
 class Form(BaseModel):
@@ -25,6 +26,60 @@ class Feedback(Form):
     verdict: Verdict
 
 
+class MaintenanceStart(Form):
+    """A window of maintenance, from now on unless `from` says otherwise."""
+
+    entities: list[Annotated[str, AfterValidator(entity_glob), Field(max_length=500)]] = Field(
+        min_length=1, max_length=100, description="Globs over entities: kind/namespace/name.")
+    for_s: float = Field(ge=1, le=30 * 86400, description="How long, in seconds; 30 days at most.")
+    since: float | None = Field(default=None, alias="from", allow_inf_nan=False, ge=0, le=1e11, description="Now if left out.")
+    reason: str = Field(default="", max_length=500)
+
+
+class Window(Form):
+    """A window of maintenance: once (`from`, `until`) or every week (`weekly` in the wall time of `timezone`)."""
+
+    id: str
+    entities: list[str]
+    namespace: str
+    reason: str
+    by: str
+    since: float | None = Field(default=None, alias="from")
+    until: float | None = None
+    weekly: str | None = None
+    timezone: str | None = None
+
+
+class Started(Window):
+    matches: int = Field(description="How many watched entities the window names.")
+
+
+class ListedWindow(Window):
+    state: Literal["active", "planned", "over"]
+    ends_at: float | None
+
+
+class Windows(Form):
+    maintenance: list[ListedWindow]
+
+
+class SignalReadiness(Form):
+    """Whether a signal is judged, and why not; `since`: held or silent since then."""
+
+    entity: str
+    signal: str
+    state: ReadinessState
+    reason: str
+    samples: int
+    since: float | None
+
+
+class ReadinessPage(Form):
+    total: int
+    counts: dict[str, int]
+    signals: list[SignalReadiness]
+
+
 class Alert(Form):
     """A signal that left what is normal. `value`, `expected`, `lower`, `upper` in `unit`; null where not known."""
 
@@ -34,7 +89,7 @@ class Alert(Form):
     at: float
     score: float = Field(description="0..1, 1 is most anomalous.")
     p_value: float
-    state: Literal["pending", "firing", "resolved"]
+    state: Literal["pending", "firing", "resolved", "suppressed"]
     severity: Literal["info", "warning", "critical"]
     detectors: list[str]
     value: float | None
@@ -71,6 +126,7 @@ class Action(Form):
     at: float
     state: str
     incident: str
+    models: list[str] = []
 
 
 class Outcome(Form):
@@ -106,6 +162,7 @@ class Incident(Form):
     actions: list[Action]
     outcomes: list[Outcome]
     timeline: list[TimelineEntry]
+    models: list[str] = Field(default=[], description="Ids of the models that found it.")
 
 
 class Incidents(Form):
@@ -131,6 +188,49 @@ class Said(Form):
 class IncidentWithPoints(Incident):
     points: list[Point]
     feedback: list[Said] = []
+
+
+class Candidate(Form):
+    """A model on trial. `text`: the figures of the comparison so far; `not_worse`: what they say, null before it began."""
+
+    id: str
+    settings: dict[str, Any]
+    began: float | None
+    due: float | None
+    not_worse: bool | None
+    text: str
+
+
+class Previous(Form):
+    """The model that served before, as it was at `at`."""
+
+    id: str
+    at: float
+
+
+class Model(Form):
+    """One detector. `refused`: a model that is configured and was taken back."""
+
+    detector: str
+    serving: str
+    settings: dict[str, Any]
+    since: float | None
+    candidate: Candidate | None
+    previous: Previous | None
+    refused: str | None
+
+
+class ModelEvent(Form):
+    at: float
+    detector: str
+    kind: str
+    model: str
+    text: str
+
+
+class Models(Form):
+    models: list[Model]
+    events: list[ModelEvent]
 
 
 class SourceHealth(Form):

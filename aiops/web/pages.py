@@ -25,7 +25,7 @@ MODES = {"observe": "Watches and explains. Does nothing.", "ask": "Asks a person
 SEVERITIES = ("critical", "warning", "info")
 STAGES = (("raw_anomalies", "raw anomalies"), ("alerts", "alerts"), ("incidents", "incidents"),
           ("prioritised", "prioritised"), ("actionable", "actionable"))
-MOST_VITALS, MOST_PLOTS = 48, 24
+MOST_VITALS, MOST_PLOTS, MOST_WINDOWS = 48, 24, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def overview(view: View) -> str:
     vitals = view.vitals()
     return environment().get_template("overview.html").render(
         **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])),
-        closed=view.incidents("closed", 20),
+        closed=view.incidents("closed", 20), working=[w for w in view.maintenance() if w["state"] == "active"][:MOST_WINDOWS],
         calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals),
         hidden=max(0, len(vitals) - MOST_VITALS),
         dropped=sorted((status["counts"].get("dropped") or {}).items(), key=lambda item: -item[1]))

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 JSON = dict[str, Any]
 Verdict = Literal["false_alarm", "useful"]
+ReadinessState = Literal["masked", "warming_up", "constant", "no_season", "silent", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class View(Protocol):
         """Signals to show as small plots: {entity, signal, unit, points: [[t, value or None]], expected, lower, upper, ready}."""
         ...
 
+    def models(self) -> JSON:
+        """{models: as aiops.generations sums them up, events: newest first}."""
+        ...
+
     def metrics_text(self) -> str:
         """The daemon's own metrics in the text format of Prometheus."""
         ...
@@ -60,12 +65,36 @@ class View(Protocol):
         """Rises whenever something that the page shows has changed."""
         ...
 
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        """{total, counts: {state: signals}, signals: [{entity, signal, state, reason, samples, since}]}; `entity`: a part."""
+        ...
+
+    def maintenance(self) -> Sequence[JSON]:
+        """Windows in the form of aiops.maintenance.shown, the active first."""
+        ...
+
+    def start_maintenance(self, entities: Sequence[str], for_s: float, since: float | None, reason: str, by: str) -> JSON:
+        """The window, with `matches`: how many watched entities it names. Raises NotPossible when it is over already."""
+        ...
+
+    def end_maintenance(self, name: str, by: str) -> None:
+        """Raises LookupError when the window is not known, NotPossible when it cannot be ended."""
+        ...
+
     def approve(self, action: str, by: str) -> None:
         """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
         ...
 
     def reject(self, action: str, by: str) -> None:
         """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def promote(self, detector: str, by: str) -> None:
+        """Let the candidate serve. Raises LookupError when the detector is not known, NotPossible without a candidate."""
+        ...
+
+    def roll_back(self, detector: str, by: str) -> None:
+        """Call the model of before back. Raises LookupError when the detector is not known, NotPossible without one."""
         ...
 
     def feedback(self, incident: str, verdict: Verdict, by: str) -> None:

@@ -18,6 +18,13 @@ from aiops.web.view import Check, NotPossible
 JSON = dict[str, Any]
 NOW = 1_772_031_900.0
 GPU, VLLM, GATE, NODE = "gpu/gpu-3/0", "deployment/serving/vllm-70b", "service/serving/gateway", "node//gpu-3"
+MODELS: list[JSON] = [
+    {"detector": "baseline", "serving": "baseline-v2-3f9c", "settings": {}, "since": NOW - 3600, "candidate": None,
+     "previous": {"id": "baseline-v1-44ab", "at": NOW - 3600}, "refused": None},
+    {"detector": "isolation_forest", "serving": "isolation_forest-v1-0c7e", "settings": {"trees": 32, "refit": "1d"},
+     "since": NOW - 90_000, "previous": None, "refused": None,
+     "candidate": {"id": "isolation_forest-v1-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
+                   "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 
 
 class DemoView:
@@ -29,6 +36,7 @@ class DemoView:
         self._counts, self._sources = counts or Counts(), sources
         self.said: list[tuple[str, ...]] = []
         self.changes = 0
+        self._windows: list[JSON] = []
 
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
         found = [{k: v for k, v in i.items() if k not in ("points", "feedback")} for i in self._incidents.values()]
@@ -44,6 +52,45 @@ class DemoView:
 
     def vitals(self) -> Sequence[JSON]:
         return self._vitals
+
+    def readiness(self, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        rows = [{"entity": NODE, "signal": "node_load", "state": "warming_up", "reason": "warming up: 12 of 30 samples",
+                 "samples": 12, "since": None}]
+        found = [r for r in rows if state in ("", r["state"]) and entity in str(r["entity"])]
+        return {"total": len(found), "counts": {"warming_up": 1, "ready": 0}, "signals": found[offset:offset + limit]}
+
+    def maintenance(self) -> Sequence[JSON]:
+        return self._windows
+
+    def start_maintenance(self, entities: Sequence[str], for_s: float, since: float | None, reason: str, by: str) -> JSON:
+        if for_s < 60:
+            raise NotPossible("the window is over already.")
+        form = {"id": "mnt-1", "entities": list(entities), "namespace": "*", "reason": reason, "by": by,
+                "from": since or NOW, "until": (since or NOW) + for_s}
+        self._windows.append({**form, "state": "active", "ends_at": form["until"]})
+        self.said.append(("maintenance", *entities, by))
+        return {**form, "matches": 1}
+
+    def end_maintenance(self, name: str, by: str) -> None:
+        if not any(w["id"] == name for w in self._windows):
+            raise LookupError(name)
+        self.said.append(("end", name, by))
+
+    def models(self) -> JSON:
+        return {"models": MODELS, "events": [{"at": NOW - 3600, "detector": "baseline", "kind": "takeover",
+                                              "model": "baseline-v2-3f9c", "text": "baseline-v2-3f9c took over"}]}
+
+    def promote(self, detector: str, by: str) -> None:
+        self._turn("promote", detector, by, "candidate")
+
+    def roll_back(self, detector: str, by: str) -> None:
+        self._turn("rollback", detector, by, "previous")
+
+    def _turn(self, verb: str, detector: str, by: str, needed: str) -> None:
+        known = {m["detector"]: m for m in MODELS}[detector]
+        if known[needed] is None:
+            raise NotPossible(f"{detector} has no {needed}")
+        self.said.append((verb, detector, by))
 
     def metrics_text(self) -> str:
         return "# TYPE aiops_incidents_open gauge\naiops_incidents_open 2.0\n"

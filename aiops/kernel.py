@@ -1,0 +1,454 @@
+"""The arithmetic of the baseline: one sample of one series at a time, for all series in one compiled loop.
+
+    predict -> views (how odd, in units of its own past) -> p-values by each view's own tail -> evidence -> learn
+
+Everything a series remembers lies in rows of arrays (`Table`), so a step allocates nothing. One file, because a compiled
+function is kept until the file that holds it changes.
+
+Sources: mixture of predictors weighted by recent error: Vovk, "A game of prediction with expert advice", 1998. Tails: Hill,
+Ann. Statist. 3 (1975); peaks over threshold on streams: Siffer et al., KDD 2017. Merging dependent p-values by their
+geometric mean: Vovk & Wang, "Combining p-values via averaging", Biometrika 2020. Remembered values: leader clustering,
+Hartigan 1975.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from aiops.compiled import compiled
+
+Array = np.ndarray[Any, Any]
+
+# ---------------------------------------------------------------------------------------------- what a series remembers
+N, AT, DT, X, FAST, LEVEL, SLOW, OFFSET, SCALE, SLOW_SCALE, JUMP_SCALE, SHIFT, VOLATILITY, JUMPS, Z1, Z2, RUN, RUN_MEAN, FROM, \
+    RECENT_EVIDENCE, NOVEL_MEAN, REST_PEAK, REST_AT, GRANTED_AT, DAY_OFFSET, STREAK = range(26)
+ERROR = 26  # of the four predictors: fast level, level of the hour, time of day, hour of week
+RECENT = 30  # the last 6 values
+SEASONAL = 36  # the last 12 seasonal residuals
+LOW, HIGH = 48, 52  # of the 4 remembered features
+COUNT, NEXT = 56, 60  # how many of each are remembered, and which of them makes room next
+COLUMNS = 64
+VALUES, RESIDUALS = 6, 12
+
+SPIKE, LASTING, FAR, SHIFTED, VOLATILE, JUMP, JUMPY, FLAT, NOVEL = range(9)
+VIEWS = ("spike", "lasting", "level", "shift", "variance", "jump", "jumpiness", "flatline", "novelty")
+TAILS = 8
+"""Views with a tail of their own; novelty keeps its own account."""
+WEIGHT = np.array([1.0, 0.0, 1.25, 0.5, 1.0, 0.25, 0.5, 0.0])
+"""What each view adds to the evidence of a row."""
+WORTH = float(WEIGHT.sum())
+ALERTS = np.array([True, True, True, False, False, False, False, False])
+"""Views that raise an alarm alone, as novelty does."""
+LOOKS = math.log(3.0)
+"""Bonferroni: an alarm may come from three views with tails."""
+ALARM, EVIDENCE, LASTING_EVIDENCE, NOVELTY, VIEW, EXPECTED, WIDTH, REFERENCE = range(8)
+"""Columns of the result: nats that alarm, nats of all views now and over the last samples, novelty (0.6 is clear), the
+loudest view, the expectation, half the band's width, and the expectation that the loudest view holds against the value."""
+
+DAY_S, HOUR_S, WEEK_S = 86400.0, 3600.0, 604800.0
+HOURS, SLOTS, WEEK_HOURS = 24, 96, 168
+SLOT_S = DAY_S / SLOTS
+READY_AFTER = 30
+YOUNG = 20
+CLIP, ERROR_CLIP, HABIT_CLIP = 8.0, 10.0, 50.0
+"""In scales: what scales and seasons, the errors and the hour of the week learn at most from one sample."""
+GLITCH, WARY_FOR, TINY, EXPLAINED = 50.0, 6.0, 1e-18, 3.0
+FAST_SHARE, DAY_SHARE, SMOOTH = 2.0 / 7.0, 0.3, 0.35
+MONTH_S = 30 * DAY_S
+QUARTER_S = 90 * DAY_S
+REST_S = 8 * HOUR_S
+STALE_FROM_S, STALE_S = 120.0, 600.0
+
+BINS, BIN_RATIO, BIN_FROM = 48, math.log(1.17), 0.1
+TAIL, PRIOR_N, PRIOR_XI, EXCESS_CAP, REFRESH = 0.02, 10.0, 0.25, 1.0, 16
+PRIOR_CUT = np.array([2.9, PRIOR_XI], np.float32)
+LEADERS, FEATURES = 48, 4
+RADIUS = np.array([0.03, 0.02, 0.02, 0.02])
+NOVEL_CAP, NOVEL_NORM, NOVEL_FLOOR, NOVEL_WARM = 2.0, 0.1, 0.5, 200.0
+NOVEL_ALARM, NOVEL_MOST = 4.0 * math.log(10.0), 11.0
+"""Nats of a novelty of 1, and of any novelty at most: how rare the never seen is cannot be known better."""
+BAND_P = 1e-3
+HUGE = 1e150
+"""Larger values count as this: their differences and quotients stay numbers."""
+VIEW_CAP = 25.0
+SUSPICIOUS = -math.log(1e-3)
+
+
+def prior_bins() -> Array:
+    """float32[BINS]: ten samples' worth of a half-normal law with mean 1, what a tail believes before it has seen anything."""
+    edge = np.array([0.0] + [BIN_FROM * math.exp(BIN_RATIO * k) for k in range(BINS - 1)] + [math.inf])
+    above = np.array([math.erfc(min(e, 1e6) / math.sqrt(math.pi)) for e in edge])
+    return np.asarray(10.0 * (above[:-1] - above[1:]), np.float32)
+
+
+@compiled
+def wrapped(x: float, low: float, high: float) -> float:
+    return min(max(x, low), high)
+
+
+# ----------------------------------------------------------------------------------------------------------- tails
+@compiled
+def bin_of(z: float) -> int:
+    """The histogram bin of a score: 0 up to 0.1, then steps of 27 %."""
+    if z <= BIN_FROM:
+        return 0
+    return min(int(math.log(z / BIN_FROM) / BIN_RATIO) + 1, BINS - 1)
+
+
+@compiled
+def surprise(z: float, bins: Array, cut: Array) -> float:
+    """-ln p of a score under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail."""
+    if z > cut[0]:
+        return -math.log(TAIL) + math.log(z / cut[0]) / cut[1]
+    k = bin_of(z)
+    above = 0.0
+    total = 0.0
+    for j in range(BINS):
+        total += bins[j]
+        if j > k:
+            above += bins[j]
+    if k > 0:
+        above += bins[k] * (1.0 - (math.log(z / BIN_FROM) / BIN_RATIO - (k - 1)))
+    else:
+        above += bins[0]
+    return -math.log(min(1.0, max((above + 0.5) / (total + 0.5), TAIL)))
+
+
+@compiled
+def fit_tail(bins: Array, cut: Array, keep: float) -> None:
+    """Forget a little, then read the 98 % quantile and the Hill exponent off the histogram."""
+    total = 0.0
+    for j in range(BINS):
+        bins[j] *= keep
+        total += bins[j]
+    above, k = 0.0, BINS - 1
+    while k > 0 and above + bins[k] < TAIL * total:
+        above += bins[k]
+        k -= 1
+    part = (TAIL * total - above) / bins[k] if bins[k] > 0 else 0.0
+    low = math.log(BIN_FROM) + (k - 1) * BIN_RATIO
+    cut_log = max(low + BIN_RATIO * (1.0 - part), 0.0)
+    excess, count = 0.0, 0.0
+    for j in range(BINS):
+        middle = math.log(BIN_FROM) + (j - 0.5) * BIN_RATIO - cut_log
+        if middle > 0.0:
+            excess += bins[j] * min(middle, EXCESS_CAP)
+            count += bins[j]
+    cut[0] = math.exp(cut_log)
+    cut[1] = max((excess + PRIOR_N * PRIOR_XI) / (count + PRIOR_N), 0.03)
+
+
+# --------------------------------------------------------------------------------------------------------- novelty
+@compiled
+def distance(value: float, f: int, c: Array, leaders: Array) -> float:
+    """Distance to the nearest remembered value of feature f, as a share of the range seen so far; 0 for the first."""
+    n = int(c[COUNT + f])
+    if n == 0:
+        return 0.0
+    best = np.inf
+    for j in range(n):
+        best = min(best, abs(value - leaders[f, j]))
+    spread = c[HIGH + f] - c[LOW + f]
+    if best <= 1e-6 * abs(value):  # as near as remembering in single precision allows
+        return 0.0
+    if spread <= 0.0:
+        return 1.0
+    return min(best / spread, NOVEL_CAP)
+
+
+@compiled
+def remember(value: float, far: float, f: int, c: Array, leaders: Array) -> None:
+    """Keep a value that is far from all that are remembered; the oldest makes room."""
+    if c[COUNT + f] == 0:
+        c[LOW + f] = value
+        c[HIGH + f] = value
+    if c[COUNT + f] == 0 or far > RADIUS[f]:
+        k = int(c[NEXT + f])
+        leaders[f, k] = value
+        c[NEXT + f] = (k + 1) % LEADERS
+        c[COUNT + f] = min(c[COUNT + f] + 1, LEADERS)
+    c[LOW + f] = min(c[LOW + f], value)
+    c[HIGH + f] = max(c[HIGH + f], value)
+
+
+@compiled
+def rested(novel: float, at: float, c: Array, learn: bool) -> float:
+    """Novelty relative to how much there usually is; for eight hours after a clear one only a much stronger one counts."""
+    novel = novel / (c[NOVEL_MEAN] + NOVEL_NORM) * (c[N] / (c[N] + NOVEL_WARM))
+    if at - c[REST_AT] <= REST_S and novel < 1.5 * c[REST_PEAK]:
+        return 0.1 * novel
+    if novel > NOVEL_FLOOR and learn:
+        c[REST_AT] = at
+        c[REST_PEAK] = novel
+    return novel
+
+
+# -------------------------------------------------------------------------------------------------------- the step
+@compiled
+def toward_bad(deviation: float, sign: float) -> float:
+    """The size of a deviation in the bad direction: -1 down, 1 up, 0 both."""
+    return abs(deviation) if sign == 0.0 else max(0.0, sign * deviation)
+
+
+@compiled
+def begin(c: Array, x: float, at: float) -> None:
+    """The first sample of a series."""
+    c[N], c[AT], c[FROM], c[DT], c[REST_AT] = 1.0, at, at, 0.0, -np.inf
+    c[X], c[FAST], c[LEVEL], c[SLOW] = x, x, x, x
+    for k in range(VALUES):
+        c[RECENT + k] = x
+
+
+@compiled
+def place_in_time(local: float, when: Array) -> None:
+    """Fills when: hour, share of it gone, the nearest other hour and its weight, the same for slots, hour of week."""
+    hour = (local // HOUR_S) % HOURS
+    gone = (local % HOUR_S) / HOUR_S
+    when[0], when[1] = hour, gone
+    when[2] = (hour + (1 if gone >= 0.5 else HOURS - 1)) % HOURS
+    when[3] = abs(gone - 0.5)
+    place = (local % DAY_S) / SLOT_S
+    slot = math.floor(place)
+    when[4], when[5] = slot, place - slot
+    when[6] = (slot + (1 if place - slot >= 0.5 else SLOTS - 1)) % SLOTS
+    when[7] = abs(place - slot - 0.5)
+    when[8] = (local // HOUR_S) % WEEK_HOURS
+
+
+@compiled
+def seasonal_level(i: int, q: int, dt: float, when: Array, hour_level: Array, day: Array) -> float:
+    """What this time of day usually is, between the middles of the two nearest slots; NaN where that is not known yet."""
+    if q >= 0:
+        return (1.0 - when[7]) * day[int(when[4]), q] + when[7] * day[int(when[6]), q]
+    here, other = hour_level[int(when[0]), i], hour_level[int(when[2]), i]
+    if dt < HOUR_S and not math.isnan(other):
+        return (1.0 - when[3]) * here + when[3] * other
+    return here
+
+
+@compiled
+def mixture(c: Array, p: Array, silent_s: float) -> float:
+    """The predictions weighted by the inverse cube of their recent error; levels that have not learned for long count less."""
+    total, expected = 0.0, 0.0
+    stale = (1.0 + max(silent_s - STALE_FROM_S, 0.0) / STALE_S) ** 3
+    for k in range(4):
+        weight = 1.0 / wrapped(c[ERROR + k], 1e-80, 1e90) ** 3
+        if k < 2:
+            weight /= stale
+        total += weight
+        expected += weight * p[k]
+    return expected / total
+
+
+@compiled
+def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, floor: float, sign: float, dt: float,
+         z: Array) -> None:
+    """Fills z with how odd the sample is in each view, in units of the usual; keeps what the views need of the last hour."""
+    n = c[N]
+    now = toward_bad(r, sign) / s if n > YOUNG else 0.0
+    z[SPIKE] = now
+    z[LASTING] = min(now, min(c[Z1], c[Z2]))
+    c[Z2], c[Z1] = c[Z1], now
+    z[FAR] = toward_bad(away, sign) / max(c[SLOW_SCALE], floor)
+    hour_share = 2.0 / (max(12.0, HOUR_S / dt) + 1.0)
+    recent_share = 2.0 / (max(3.0, HOUR_S / dt) + 1.0)
+    c[SHIFT] += max(hour_share, 1.0 / n) * (wrapped(seasonal, -50.0 * s, 50.0 * s) - c[SHIFT])
+    z[SHIFTED] = toward_bad(c[SHIFT], sign) / s
+    c[VOLATILITY] += recent_share * (min(now, 50.0) ** 2 - c[VOLATILITY])
+    z[VOLATILE] = math.sqrt(c[VOLATILITY])
+    jump = toward_bad(x - c[X], sign) / max(c[JUMP_SCALE], floor)
+    z[JUMP] = jump
+    c[JUMPS] += recent_share * (min(jump, 50.0) ** 2 - c[JUMPS])
+    z[JUMPY] = math.sqrt(c[JUMPS])
+    c[RUN] = c[RUN] + 1.0 if x == c[X] else 0.0
+    z[FLAT] = c[RUN] / (c[RUN_MEAN] + 1.0)
+
+
+@compiled
+def describe(c: Array, x: float, residual: float, f: Array) -> None:
+    """Fills f with what novelty remembers: value, its log, deviation of the last 6, mean of the last 12 seasonal residuals."""
+    n = int(c[N])
+    c[RECENT + n % VALUES] = x
+    c[SEASONAL + n % RESIDUALS] = residual
+    mean, square, over = 0.0, 0.0, 0.0
+    for k in range(VALUES):
+        mean += (c[RECENT + k] - x) / VALUES
+    for k in range(VALUES):
+        square += (c[RECENT + k] - x - mean) ** 2 / VALUES
+    for k in range(RESIDUALS):
+        over += c[SEASONAL + k]
+    f[0] = x
+    f[1] = math.log1p(abs(x)) * (1.0 if x >= 0.0 else -1.0)
+    f[2] = math.sqrt(square)
+    f[3] = over / min(n + 1.0, RESIDUALS * 1.0)
+
+
+@compiled
+def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, floor: float, dt: float, has: bool,
+                 season: float) -> float:
+    """Errors, levels and scales; all but the levels learn from winsorised deviations. Returns the winsorised residual."""
+    n = c[N]
+    old = n > READY_AFTER
+    clip = CLIP * s if old and s > floor else np.inf
+    inside = wrapped(r, -clip, clip)
+    known = x - r + inside
+    if old and s > floor:  # a glitch of many scales must not drag the levels along, young ones least of all
+        glitch = max(GLITCH, 2.0 * n) * s
+        x = x - r + wrapped(r, -glitch, glitch)
+    raw = x
+    if 0.0 < c[STREAK] <= WARY_FOR:  # nor, the quick ones, the beginning of a fault: an incident may follow
+        x = known
+    share = max(2.0 / (DAY_S / dt + 1.0), 1.0 / (n + 1.0))
+    hour_share = 2.0 / (max(12.0, HOUR_S / dt) + 1.0)
+    c[SCALE] += share * (abs(inside) - c[SCALE])
+    for k in range(4):
+        error = abs(x - p[k])
+        if old and c[ERROR + k] > floor:
+            error = min(error, ERROR_CLIP * c[ERROR + k])
+        c[ERROR + k] += share * (error - c[ERROR + k])
+    if has:
+        c[OFFSET] += hour_share * (x - season - c[OFFSET])
+        c[DAY_OFFSET] += share * (known - season - c[DAY_OFFSET])
+    c[FAST] += max(FAST_SHARE, 1.0 / (n + 1.0)) * (known - c[FAST])
+    c[LEVEL] += max(hour_share, 1.0 / (n + 1.0)) * (x - c[LEVEL])
+    slow_share = max(2.0 / (QUARTER_S / dt + 1.0), 1.0 / (n + 1.0))
+    limit = CLIP * c[SLOW_SCALE] if old and c[SLOW_SCALE] > floor else np.inf
+    c[SLOW_SCALE] += slow_share * (min(abs(away), limit) - c[SLOW_SCALE])
+    c[SLOW] += slow_share * (raw - c[SLOW])
+    moved = abs(x - c[X])
+    limit = CLIP * c[JUMP_SCALE] if old and c[JUMP_SCALE] > floor else np.inf
+    c[JUMP_SCALE] += share * (min(moved, limit) - c[JUMP_SCALE])
+    c[RUN_MEAN] += share * (c[RUN] - c[RUN_MEAN])
+    return inside
+
+
+@compiled
+def blend(old: float, new: float, share: float) -> float:
+    """An exponential mean that begins with the first value."""
+    return new if math.isnan(old) else old + share * (new - old)
+
+
+@compiled
+def learn_hours(i: int, c: Array, known: float, inside: float, at: float, dt: float, when: Array, hour_level: Array,
+                hour_scale: Array) -> None:
+    """Level and scale of this hour of the day. On the first day they are plain means."""
+    first = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if at - c[FROM] < DAY_S else 0.0
+    hour = int(when[0])
+    hour_scale[hour, i] = blend(hour_scale[hour, i], abs(inside), max(first, max(0.01, 0.1 * dt / HOUR_S)))
+    hour_level[hour, i] = blend(hour_level[hour, i], known, max(first, DAY_SHARE * min(1.0, dt / HOUR_S)))
+
+
+@compiled
+def learn_season(q: int, c: Array, known: float, habit: float, at: float, dt: float, when: Array, day: Array,
+                 week: Array) -> None:
+    """The slot of the day, and what this hour of the week adds to it. First passes are plain means."""
+    age = at - c[GRANTED_AT]
+    first_day = 1.0 / (math.floor(when[5] * SLOT_S / dt) + 1.0) if age < DAY_S else 0.0
+    first_week = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if age < WEEK_S else 0.0
+    slot, hour = int(when[4]), int(when[8])
+    day[slot, q] = blend(day[slot, q], known, max(first_day, DAY_SHARE * min(1.0, dt / SLOT_S)))
+    week[hour, q] = blend(week[hour, q], habit, max(first_week, DAY_SHARE * min(1.0, dt / HOUR_S)))
+
+
+@compiled
+def learn_tails(c: Array, z: Array, loudest: float, dt: float, bins: Array, cuts: Array) -> None:
+    """What has raised suspicion itself counts half as one's own normal."""
+    for v in range(TAILS):
+        bins[v, bin_of(z[v])] += 1.0 if loudest < SUSPICIOUS else 0.5
+    if int(c[N]) % REFRESH == 0 or c[N] == READY_AFTER:
+        keep = math.exp(-math.log(2.0) * REFRESH * dt / MONTH_S)
+        for v in range(TAILS):
+            fit_tail(bins[v], cuts[v], keep)
+
+
+@compiled
+def step(at: float, local: float, values: Array, learns: Array, signs: Array, core: Array, bins: Array, cuts: Array,
+         hour_level: Array, hour_scale: Array, day: Array, week: Array, place: Array, leaders: Array, out: Array) -> None:
+    """Score, then learn, one sample of each series.
+
+    at, local: seconds, UTC and in the time zone of the seasons. values float64[S] (NaN: none), learns bool[S], signs
+    float64[S]: which direction is bad (-1, 0 both, 1). The arrays of the table are described in `Baseline`. Fills out
+    float64[S, 8], columns ALARM to REFERENCE.
+    """
+    z, f, far, p, when, told = np.empty(TAILS), np.empty(FEATURES), np.empty(FEATURES), np.empty(4), np.empty(9), np.empty(TAILS)
+    place_in_time(local, when)
+    for i in range(len(values)):
+        c, o = core[i], out[i]
+        o[ALARM], o[EVIDENCE], o[LASTING_EVIDENCE] = 0.0, 0.0, c[RECENT_EVIDENCE]
+        o[NOVELTY], o[VIEW], o[WIDTH] = 0.0, -1.0, np.nan
+        x = values[i]
+        if not math.isfinite(x) or c[N] == 0.0:
+            if math.isfinite(x):
+                begin(c, wrapped(x, -HUGE, HUGE), at)
+            o[EXPECTED] = o[REFERENCE] = c[FAST] if c[N] > 0.0 else np.nan
+            continue
+        x = wrapped(x, -HUGE, HUGE)
+        n, q, sign = c[N], place[i], signs[i]
+        if learns[i]:
+            gap = at - c[AT]
+            c[DT] += 0.05 * (wrapped(gap, 0.5 * c[DT], 2.0 * c[DT]) - c[DT]) if c[DT] > 0.0 else gap
+        dt = wrapped(c[DT], 1e-3, DAY_S)
+        # predict
+        season = seasonal_level(i, q, dt, when, hour_level, day)
+        has = at - c[FROM] > DAY_S - HOUR_S and not math.isnan(season)
+        has_week = has and q >= 0 and not math.isnan(week[int(when[8]), q])
+        p[0], p[1] = c[FAST], c[LEVEL]
+        p[2] = season + c[OFFSET] if has else c[LEVEL]
+        p[3] = season + c[DAY_OFFSET] + week[int(when[8]), q] if has_week else p[2]
+        expected = mixture(c, p, at - c[AT] - 2.0 * dt)
+        if has_week and abs(x - p[3]) < abs(x - expected):
+            expected = p[3]  # odd is only what the habit of this hour of the week does not explain either
+        r = x - expected
+        floor = 1e-6 * min(abs(x), abs(expected)) + TINY
+        s = max(c[SCALE], floor)
+        if at - c[FROM] > DAY_S * max(1.0, YOUNG * dt / HOUR_S):
+            s = max(s, hour_scale[int(when[0]), i])
+        # look
+        away = x - c[SLOW]
+        explained = has_week and abs(x - p[3]) < EXPLAINED * s
+        look(c, x, r, away, x - (p[3] if abs(x - p[3]) < abs(x - p[2]) else p[2]), s, floor, sign, dt, z)
+        base = hour_level[int(when[0]), i]
+        describe(c, x, x - (c[LEVEL] if math.isnan(base) else base), f)
+        new = 0.0
+        for k in range(FEATURES):
+            far[k] = distance(f[k], k, c, leaders[i])
+            new += far[k]
+        shown = rested(0.0 if sign * r < 0.0 else new, at, c, learns[i])
+        # judge
+        evidence, loudest, loud = 0.0, 0.0, -1
+        for v in range(TAILS):
+            told[v] = surprise(z[v], bins[i, v], cuts[i, v]) if n >= READY_AFTER else 0.0
+            evidence += WEIGHT[v] * min(told[v], VIEW_CAP)
+            if ALERTS[v] and told[v] > loudest and not (v == FAR and explained):
+                loudest, loud = told[v], v
+        evidence /= WORTH
+        c[RECENT_EVIDENCE] += SMOOTH * (evidence - c[RECENT_EVIDENCE])
+        o[EVIDENCE], o[LASTING_EVIDENCE], o[EXPECTED] = evidence, c[RECENT_EVIDENCE], expected
+        if n >= READY_AFTER:
+            o[NOVELTY] = shown
+            o[WIDTH] = cuts[i, SPIKE, 0] * s * math.exp(math.log(TAIL / BAND_P) * cuts[i, SPIKE, 1])
+            if min(NOVEL_ALARM * shown, NOVEL_MOST) > loudest:
+                loudest, loud = min(NOVEL_ALARM * shown, NOVEL_MOST), NOVEL
+            o[ALARM], o[VIEW] = max(loudest - LOOKS, 0.0), loud
+        o[REFERENCE] = x - away if loud == FAR else expected
+        # learn
+        if learns[i]:
+            c[STREAK] = c[STREAK] + 1.0 if loudest >= SUSPICIOUS else 0.0
+            inside = learn_levels(c, x, p, r, away, s, floor, dt, has, season)
+            known = expected + inside
+            if q >= 0 and has:
+                habit = wrapped(x - season - c[DAY_OFFSET], -HABIT_CLIP * s, HABIT_CLIP * s)
+                learn_season(q, c, known, habit, at, dt, when, day, week)
+            learn_hours(i, c, known, inside, at, dt, when, hour_level, hour_scale)
+            for k in range(FEATURES):
+                if k != 2 or n >= VALUES:
+                    remember(f[k], far[k], k, c, leaders[i])
+            c[NOVEL_MEAN] += max(1.0 / 2000.0, 1.0 / n) * (min(new, 1.0) - c[NOVEL_MEAN])
+            c[N] = n + 1.0
+            c[AT] = at
+            if n > YOUNG:
+                learn_tails(c, z, loudest, dt, bins[i], cuts[i])
+        c[X] = x

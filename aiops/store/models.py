@@ -1,0 +1,219 @@
+"""What was learned, on disk: one NumPy file a model, one for the columns, and an index that says which of them count.
+
+A save writes new files first and then replaces `index.json`: a crash at any point leaves the last whole save. Every file
+is checked against the SHA-256 in the index. Nothing is pickled: arrays are arrays, the rest is JSON. Columns are known by
+entity and signal (`columns.…npz`), so that series may come in another order after a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiops.models import Learned, Lineage, Saved
+
+JSON = dict[str, Any]
+FORMAT = 1
+INDEX = "index.json"
+_OURS = re.compile(r".+\.(?P<number>\d{6,})\.npz(\.part)?\Z")
+ROLES = ("serving", "candidate", "previous")
+
+
+class Damaged(Exception):  # noqa: N818 - reads as what it is
+    """A file that does not hold what it should. The text says what is wrong with it."""
+
+
+class ModelFiles:
+    """One folder of them. Not thread-safe: one save at a time.
+
+    `notes`: what `read` had to set aside, for people. repair: whether it may rename what is damaged.
+    """
+
+    def __init__(self, folder: Path, repair: bool = True) -> None:
+        self.folder, self._repair = folder, repair
+        self.notes: list[str] = []
+        self._kept: dict[str, tuple[Saved, JSON]] = {}
+
+    # ------------------------------------------------------------------------------------------------------ reading
+    def read(self) -> Learned | None:
+        """The last whole save, less what is damaged; None where there is none. Never raises for what is in the files."""
+        path = self.folder / INDEX
+        if not path.exists():
+            return None
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            if index.get("aiops_models") != FORMAT:
+                raise Damaged(f"format {index.get('aiops_models')}, this aiops reads format {FORMAT}")
+            columns = self._load(index["columns"])
+            found = {name: lineage for name, entry in index["lineages"].items()
+                     if (lineage := self._lineage(name, entry, columns["trials"].get(name, {})))}
+            return Learned(float(index["at"]), columns["door"], found, columns["more"], bool(index["ended"]))
+        except (Damaged, OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            self._set_aside(path, "index", str(e))
+            return None
+
+    def _lineage(self, name: str, entry: JSON, trial: JSON) -> Lineage | None:
+        saved = {role: self._saved(name, entry[role]) for role in ROLES if entry.get(role)}
+        if "serving" not in saved or saved["serving"] is None:
+            return None
+        return Lineage(saved["serving"], saved.get("candidate"), saved.get("previous"), entry["refused"],
+                       float(entry["since"]), trial)
+
+    def _saved(self, name: str, entry: JSON) -> Saved | None:
+        try:
+            found = self._load(entry)
+            if found["detector"] != name:
+                raise Damaged(f"holds a model of {found['detector']}")
+            saved = Saved(name, int(found["version"]), found["settings"], float(found["at"]), found["state"])
+        except (Damaged, OSError, ValueError, KeyError, TypeError) as e:
+            self._set_aside(self.folder / str(entry.get("file", "")), name, str(e))
+            return None
+        return saved
+
+    def _load(self, entry: JSON) -> JSON:
+        path = self.folder / Path(entry["file"]).name
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                raise Damaged("does not match its checksum")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found: JSON = unpacked(arrays["json"].tobytes(), arrays)
+                return found
+        except (zipfile.BadZipFile, EOFError) as e:
+            raise Damaged(str(e)) from None
+
+    def _set_aside(self, path: Path, name: str, why: str) -> None:
+        """Out of the way, under a name that the next one of its kind takes over: one of each is kept."""
+        aside = path.with_name(f"{name}.set-aside{path.suffix}")
+        what = f"{path}: {why}. What it had learned is not used"
+        try:
+            if self._repair and path.is_file():
+                path.replace(aside)
+                what += f"; it was moved to {aside.name}"
+        except OSError as e:
+            what += f", and it cannot be moved: {e.strerror}"
+        self.notes.append(what + ".")
+
+    def keep_a_copy(self, name: str) -> None:
+        """What a detector's serving model had learned stays as `NAME.set-aside.npz`: this version cannot read it."""
+        index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        source, aside = self.folder / index["lineages"][name]["serving"]["file"], self.folder / f"{name}.set-aside.npz"
+        aside.unlink(missing_ok=True)
+        _link(source, aside)
+
+    # ------------------------------------------------------------------------------------------------------ writing
+    def write(self, learned: Learned) -> None:
+        """Save it all; what was saved before is gone only after that. Raises OSError when the disk refuses."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(m["number"]) for p in self.folder.iterdir() if (m := _OURS.match(p.name))), default=0)
+        trials = {name: lineage.trial for name, lineage in learned.lineages.items()}
+        columns = {"door": learned.door, "more": learned.more, "trials": trials}
+        index = {"aiops_models": FORMAT, "at": learned.at, "ended": learned.ended,
+                 "columns": self._dump(f"columns.{number:06d}.npz", columns),
+                 "lineages": {name: self._entry(name, lineage, number) for name, lineage in learned.lineages.items()}}
+        _replace(self.folder / INDEX, json.dumps(index, indent=1).encode())
+        self._sweep(index)
+
+    def _entry(self, name: str, lineage: Lineage, number: int) -> JSON:
+        return {"serving": self._model(lineage.serving, "serving", number),
+                "candidate": lineage.candidate and self._model(lineage.candidate, "candidate", number),
+                "previous": lineage.previous and self._former(name, lineage.previous, number),
+                "refused": lineage.refused, "since": lineage.since}
+
+    def _model(self, saved: Saved, role: str, number: int) -> JSON:
+        about = {"detector": saved.detector, "version": saved.version, "settings": dict(saved.settings), "at": saved.at,
+                 "state": saved.state}
+        return {"id": saved.id, **self._dump(f"{saved.id}.{role}.{number:06d}.npz", about)}
+
+    def _former(self, name: str, saved: Saved, number: int) -> JSON:
+        """The model of before does not change: it is written once."""
+        known = self._kept.get(name)
+        if known is None or known[0] is not saved:
+            known = self._kept[name] = saved, self._model(saved, "previous", number)
+        return known[1]
+
+    def _dump(self, name: str, value: JSON) -> JSON:
+        text, arrays = packed(value)
+        path, part = self.folder / name, self.folder / f"{name}.part"
+        with part.open("wb") as file:
+            part.chmod(0o600)
+            np.savez(file, json=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        part.replace(path)
+        return {"file": name, "sha256": digest}
+
+    def _sweep(self, index: JSON) -> None:
+        """Delete what the index no longer names: earlier saves, and what a crash left half written."""
+        named = _files(index)
+        for path in self.folder.iterdir():
+            if _OURS.match(path.name) and path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def link_into(self, target: Path) -> None:
+        """The last save once more in another folder, without taking space twice where the disk can do that."""
+        index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        target.mkdir(parents=True)
+        for name in sorted(_files(index)):
+            if (self.folder / name).is_file():
+                _link(self.folder / name, target / name)
+        _link(self.folder / INDEX, target / INDEX)
+
+
+def _files(index: JSON) -> set[str]:
+    roles = (entry[role] for entry in index["lineages"].values() for role in ROLES if entry[role])
+    return {index["columns"]["file"], *(role["file"] for role in roles)}
+
+
+def packed(value: Any) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """A value of maps with text keys, lists, arrays and plain values as JSON, with its arrays beside it. Raises TypeError."""
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def other(found: Any) -> Any:
+        if isinstance(found, np.ndarray) and not found.dtype.hasobject:
+            arrays[f"a{len(arrays)}"] = found
+            return {"$array": f"a{len(arrays) - 1}"}
+        if isinstance(found, np.generic):
+            return found.item()
+        if isinstance(found, Mapping):
+            return dict(found)
+        raise TypeError(f"a {type(found).__name__} cannot be saved")
+    return json.dumps(value, default=other).encode(), arrays
+
+
+def unpacked(text: bytes, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """The reverse; tuples come back as lists."""
+    return json.loads(text, object_hook=lambda found: arrays[found["$array"]] if "$array" in found else found)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

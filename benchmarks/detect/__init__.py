@@ -1,0 +1,1 @@
+"""Detection measured on labelled data, with peers beside it. What is measured and how: docs/detection.md."""
