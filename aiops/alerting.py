@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from aiops.budget import Budget, K
 from aiops.habits import Habits
 from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder
 from aiops.others import Others
-from aiops.types import Alert, AlertState, Anomaly, Frame, RawAlert, Severity, Signal
+from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
-VERSION = 1
+VERSION = 2
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
 SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
@@ -25,6 +25,13 @@ SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
+
+
+class Topology(Protocol):
+    """What alerting asks of the graph."""
+
+    def neighbours(self, entity: Entity) -> Sequence[Entity]: ...
+    def is_hub(self, entity: Entity) -> bool: ...
 
 
 @dataclass
@@ -57,20 +64,24 @@ class Alerting:
         """Nats of evidence that raise an alert."""
         return self.budget.level
 
-    def update(self, frame: Frame, anomalies: Sequence[Anomaly], raw: Sequence[RawAlert] = ()) -> tuple[Alert, ...]:
-        """The alerts that are firing, or were until this step, and what newcomers say as `pending` ones."""
+    def update(self, frame: Frame, anomalies: Sequence[Anomaly], raw: Sequence[RawAlert] = (),
+               graph: Topology | None = None) -> tuple[Alert, ...]:
+        """The alerts that are firing, or were until this step, and what newcomers say as `pending` ones.
+
+        graph: who is near whom, so that what will be one incident is counted as one.
+        """
         self.budget.watch(frame)
         self._find_columns(frame)
         before = {k for k, t in self._tracks.items() if t.state == "firing"}
         fresh = self._add(frame.at, anomalies)
         self._recover(frame, fresh)
-        self._keep_book(frame, fresh, [k for k, t in self._tracks.items() if t.state == "firing" and k not in before])
+        self._keep_book(frame, graph, fresh, [k for k, t in self._tracks.items() if t.state == "firing" and k not in before])
         out = [self._alert(k, frame) for k in sorted(self._tracks)
                if self._tracks[k].state != "pending" or WITNESS in self._tracks[k].detectors]
         self._tracks = {k: t for k, t in self._tracks.items() if t.state != "resolved" and t.share > 0}
         return (*out, *self._others.update(frame.at, raw))
 
-    def _keep_book(self, frame: Frame, fresh: set[str], paged: Sequence[str]) -> None:
+    def _keep_book(self, frame: Frame, graph: Topology | None, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
         for gone in self._ladder.fall(frame.at, frame.values, fresh):
             self._learn_habit(frame, gone.key, gone.entity, gone.nats, 1.0)
@@ -78,7 +89,8 @@ class Alerting:
         for key in paged:
             self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self.budget.false_share)
         entities = {self._tracks[key].last.entity for key in paged}
-        self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities))
+        self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities,
+                                                  lambda entity: _near(graph, entity)))
         self._habits.forget(frame.at)
 
     def _learn_habit(self, frame: Frame, key: str, entity: str, nats: float, weight: float) -> None:
@@ -194,6 +206,12 @@ class Alerting:
                     track.last = replace(track.last, signal=of.get(key, UNKNOWN))
             self._ladder.find_columns(of)
             self._lost_columns = any(t.last.signal == UNKNOWN for t in self._tracks.values())
+
+
+def _near(graph: Topology | None, entity: Entity) -> set[Entity]:
+    """Within two hops, not through hubs: who joins the same incident (correlators/group.py)."""
+    first = set(graph.neighbours(entity)) if graph else set()
+    return {e for n in first if graph and not graph.is_hub(n) for e in graph.neighbours(n)} | first
 
 
 def _spoke(frame: Frame, column: int) -> bool:

@@ -32,7 +32,7 @@ SOLVE_S, THEORY_MOVES = 3600.0, 0.05
 CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
 innocent resembles is believed, until people say that it was false more often than not."""
-LEAST_MEMORY_S, MOST_MEMORY_S = 14 * 86_400.0, 90 * 86_400.0
+LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 14 * 86_400.0, 30 * 86_400.0, 3.0
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
 _CLOCKS = ("at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
@@ -43,6 +43,7 @@ class Budget:
 
     def __init__(self, incidents: float, per_s: float) -> None:
         self._rate = incidents / per_s
+        self._aim = aim(self._rate)
         self._record = Record(memory_s(self._rate))
         self._verdicts: dict[str, str] = {}
         self._at, self._tick_s, self._ticks = -math.inf, 0.0, 0
@@ -86,7 +87,7 @@ class Budget:
 
     def share(self, nats: float) -> float:
         """0..1: with this share of the budget the level would be so high."""
-        return min(curve.rate(self._rates, nats) / self._rate, 1.0)
+        return min(curve.rate(self._rates, nats) / self._aim, 1.0)
 
     # ------------------------------------------------------------------------------------------------------- people
     def judge(self, incident: str, verdict: str) -> None:
@@ -122,15 +123,15 @@ class Budget:
         if math.isfinite(self._solved_at):
             self._record.forget(max(self._at - self._solved_at, 0.0))
         self._solved_at, self._theory, self._watched_s = self._at, theory, 0.0
-        self._rates = self._record.rates(self._rate, theory, self.false_share)
-        self.level = min(curve.level(self._rates, self._rate), self._most())
+        self._rates = self._record.rates(self._aim, theory, self.false_share)
+        self.level = min(curve.level(self._rates, self._aim), self._most())
 
     def _most(self) -> float:
         """The highest level that is believed to be needed."""
         if 2 * self._false_alarms() > len(self._verdicts):
             return math.inf
-        calm = self._record.rates(self._rate, self._theory, 0.0)
-        return CALM_TIMES * curve.level(calm, self._rate) + CALM_NATS
+        calm = self._record.rates(self._aim, self._theory, 0.0)
+        return CALM_TIMES * curve.level(calm, self._aim) + CALM_NATS
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
@@ -148,5 +149,11 @@ class Budget:
 
 
 def memory_s(rate: float) -> float:
-    """For how long to remember: two weeks, or as long as the budget takes for one incident if that is longer."""
-    return min(max(1.0 / rate, LEAST_MEMORY_S), MOST_MEMORY_S)
+    """For how long to remember: as long as the budget takes for three incidents, two weeks at least and 30 days at most."""
+    return min(max(MEMORY_PERIODS / rate, LEAST_MEMORY_S), MOST_MEMORY_S)
+
+
+def aim(rate: float) -> float:
+    """The rate to aim at. A level that is known from few incidents errs to both sides, and costs more on the low one than
+    it saves on the high one: the fewer are expected within memory, the more is kept in reserve."""
+    return rate / (1.0 + 1.0 / (4.0 * rate * memory_s(rate)))

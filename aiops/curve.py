@@ -1,7 +1,7 @@
 """How many false incidents each alarm level would cost: counted along the ladder, and continued beyond what was seen.
 
-Beyond the highest rung that was reached the curve goes on as an exponential tail, of the slope just below (peaks over
-threshold: Leadbetter, "On a basis for peaks over threshold modeling", 1991). docs/budget.md explains it on one page.
+Beyond the highest rung that was reached the curve goes on as a Weibull tail of shape 1/2, as steep as just below (peaks
+over threshold: Leadbetter, "On a basis for peaks over threshold modeling", 1991). docs/budget.md explains it on one page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from aiops.types import Floats
 
 CEILING = 100.0
 """The highest level in nats."""
-THEORY_COUNT, THEORY_S, SLOPE_COUNT = 1.0, 3600.0, 3.0
-"""At the first rung the theory counts as much as so many incidents, and as so much time; at each further rung, how the
-curve fell just below counts as much as so many incidents that came this far."""
+THEORY_S, LEAST_THEORY_S = 86_400.0, 3600.0
+"""The theory counts as much as a day of watching; it is forgotten like a day of watching, down to an hour of it."""
+SLOPE_COUNT, SLOPE_MEMORY = 3.0, 40.0
+"""How steeply the curve falls: as after so many incidents by theory, and as the last so many fell."""
+HEIGHTS: Floats = np.sqrt(RUNGS)
+"""Over the root of the level the logarithm of the rate falls about evenly: tails between exponential and Pareto."""
 STEEPEST, FLATTEST = 1e-6, 0.99
 """The share that goes on from one rung to the next is within these, so that the curve falls and stays above zero."""
 
@@ -35,6 +38,7 @@ class Record:
 
     def __init__(self, memory_s: float) -> None:
         self._memory_s = memory_s
+        self.theory_s = THEORY_S
         self.opened: Floats = np.zeros((2, len(RUNGS)))
         self.came: Floats = np.zeros((2, len(RUNGS)))
         self.seconds: Floats = np.zeros(len(RUNGS))
@@ -56,6 +60,7 @@ class Record:
         keep = math.exp(-seconds / self._memory_s)
         for array in (self.opened, self.came, self.seconds):
             array *= keep
+        self.theory_s = max(self.theory_s * keep, LEAST_THEORY_S)
 
     def rates(self, budget: float, theory: float, false_share: float) -> Floats:
         """float64[rungs], falling: false incidents a second that are expected at each rung.
@@ -66,24 +71,30 @@ class Record:
         opened = np.maximum(self.opened[0] + false_share * self.opened[1], 0.0)
         came = np.maximum(self.came[0] + false_share * self.came[1], 0.0)
         base = int(np.argmax(opened))  # below it, restless entities are in one endless incident
-        prior = budget * math.exp(theory - RUNGS[base])
-        weight_s = max(THEORY_COUNT / prior, THEORY_S)
-        out = np.full(len(RUNGS), (opened[base] + prior * weight_s) / (self.seconds[base] + weight_s))
-        excess = 1.0
+        by_theory = self.theory_s * budget * np.exp(np.minimum(theory - RUNGS, 500.0))
+        opened, came = opened + by_theory, came + by_theory
+        if not self.opened.any():
+            return np.asarray(by_theory / (self.seconds[0] + self.theory_s))
+        out = np.full(len(RUNGS), opened[base] / (self.seconds[base] + self.theory_s))
+        survived, fell = SLOPE_COUNT * (HEIGHTS[1] - HEIGHTS[0]) / (RUNGS[1] - RUNGS[0]), SLOPE_COUNT
         for j in range(base, len(RUNGS) - 1):
-            step = RUNGS[j + 1] - RUNGS[j]
-            usual = math.exp(-step / excess)
+            step = HEIGHTS[j + 1] - HEIGHTS[j]
+            usual = math.exp(-step * fell / survived)
             went_on = (opened[j + 1] + SLOPE_COUNT * usual) / (came[j] + SLOPE_COUNT)
-            went_on = min(max(went_on, STEEPEST), FLATTEST)
-            out[j + 1] = out[j] * went_on
-            excess = -step / math.log(went_on)
+            out[j + 1] = out[j] * min(max(went_on, STEEPEST), FLATTEST)
+            lost = max(came[j] - opened[j + 1], 0.0)
+            forget = min(1.0, SLOPE_MEMORY / (fell + lost))
+            survived = forget * (survived + step * (opened[j + 1] + lost / 2))
+            fell = forget * (fell + lost)
         return out
 
     def state(self) -> dict[str, Any]:
-        return {"opened": self.opened.tolist(), "came": self.came.tolist(), "seconds": self.seconds.tolist()}
+        return {"opened": self.opened.tolist(), "came": self.came.tolist(), "seconds": self.seconds.tolist(),
+                "theory_s": self.theory_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.opened, self.came, self.seconds = (np.array(state[k], np.float64) for k in ("opened", "came", "seconds"))
+        self.theory_s = float(state["theory_s"])
 
 
 def level(rates: Floats, budget: float) -> float:

@@ -5,7 +5,7 @@ Rows are (entity, signal) pairs that are odd right now; memory is bounded by MAX
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,12 +121,12 @@ class Ladder:
         return float(RUNGS[self.top[row]]) if self.top[row] >= 0 else 0.0
 
     # ---------------------------------------------------------------------------------------------------- incidents
-    def incidents(self, at: float, tick_s: float, seen: Bools, held: frozenset[Entity],
-                  paged: set[Entity]) -> tuple[Floats, Floats]:
+    def incidents(self, at: float, tick_s: float, seen: Bools, held: frozenset[Entity], paged: set[Entity],
+                  near: Callable[[Entity], Iterable[Entity]]) -> tuple[Floats, Floats]:
         """How many incidents each rung has opened in this step, and how many of those counted before were now paged.
 
-        What one entity shows in close succession is one incident. Only rungs in `seen` count, and no entity in `held`.
-        `paged`: entities that the level in force raised an alert for just now.
+        What one entity and those `near` it show in close succession is one incident. Only rungs in `seen` count, and no
+        entity in `held`. `paged`: entities that the level in force raised an alert for just now.
         """
         if not self._entities.of:
             return _NONE, _NONE
@@ -137,14 +137,24 @@ class Ladder:
             return _NONE, _NONE
         places, on = _by_entity(self.entity[lit], self.on[lit])
         names = [self._entities.names[i] for i in places.tolist()]
-        free = np.array([[name not in held] for name in names], np.bool_)
-        last = self.last[places]
-        new = on & (at - last > window_s)
-        counted = np.where(new, seen & free, self.counted[places])
+        new = on & (at - self.last[places] > window_s)
+        opened = self._alone(at - window_s, names, new, near)
+        counted = np.where(new, opened & seen & np.array([[name not in held] for name in names]), self.counted[places])
         moved = on & counted & np.array([[name in paged] for name in names], np.bool_)
-        self.last[places] = np.where(on, at, last)
+        self.last[places] = np.where(on, at, self.last[places])
         self.counted[places] = counted & ~moved
         return (new & counted).sum(axis=0, dtype=np.float64), moved.sum(axis=0, dtype=np.float64)
+
+    def _alone(self, since: float, names: Sequence[Entity], new: Bools, near: Callable[[Entity], Iterable[Entity]]) -> Bools:
+        """bool[names, rungs]: of `new`, where nobody near was firing since then, nor is begun by one before it by name."""
+        out = new.copy()
+        begun: dict[Entity, int] = {}
+        for k in sorted(np.flatnonzero(new.any(axis=1)).tolist(), key=names.__getitem__):
+            around = list(near(names[k]))
+            rows = [self._entities.of[e] for e in around if e in self._entities.of]
+            out[k] &= ~(self.last[rows] > since).any(axis=0) & ~out[[begun[e] for e in around if e in begun]].any(axis=0)
+            begun[names[k]] = k
+        return out
 
     def _expire(self, before: float) -> None:
         """Entities of which nobody is on the ladder any more leave when their window has passed."""
