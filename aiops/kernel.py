@@ -30,20 +30,22 @@ RECENT = 30  # the last 6 values
 SEASONAL = 36  # the last 12 seasonal residuals
 LOW, HIGH = 48, 52  # of the 4 remembered features
 COUNT, NEXT = 56, 60  # how many of each are remembered, and which of them makes room next
-COLUMNS = 64
+WAITING, WAITING_LEVEL, WAITING_SIZE, WAITING_HABIT = range(64, 68)  # samples that the seasons have yet to learn, and their sums
+HELD, PINNED = 68, 69  # 1 after a sample of which nothing was learned; share of the last hour at the highest value ever
+COLUMNS = 70
 VALUES, RESIDUALS = 6, 12
 
-SPIKE, LASTING, FAR, SHIFTED, VOLATILE, JUMP, JUMPY, FLAT, NOVEL = range(9)
-VIEWS = ("spike", "lasting", "level", "shift", "variance", "jump", "jumpiness", "flatline", "novelty")
-TAILS = 8
+SPIKE, LASTING, FAR, SHIFTED, VOLATILE, JUMP, JUMPY, FLAT, SATURATED, NOVEL = range(10)
+VIEWS = ("spike", "lasting", "level", "shift", "variance", "jump", "jumpiness", "flatline", "saturation", "novelty")
+TAILS = 9
 """Views with a tail of their own; novelty keeps its own account."""
-WEIGHT = np.array([1.0, 0.0, 1.25, 0.5, 1.0, 0.25, 0.5, 0.0])
+WEIGHT = np.array([1.0, 0.0, 1.25, 0.5, 1.0, 0.25, 0.5, 0.0, 0.0])
 """What each view adds to the evidence of a row."""
 WORTH = float(WEIGHT.sum())
-ALERTS = np.array([True, True, True, False, False, False, False, True])
+ALERTS = np.array([True, True, True, False, True, False, False, True, True])
 """Views that raise an alarm alone, as novelty does."""
 LOOKS = math.log(4.0)
-"""Bonferroni: an alarm may come from four views with tails."""
+"""An alarm may come from six views with tails; they overlap and count as four (Bonferroni)."""
 ALARM, EVIDENCE, LASTING_EVIDENCE, NOVELTY, VIEW, EXPECTED, WIDTH, REFERENCE = range(8)
 """Columns of the result: nats that alarm, nats of all views now and over the last samples, novelty (0.6 is clear), the
 loudest view, the expectation, half the band's width, and the expectation that the loudest view holds against the value."""
@@ -53,16 +55,19 @@ HOURS, SLOTS, WEEK_HOURS = 24, 48, 168
 SLOT_S = DAY_S / SLOTS
 READY_AFTER = 30
 YOUNG = 20
-CLIP, ERROR_CLIP, HABIT_CLIP = 8.0, 10.0, 50.0
-"""In scales: what scales and seasons, the errors and the hour of the week learn at most from one sample."""
+CLIP, ODD_CLIP, ERROR_CLIP, HABIT_CLIP = 8.0, 6.0, 10.0, 50.0
+"""In scales: what scales and seasons, the scale of the hour if the sample is odd, the errors and the hour of the week learn at
+most from one sample."""
 GLITCH, WARY_FOR, TINY, EXPLAINED, STUCK = 50.0, 6.0, 1e-18, 3.0, 20.0
+PATIENCE = 30.0
+"""So many odd samples in a row may become an incident: seasons wait for them to end, and learn nothing if one is opened."""
 FAST_SHARE, DAY_SHARE, SMOOTH = 2.0 / 7.0, 0.3, 0.35
 MONTH_S = 30 * DAY_S
 QUARTER_S = 90 * DAY_S
 REST_S = 8 * HOUR_S
 STALE_FROM_S, STALE_S = 120.0, 600.0
 
-BINS, BIN_RATIO, BIN_FROM = 48, math.log(1.17), 0.1
+BINS, BIN_RATIO, BIN_FROM = 41, math.log(1.2), 0.1
 TAIL, PRIOR_N, PRIOR_XI, EXCESS_CAP, REFRESH = 0.02, 10.0, 0.25, 1.0, 16
 PRIOR_CUT = np.array([2.9, PRIOR_XI, 10.0], np.float32)
 LEADERS, FEATURES = 48, 4
@@ -73,6 +78,13 @@ NOVEL_ALARM, NOVEL_MOST = 4.0 * math.log(10.0), 11.0
 BAND_P = 1e-3
 HUGE, SINGLE = 1e150, 3e38
 """Larger values count as this: their differences and quotients stay numbers."""
+SEEN_OFTEN = 20.0
+TWICE = 2.0
+"""Scales that two of three samples are off, before more variance raises an alarm: one spike is none."""
+PINNED_UNIT = 20.0
+"""Of the share of an hour: three minutes at the end of the range count as usual until a series shows its own habit."""
+CALM_SQUARE = math.pi / 2.0
+"""The mean square of what is normal, in units of its mean size."""
 VIEW_CAP = 25.0
 SUSPICIOUS = -math.log(1e-3)
 
@@ -92,7 +104,7 @@ def wrapped(x: float, low: float, high: float) -> float:
 # ----------------------------------------------------------------------------------------------------------- tails
 @compiled
 def bin_of(z: float) -> int:
-    """The histogram bin of a score: 0 up to 0.1, then steps of 27 %."""
+    """The histogram bin of a score: 0 up to 0.1, then steps of 20 %."""
     if z <= BIN_FROM:
         return 0
     return min(int(math.log(z / BIN_FROM) / BIN_RATIO) + 1, BINS - 1)
@@ -112,6 +124,15 @@ def surprise(z: float, k: int, bins: Array, cut: Array) -> float:
     for j in range(k + 1, BINS):
         above += bins[j]
     return -math.log(min(1.0, max((above + 0.5) / (cut[2] + 0.5), TAIL)))
+
+
+@compiled
+def at_most(k: int, bins: Array, cut: Array) -> float:
+    """Nats: what many samples of the past were as odd as is not rarer than they were, whatever the tail says."""
+    above = 0.0
+    for j in range(k, BINS - 1):  # the last bin has no end: what is in it may be very different
+        above += bins[j]
+    return math.log((cut[2] + 0.5) / (above + 0.5)) if above >= SEEN_OFTEN else np.inf
 
 
 @compiled
@@ -249,12 +270,16 @@ def mixture(c: Array, p: Array, silent_s: float) -> float:
 
 @compiled
 def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, floor: float, sign: float, dt: float,
-         z: Array) -> None:
-    """Fills z with how odd the sample is in each view, in units of the usual; keeps what the views need of the last hour."""
+         z: Array) -> float:
+    """Fills z with how odd the sample is in each view, in units of the usual; keeps what the views need of the last hour.
+
+    Returns what at least two of the last three samples were off, in scales.
+    """
     n = c[N]
     now = toward_bad(r, sign) / s if n > YOUNG else 0.0
     z[SPIKE] = now
     z[LASTING] = min(now, min(c[Z1], c[Z2]))
+    twice = max(min(now, max(c[Z1], c[Z2])), min(c[Z1], c[Z2]))
     c[Z2], c[Z1] = c[Z1], now
     z[FAR] = toward_bad(away, sign) / max(c[SLOW_SCALE], floor)
     hour_share = 2.0 / (max(12.0, HOUR_S / dt) + 1.0)
@@ -268,7 +293,20 @@ def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, f
     c[JUMPS] += recent_share * (min(jump, 50.0) ** 2 - c[JUMPS])
     z[JUMPY] = math.sqrt(c[JUMPS])
     c[RUN] = c[RUN] + 1.0 if x == c[X] else 0.0
+    pinned = c[RUN] < STUCK and at_the_end(x, sign, c)  # the same value again and again is a flat line
+    c[PINNED] += recent_share * ((1.0 if pinned else 0.0) - c[PINNED])
+    z[SATURATED] = PINNED_UNIT * c[PINNED]
     z[FLAT] = c[RUN] / (c[RUN_MEAN] + 1.0) if c[RUN] >= STUCK else 0.0
+    return twice
+
+
+@compiled
+def at_the_end(x: float, sign: float, c: Array) -> bool:
+    """Within 1 % of the range from its bad end: the highest value ever, or the lowest where down is bad."""
+    near = 0.01 * (c[HIGH] - c[LOW])
+    if near <= 0.0:
+        return False
+    return c[LOW] <= x <= c[LOW] + near if sign < 0.0 else c[HIGH] >= x >= c[HIGH] - near
 
 
 @compiled
@@ -337,25 +375,55 @@ def blend(old: float, new: float, share: float) -> float:
 
 
 @compiled
-def learn_hours(i: int, c: Array, known: float, inside: float, at: float, dt: float, when: Array, hour_level: Array,
-                hour_scale: Array) -> None:
-    """Level and scale of this hour of the day. On the first day they are plain means."""
-    first = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if at - c[FROM] < DAY_S else 0.0
-    hour = int(when[0])
-    hour_scale[hour, i] = blend(hour_scale[hour, i], abs(inside), max(first, max(0.01, 0.1 * dt / HOUR_S)))
-    hour_level[hour, i] = blend(hour_level[hour, i], known, max(first, DAY_SHARE * min(1.0, dt / HOUR_S)))
+def share_of(n: float, one: float) -> float:
+    """What n samples weigh together where each alone weighs `one`."""
+    return one if n == 1.0 else 1.0 - (1.0 - min(one, 1.0)) ** n
 
 
 @compiled
-def learn_season(q: int, c: Array, known: float, habit: float, at: float, dt: float, when: Array, day: Array,
-                 week: Array) -> None:
+def learn_hours(i: int, c: Array, at: float, dt: float, when: Array, hour_level: Array, hour_scale: Array) -> None:
+    """Level and scale of this hour of the day, from the samples that waited. On the first day they are plain means."""
+    first = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if at - c[FROM] < DAY_S else 0.0
+    hour, n = int(when[0]), c[WAITING]
+    share = share_of(n, max(first, max(0.01, 0.1 * dt / HOUR_S)))
+    hour_scale[hour, i] = blend(hour_scale[hour, i], c[WAITING_SIZE] / n, share)
+    share = share_of(n, max(first, DAY_SHARE * min(1.0, dt / HOUR_S)))
+    hour_level[hour, i] = blend(hour_level[hour, i], c[WAITING_LEVEL] / n, share)
+
+
+@compiled
+def learn_season(q: int, c: Array, at: float, dt: float, when: Array, day: Array, week: Array) -> None:
     """The slot of the day, and what this hour of the week adds to it. First passes are plain means."""
     age = at - c[GRANTED_AT]
     first_day = 1.0 / (math.floor(when[5] * SLOT_S / dt) + 1.0) if age < DAY_S else 0.0
     first_week = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if age < WEEK_S else 0.0
-    slot, hour = int(when[4]), int(when[8])
-    day[slot, q] = blend(day[slot, q], known, max(first_day, DAY_SHARE * min(1.0, dt / SLOT_S)))
-    week[hour, q] = blend(week[hour, q], habit, max(first_week, DAY_SHARE * min(1.0, dt / HOUR_S)))
+    slot, hour, n = int(when[4]), int(when[8]), c[WAITING]
+    share = share_of(n, max(first_day, DAY_SHARE * min(1.0, dt / SLOT_S)))
+    day[slot, q] = blend(day[slot, q], c[WAITING_LEVEL] / n, share)
+    share = share_of(n, max(first_week, DAY_SHARE * min(1.0, dt / HOUR_S)))
+    week[hour, q] = blend(week[hour, q], c[WAITING_HABIT] / n, share)
+
+
+@compiled
+def forget_fault(c: Array) -> None:
+    """The hour that was held must not linger in means of the last hour, and so in the tails of what is normal."""
+    c[HELD], c[SHIFT], c[PINNED], c[VOLATILITY], c[JUMPS] = 0.0, 0.0, 0.0, CALM_SQUARE, CALM_SQUARE
+
+
+@compiled
+def learn_waiting(i: int, q: int, c: Array, at: float, dt: float, when: Array, hour_level: Array, hour_scale: Array,
+                  day: Array, week: Array) -> None:
+    """The seasons learn what waited, at the place in time where it was."""
+    if c[WAITING] > 0.0:
+        if q >= 0 and at - c[FROM] > DAY_S - HOUR_S:
+            learn_season(q, c, at, dt, when, day, week)
+        learn_hours(i, c, at, dt, when, hour_level, hour_scale)
+        forget_waiting(c)
+
+
+@compiled
+def forget_waiting(c: Array) -> None:
+    c[WAITING] = c[WAITING_LEVEL] = c[WAITING_SIZE] = c[WAITING_HABIT] = 0.0
 
 
 @compiled
@@ -378,7 +446,8 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
     float64[S]: which direction is bad (-1, 0 both, 1). The arrays of the table are described in `Baseline`. Fills out
     float64[S, 8], columns ALARM to REFERENCE.
     """
-    z, told, into, p, when = np.empty(TAILS), np.empty(TAILS), np.empty(TAILS), np.empty(4), np.empty(9)
+    z, told, into, p = np.empty(TAILS), np.empty(TAILS), np.empty(TAILS), np.empty(4)
+    when, then = np.empty(9), np.empty(9)
     f, far = np.empty(FEATURES), np.empty(FEATURES)
     place_in_time(local, when)
     for i in range(len(values)):
@@ -394,6 +463,8 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         x = wrapped(x, -HUGE, HUGE)
         n, q, sign = c[N], place[i], signs[i]
         if learns[i]:
+            if c[HELD] > 0.0:
+                forget_fault(c)
             gap = at - c[AT]
             c[DT] += 0.05 * (wrapped(gap, 0.5 * c[DT], 2.0 * c[DT]) - c[DT]) if c[DT] > 0.0 else gap
         dt = wrapped(c[DT], 1e-3, DAY_S)
@@ -415,7 +486,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         # look
         away = x - c[SLOW]
         explained = has_week and abs(x - p[3]) < EXPLAINED * s
-        look(c, x, r, away, x - (p[3] if abs(x - p[3]) < abs(x - p[2]) else p[2]), s, floor, sign, dt, z)
+        twice = look(c, x, r, away, x - (p[3] if abs(x - p[3]) < abs(x - p[2]) else p[2]), s, floor, sign, dt, z)
         base = hour_level[int(when[0]), i]
         describe(c, x, x - (c[LEVEL] if math.isnan(base) else base), f)
         new = 0.0
@@ -429,8 +500,10 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
             into[v] = bin_of(z[v])
             told[v] = surprise(z[v], int(into[v]), bins[i, v], cuts[i, v]) if n >= READY_AFTER else 0.0
             evidence += WEIGHT[v] * min(told[v], VIEW_CAP)
-            if ALERTS[v] and told[v] > loudest and not (v == FAR and explained):
-                loudest, loud = told[v], v
+            if ALERTS[v] and told[v] > loudest and not (v == FAR and explained) and not (v == VOLATILE and twice < TWICE):
+                heard = min(told[v], at_most(int(into[v]), bins[i, v], cuts[i, v]))
+                if heard > loudest:
+                    loudest, loud = heard, v
         evidence /= WORTH
         c[RECENT_EVIDENCE] += SMOOTH * (evidence - c[RECENT_EVIDENCE])
         o[EVIDENCE], o[LASTING_EVIDENCE], o[EXPECTED] = evidence, c[RECENT_EVIDENCE], expected
@@ -442,14 +515,23 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
             o[ALARM], o[VIEW] = max(loudest - LOOKS, 0.0), loud
         o[REFERENCE] = x - away if loud == FAR else expected
         # learn
-        if learns[i]:
+        if not learns[i]:
+            c[HELD] = 1.0
+            forget_waiting(c)
+        else:
             c[STREAK] = c[STREAK] + 1.0 if loudest >= SUSPICIOUS else 0.0
             inside = learn_levels(c, x, p, r, away, s, floor, dt, has, season)
             known = expected + inside
-            if q >= 0 and has:
-                habit = wrapped(x - season - c[DAY_OFFSET], -HABIT_CLIP * s, HABIT_CLIP * s)
-                learn_season(q, c, known, habit, at, dt, when, day, week)
-            learn_hours(i, c, known, inside, at, dt, when, hour_level, hour_scale)
+            before = local - (at - c[AT])
+            if c[WAITING] > 0.0 and before // SLOT_S != local // SLOT_S:
+                place_in_time(before, then)
+                learn_waiting(i, q, c, c[AT], dt, then, hour_level, hour_scale, day, week)
+            c[WAITING] += 1.0
+            c[WAITING_LEVEL] += known
+            c[WAITING_SIZE] += abs(inside) if c[STREAK] == 0.0 else min(abs(inside), ODD_CLIP * s)
+            c[WAITING_HABIT] += wrapped(x - season - c[DAY_OFFSET], -HABIT_CLIP * s, HABIT_CLIP * s) if has else 0.0
+            if not 0.0 < c[STREAK] <= PATIENCE:
+                learn_waiting(i, q, c, at, dt, when, hour_level, hour_scale, day, week)
             for k in range(FEATURES):
                 if k != 2 or n >= VALUES:
                     remember(f[k], far[k], k, c, leaders[i])

@@ -20,6 +20,8 @@ from detectors.baseline import Baseline
 
 ALARMS_PER_DAY = 0.1
 """A row is an anomaly where this many rows as odd, or fewer, are expected in a day of one series."""
+SAMPLES_COUNT = 0.75
+STEEP, MOST_EVIDENCE = 2.0, 25.0
 NEW, NEW_FROM = 32.0 * math.log(10.0), 0.5
 """Nats that a novelty of 1 adds, and from where it counts: what was never seen outranks any residual."""
 MOST_NATS = 690.0
@@ -133,7 +135,10 @@ class Scorer:
 
 
 class Joint:
-    """Calibrates the evidence of all columns together by the tail of its own past."""
+    """Calibrates the evidence of all columns together by the tail of its own past.
+
+    Evidence is in nats, so its tail falls about exponentially: what is handed to the Pareto tail is its exponential.
+    """
 
     def __init__(self) -> None:
         self._bins, self._cut = kernel.prior_bins(), kernel.PRIOR_CUT.copy()
@@ -142,7 +147,7 @@ class Joint:
     def nats(self, evidence: Floats, interval: Floats) -> Floats:
         """-ln p of each row, each judged by the rows before it."""
         out = np.zeros(len(evidence))
-        for k, e in enumerate(evidence.tolist()):
+        for k, e in enumerate(np.expm1(STEEP * np.minimum(evidence, MOST_EVIDENCE)).tolist()):
             z = e / self._scale if self._scale > 0.0 else 0.0
             if self._n >= kernel.READY_AFTER:
                 out[k] = kernel.surprise(z, kernel.bin_of(z), self._bins, self._cut)
@@ -159,9 +164,12 @@ class Joint:
 
 
 def _alarms(nats: Floats, interval: Floats) -> Bools:
-    """Where p times the samples of a day stays below the expected alarms of a day."""
-    with np.errstate(divide="ignore"):
-        return nats > np.log(kernel.DAY_S / np.maximum(interval, 1e-3)) - math.log(ALARMS_PER_DAY)
+    """Where p times the looks of a day stays below the expected alarms of a day.
+
+    Samples that are closer than an hour resemble each other: twice as many of them are 2**SAMPLES_COUNT as many looks.
+    """
+    looks = math.log(24.0) + SAMPLES_COUNT * np.log(kernel.HOUR_S / np.maximum(interval, 1e-3))
+    return np.asarray(nats > looks - math.log(ALARMS_PER_DAY))
 
 
 def _table(nats: Floats, alarm: Bools, row: Floats) -> dict[str, list[Any]]:

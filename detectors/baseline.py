@@ -1,10 +1,11 @@
 """Seasonal robust baseline over all signals at once: several views of each sample, one p-value.
 
 Four cheap predictors compete per signal: a fast level, the level of the last hour, the time of day on past days, and the
-hour of the week. Their mixture leaves a residual, and eight views say how odd the sample is: a spike, one that lasts, far
-from the level of the last weeks, a shift of the last hour, more variance, a jump, more jumps, a flat line. Each view turns
-into a p-value by the tail of its own past; novelty - nothing like it was ever seen - joins them. The arithmetic is in
-`aiops.kernel`, one compiled loop over arrays. Updates are winsorised, so that one fault does not become the new normal.
+hour of the week. Their mixture leaves a residual, and nine views say how odd the sample is: a spike, one that lasts, far
+from the level of the last weeks, a shift of the last hour, more variance, a jump, more jumps, a flat line, a stay at the end
+of the range. Each view turns into a p-value by the tail of its own past; novelty - nothing like it was ever seen - joins
+them. The arithmetic is in `aiops.kernel`, one compiled loop over arrays. Updates are winsorised, and odd samples wait before
+the seasons learn them, so that one fault does not become the new normal.
 
 Fails where the first samples are already broken, and on series that change meaning without changing their name. It has
 no opinion until a signal was seen 30 times, none about the time of day before that day was seen, and none about the hour of
@@ -50,10 +51,10 @@ class Settings(Strict):
 
 
 class Baseline:
-    """What it remembers of each signal: 64 floats, 8 histograms of 48 bins, level and scale of 24 hours, 4 x 48 remembered
+    """What it remembers of each signal: 70 floats, 9 histograms of 41 bins, level and scale of 24 hours, 4 x 48 remembered
     values; for seasonal signals also 48 slots of the day and 168 hours of the week. Under 4 kB in all."""
 
-    VERSION = 2
+    VERSION = 3
     BY_SIGNAL = (*_ROWS, "hour_level", "hour_scale")
 
     def __init__(self, settings: Settings | None = None) -> None:
