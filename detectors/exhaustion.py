@@ -25,6 +25,7 @@ before it, and, by a factor, about what fills faster and faster.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ _FRESH = {"since": np.nan, "last": np.nan, "told": np.inf, "told_at": -np.inf}
 class Exhaustion:
     """State: 1.7 kB a signal with a limit, nothing for the others."""
 
-    VERSION = 1
+    VERSION = 2
     BY_SIGNAL = ("place",)
 
     def __init__(self) -> None:
@@ -128,15 +129,16 @@ class Exhaustion:
 
     def _forecast(self, at: float, heard: Bools, horizon: Floats) -> tuple[Floats, Floats]:
         """float64[C] and int64[C]: the chance that it lasts longer than `horizon` float64[WINDOWS, C], by the window that is
-        the surest that it does not, and that window."""
+        the surest that it does not, and the shortest window that is sure: it knows best how it is now."""
         trends, p = self.trends, np.ones((WINDOWS, len(self._column)))
         now = np.maximum(_middle(self.last), self.last[2])  # what was freed counts at once, what was lost not quite
         room = np.maximum(trends.left(at), now)
         fit = heard & self._known_enough(at, room) & ~trends.excuses()
         k, c = np.nonzero(fit & (trends.df > 0) & (trends.sustained * horizon > room))
         if len(k):
-            p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c], trends.sustained), horizon[k, c])
-        return p.min(axis=0), p.argmin(axis=0)
+            p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c]), horizon[k, c])
+        best = p.min(axis=0)
+        return best, (p <= np.maximum(best, REPORT_P)).argmax(axis=0)
 
     def _or_counted(self, p: Floats, at: float, ahead: Floats) -> Floats:
         """`p`, but for countdowns, of which it is certain whether they end within `ahead` once they were seen for minutes."""
@@ -152,12 +154,11 @@ class Exhaustion:
 
     def _times(self, at: float, c: Any, k: Any) -> Floats:
         """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k` and their neighbours."""
-        trends, now = self.trends, _middle(self.last[:, c])
         near = k + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)[:, None]
         inside, near = (near >= 0) & (near < WINDOWS), np.clip(near, 0, WINDOWS - 1)
-        falls = inside & (trends.certainty()[near, c] > CERTAIN)
-        smooth = np.where(falls, trends.left(at)[near, c], np.nan)
-        times = passage.quantiles(trends.fall(at, near, c, smooth, trends.drift, smooth - now))
+        falls = inside & (self.trends.certainty()[near, c] > CERTAIN)
+        fall = self.trends.opinions(at, near, c, _middle(self.last[:, c]))
+        times = passage.quantiles(replace(fall, room=np.where(falls, fall.room, np.nan)))
         return np.where(self._countdown[c], self.last[2, c], times)
 
     # ----------------------------------------------------------------------------------------------------- in words
