@@ -5,8 +5,9 @@ twelve windows, from minutes to days; the time to zero follows by first passage 
 A trend is believed for as long ahead as it has lasted, so what a window of two hours sees is told when two hours are left,
 and never further ahead than the signal's horizon, the time in which somebody can act: nothing is told before what was left
 has halved within the window. A start is no trend: a window must have seen more than itself, and what is known for less
-than two days must be four fifths full. A window whose forecasts were wrong twice, because what was left came back by
-itself, believes only in less than was ever left: saw-teeth are told at most twice.
+than two days must be four fifths full, and end within a quarter of the time for which it is known, or three hours. A window
+whose forecasts were wrong twice, because what was left came back by itself, believes only in less than was ever left:
+saw-teeth are told at most twice.
 
 What runs out within seven horizons (at most a week) is a note for people, told again when half of the time is left.
 
@@ -18,8 +19,8 @@ It describes and learns no normal: what `Frame.learn` masks is forecast like eve
 the disk fills that the incident is about.
 
 Blind to what fills faster than in some 20 minutes (that is the baseline's), to steps, and to what is full and stays so.
-Wrong about the first two teeth of a saw that comes within its own height of the limit, about a burst that ends shortly
-before it, and, by a factor, about what fills faster and faster.
+Wrong about the first two teeth of a saw that comes within its own height of the limit, and about a burst that ends shortly
+before it. An interval that heeds a change of pace may have no end: then only its beginning is told.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ NOTE_EVERY = 4
 """Notes are looked for when the fourth window closes a bin: every six minutes."""
 YOUNG_S, YOUNG_LEFT = 2 * 86_400.0, 0.2
 """What is known for less than this must have less than this share left to be believed."""
+YOUNG_SHARE, YOUNG_AHEAD_S = 1 / 4, 3 * 3600.0
+"""And raises an alarm no further ahead than this share of the time for which it is known, nor than this."""
 START_S = 86_400.0
 """A window must have seen the signal for twice its length, or its length and this."""
 LAST_SHARE = 0.25
@@ -109,7 +112,8 @@ class Exhaustion:
     # ------------------------------------------------------------------------------------------------------ forecasts
     def _alarms(self, frame: Frame, heard: Bools) -> tuple[list[Anomaly], Bools]:
         """What runs out within its horizon, and bool[C]: which."""
-        p, window = self._forecast(frame.at, heard, np.minimum(self._horizon, WINDOW_S[:, None]))
+        ahead = np.minimum(self._horizon, self._trusted(frame.at))
+        p, window = self._forecast(frame.at, heard, np.minimum(ahead, WINDOW_S[:, None]))
         p = self._or_counted(p, frame.at, np.minimum(self._horizon, LAST_SHARE * self.trends.most))
         odd = heard & (p < REPORT_P)
         i = np.flatnonzero(odd)
@@ -139,6 +143,11 @@ class Exhaustion:
             p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c]), horizon[k, c])
         best = p.min(axis=0)
         return best, (p <= np.maximum(best, REPORT_P)).argmax(axis=0)
+
+    def _trusted(self, at: float) -> Floats:
+        """float64[C]: how far ahead an alarm may look: until a second day was seen, a trend may be half of a daily wave."""
+        age = at - self.since
+        return np.where(age >= YOUNG_S, np.inf, np.minimum(YOUNG_SHARE * age, YOUNG_AHEAD_S))
 
     def _or_counted(self, p: Floats, at: float, ahead: Floats) -> Floats:
         """`p`, but for countdowns, of which it is certain whether they end within `ahead` once they were seen for minutes."""
@@ -193,6 +202,8 @@ def _middle(x: Floats) -> Floats:
 
 
 def _words(times: Floats) -> str:
-    """`runs out in 3 h 12 min (90 %: 2 h 6 min to 6 h 48 min)`; what is certain has no interval."""
+    """`runs out in 3 h 12 min (90 %: 2 h 6 min to 6 h 48 min)`; what is certain has no interval, what may stop no end."""
     early, middle, late = (duration(float(t)) for t in times)
+    if np.isinf(times[2]):
+        return f"may run out in {early}" if np.isinf(times[1]) else f"runs out in {middle} (95 %: not before {early})"
     return f"runs out in {middle}" + (f" (90 %: {early} to {late})" if early != late else "")
