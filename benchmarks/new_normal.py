@@ -75,7 +75,7 @@ def play(x: Floats, relearns: bool) -> tuple[list[list[tuple[float, float]]], li
     for k, row in enumerate(x):
         at = k * STEP_S
         report = pipeline.step(Batch(START + at, ids, np.full(columns, START + at), row, series if k == 0 else ()))
-        now = {int(a.entity.rpartition("s")[2]) for a in report.alerts if a.state == "firing" and a.entity.startswith("service//s")}
+        now = {int(a.entity.rpartition("s")[2]) for a in report.alerts if a.state == "firing" and a.signal == "work"}
         for c in now - firing.keys():
             firing[c] = at
         for c in [c for c in firing if c not in now]:
@@ -103,9 +103,12 @@ def show(name: str, alerts: list[list[tuple[float, float]]], told: list[list[flo
     days = DAYS - CHANGE_DAY - 0.5
     quiet = [sum(begin > change for begin, _ in alerts[c]) for c in range(CHANGED, CHANGED + QUIET)]
     first = [(t[0] - change) / 3600 for t in told if t]
-    print(f"\n{name}: announced of {len(first)} of {EACH * len(changed)}, {sum(map(len, told))} times, median {np.median(first):.0f} h after")
-    print(f"  alerts at the change {len(lasts)}, over after h: median {np.median(lasts or [0]) / 3600:.1f}, most {max(lasts, default=0) / 3600:.1f}")
-    print(f"  alerts without a fault per series-day after it {np.mean(false) / days:.4f}; of the unchanged {np.mean(quiet) / (days + .5):.4f}")
+    print(f"\n{name}: announced of {len(first)} of {EACH * len(changed)}, {sum(map(len, told))} times, "
+          f"median {np.median(first):.0f} h after")
+    print(f"  alerts at the change {len(lasts)}, over after h: median {np.median(lasts or [0]) / 3600:.1f}, "
+          f"most {max(lasts, default=0) / 3600:.1f}")
+    print(f"  alerts without a fault per series-day after it {np.mean(false) / days:.4f}; "
+          f"of the unchanged {np.mean(quiet) / (days + .5):.4f}")
     print(f"  {'faults found':<34}" + "".join(f"{f'{after:g} d':>8}" for after in AFTER_DAYS))
     for fault, moved in product(FAULTS, (True, False)):
         if moved or FAULTS[fault] is not None:
