@@ -244,7 +244,7 @@ def _median(values: list[float]) -> float:
 
 # ------------------------------------------------------------------------------------------------------- coverage
 def coverage(series: int = 100, days: float = 3.0) -> None:
-    """Brownian motion with drift from 40 % on, as the interval assumes: does it hold the end in 90 % of the cases? Of disks that are a month old."""
+    """Brownian motion with drift from 40 % on, as the interval assumes, of disks that are a month old: does it hold the end?"""
     print(f"\nBrownian motion with drift, {series} series each: share of forecasts whose 90 % interval holds the end")
     print(f"{'mean hours to the end, diffusion':<40}{'first':>8}{'all':>8}{'told':>8}{'median width / time left':>28}")
     for fill_h in (6.0, 24.0):

@@ -99,7 +99,8 @@ def show(name: str, alerts: list[list[tuple[float, float]]], told: list[list[flo
         lasts += [end - change for begin, end in alerts[c] if change <= begin < change + DAY_S / 2][-1:]
     for case in changed:
         own = (case.at, case.at + FAULT_S + 7200)
-        false += [sum(begin >= change + DAY_S / 2 and not own[0] <= begin < own[1] for begin, _ in alerts[c]) for c in case.columns]
+        false += [sum(begin >= change + DAY_S / 2 and not own[0] <= begin < own[1] for begin, _ in alerts[c])
+                  for c in case.columns]
     days = DAYS - CHANGE_DAY - 0.5
     quiet = [sum(begin > change for begin, _ in alerts[c]) for c in range(CHANGED, CHANGED + QUIET)]
     first = [(t[0] - change) / 3600 for t in told if t]
