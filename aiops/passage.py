@@ -2,7 +2,10 @@
 
 What is left falls by `drift` a second and wanders with `variance` a second. Both were estimated over a window of
 `window` seconds with `df` degrees of freedom, so the drift itself is known to within sqrt(variance / window), and what is
-left now to within `noise`. With a known drift the time to zero is inverse Gaussian (Schrödinger 1915; Chhikara, Folks,
+left now to within `noise`. The drift may wander as well (a local linear trend: Harvey, "Forecasting, Structural Time Series
+Models and the Kalman Filter", 1989): its own variance grows by `veer` a second, for as long ahead as the window is long.
+
+With a known drift the time to zero is inverse Gaussian (Schrödinger 1915; Chhikara, Folks,
 "The Inverse Gaussian Distribution", 1989); its mixture over a normal drift has a closed form (Whitmore, "Normal-gamma
 mixtures of inverse Gaussian distributions", Scandinavian Journal of Statistics 13, 1986). All arguments broadcast; amounts
 in any unit, times in seconds.
@@ -24,7 +27,9 @@ SHUFFLED = (7 * np.arange(NODES) + 3) % NODES
 """Pairs each value of the one with a value of the other, in no order."""
 LONGEST_S = 10 * 365 * 86_400.0
 _GRID = 65
-_TINY = 1e-9
+_TINY, _MOST = 1e-9, 1e30
+NOW_SHARE = 0.1
+"""The drift at the end of a window is known as well as one that has strayed for a tenth of it and not been seen since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,13 @@ class Fall:
     window: Floats
     df: Floats
     noise: Floats
+    veer: Floats
 
 
 def lasts(fall: Fall, horizon: Floats) -> Floats:
     """The chance that zero is not reached within `horizon` seconds."""
     room, variance = _possible(fall)
-    return np.asarray((1.0 - reached(horizon, room, fall.drift, variance, fall.window)).mean(axis=0), np.float64)
+    return np.asarray((1.0 - reached(horizon, room, fall.drift, variance, fall.window, fall.veer)).mean(axis=0), np.float64)
 
 
 def quantiles(fall: Fall, shares: tuple[float, ...] = (0.05, 0.5, 0.95)) -> Floats:
@@ -54,9 +60,10 @@ def quantiles(fall: Fall, shares: tuple[float, ...] = (0.05, 0.5, 0.95)) -> Floa
     room, variance = _possible(fall)
 
     def chances(log_t: Floats) -> Floats:
-        each = reached(10.0 ** log_t[:, None, None, :], room, fall.drift, variance, fall.window)
+        each = reached(10.0 ** log_t[:, None, None, :], room, fall.drift, variance, fall.window, fall.veer)
         opinions = np.isfinite(each).sum(axis=(1, 2))
-        return np.asarray(np.nansum(each, axis=(1, 2)) / np.maximum(opinions, 1), np.float64)
+        mean = np.nansum(each, axis=(1, 2)) / np.maximum(opinions, 1)
+        return np.asarray(np.maximum.accumulate(mean), np.float64)  # what was reached stays reached
 
     steps = np.linspace(0.0, 1.0, _GRID)[:, None]
     coarse = steps * np.full(fall.room.shape[-1], np.log10(LONGEST_S))
@@ -88,14 +95,19 @@ def _possible(fall: Fall) -> tuple[Floats, Floats]:
     return room, fall.variance * fall.df / (2.0 * gammaincinv(fall.df / 2.0, level))
 
 
-def reached(t: Floats, room: Floats, drift: Floats, variance: Floats, window: Floats) -> Floats:
-    """The chance that zero was reached within `t` seconds, for known variance, and a drift known as the window allows."""
+def reached(t: Floats, room: Floats, drift: Floats, variance: Floats, window: Floats, veer: Floats | float = 0.0) -> Floats:
+    """The chance that zero was reached within `t` seconds, for known variance, and a drift known as the window allows.
+
+    With `veer` an approximation, as if the drift had strayed from the beginning as far as it has by `t` on average.
+    """
     from scipy.special import erfcx, log_ndtr, ndtr
 
     variance = np.maximum(variance, (_TINY * room) ** 2 / t + 1e-200)
-    sd = np.sqrt(variance * t * (1.0 + t / window))
+    strays = veer * (window * NOW_SHARE + np.minimum(t, window) / 3.0)
+    doubt = np.minimum(t / window + strays * t / variance, _MOST)  # of the drift, in diffusions
+    sd = np.sqrt(variance * t * (1.0 + doubt))
     over = (drift * t - room) / sd
-    k = 2.0 * t / window
+    k = 2.0 * doubt
     back = (room * (1.0 + k) + drift * t) / sd
     # what touched zero and is above it again, by reflection; each of the two forms where it does not overflow
     near = 0.5 * erfcx(np.maximum(back, 0.0) / np.sqrt(2.0)) * np.exp(-0.5 * np.clip(over, -40.0, 40.0) ** 2)

@@ -49,8 +49,8 @@ class Watched(Exhaustion):
         return super()._alarm(frame, c, p, times)
 
 
-def play(x: Floats, horizon_s: float) -> Run:
-    """x float64[ticks, columns]: shares of capacity in use."""
+def play(x: Floats, horizon_s: float, known_s: float = 0.0) -> Run:
+    """x float64[ticks, columns]: shares of capacity in use, of what was heard of for `known_s` before."""
     of = tuple(Signal(i, f"node//{i}", "used", unit="ratio", direction="up", limit=1.0, horizon_s=horizon_s)
                for i in range(x.shape[1]))
     detector, alerting, out, firing = Watched(), Alerting(), Run(), set()
@@ -60,6 +60,8 @@ def play(x: Floats, horizon_s: float) -> Run:
         frame = Frame(T0 + k * STEP_S, row, learn, of)
         detector.figures = {}
         found = detector.observe(frame)
+        if k == 0:
+            detector.since -= known_s
         for a in found:
             if a.p_value == 1.0:
                 out.notes.setdefault(a.signal, []).append(k)
@@ -242,13 +244,13 @@ def _median(values: list[float]) -> float:
 
 # ------------------------------------------------------------------------------------------------------- coverage
 def coverage(series: int = 100, days: float = 3.0) -> None:
-    """Brownian motion with drift from 40 % on, as the interval assumes: does it hold the end in 90 % of the cases?"""
+    """Brownian motion with drift from 40 % on, as the interval assumes, of disks that are a month old: does it hold the end?"""
     print(f"\nBrownian motion with drift, {series} series each: share of forecasts whose 90 % interval holds the end")
     print(f"{'mean hours to the end, diffusion':<40}{'first':>8}{'all':>8}{'told':>8}{'median width / time left':>28}")
     for fill_h in (6.0, 24.0):
         for wander in (0.05, 0.1, 0.3):  # standard deviation over the whole fill, as share of the room
             x, ends = brownian(series, days, fill_h, wander)
-            run = play(x, DAY_S)
+            run = play(x, DAY_S, known_s=30 * DAY_S)
             rows = [[((ends[c] - k) * STEP_S, low, high) for k, low, high in told if k < ends[c]]
                     for c, told in run.told.items() if np.isfinite(ends[c])]
             rows = [row for row in rows if row]

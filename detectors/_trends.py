@@ -31,15 +31,19 @@ SMOOTHED = 1.5
 """Differences of means over bins have two thirds of the variance of a Brownian motion over the same time."""
 TURN_KEEP_S = 16 * 86_400.0
 """What turned twice within this time turns by itself: two of the longest usual cycle, the week."""
+AHEAD, BENT, UNSURE = 2.0, 2.0, 20.0
+"""By how many bends (drift lately less drift) the drift is ahead by the time that counts: 1.5 now, if it changes at a steady
+pace. Variance of a bend by diffusion alone, in variance / span. Variance of the drift a second, in squared bends / span: 6.75
+for a random walk of the drift (n thirds of a window), times three because a single bend tells it (Student, two degrees)."""
 DEEPER = 0.75
 EMPTY_SHARE = 0.02
 """Below this share of the most that was ever left, it did run out, and came back because somebody acted."""
-_FRESH = {"total": 0.0, "count": 0.0, "bins": np.nan, "drift": np.nan, "sustained": np.nan, "variance": np.nan, "df": 0.0,
+_FRESH = {"total": 0.0, "count": 0.0, "bins": np.nan, "drift": np.nan, "lately": np.nan, "variance": np.nan, "df": 0.0,
           "low": np.inf, "believed": False, "turn": np.inf, "turned_at": -np.inf, "excused": False, "most": 0.0}
 
 
 class Trends:
-    """float64[WINDOWS, C] of C columns: `drift` is what is lost a second; `sustained` at most that, and no more than lately;
+    """float64[WINDOWS, C] of C columns: `drift` is what is lost a second; `lately` the same over the newest third;
     `variance` a second; `df` its degrees of freedom, 0 where too little is known. bool[WINDOWS, C] `excused`: falls like
     this one came back by themselves, twice.
 
@@ -49,7 +53,7 @@ class Trends:
     def __init__(self) -> None:
         self.index = np.full(WINDOWS, np.iinfo(np.int64).min)
         self.total, self.count, self.low = (np.zeros((WINDOWS, 0)) for _ in range(3))
-        self.drift, self.sustained, self.variance, self.df = (np.zeros((WINDOWS, 0)) for _ in range(4))
+        self.drift, self.lately, self.variance, self.df = (np.zeros((WINDOWS, 0)) for _ in range(4))
         self.bins = np.zeros((WINDOWS, BINS, 0), np.float32)
         self.believed, self.excused = np.zeros((WINDOWS, 0), np.bool_), np.zeros((WINDOWS, 0), np.bool_)
         self.turn, self.turned_at = np.zeros((WINDOWS, 2, 0)), np.zeros((WINDOWS, 2, 0))
@@ -77,6 +81,11 @@ class Trends:
             self._remember(k, at, np.minimum(horizon, WINDOW_S[k]))
         return WINDOWS
 
+    @property
+    def sustained(self) -> Floats:
+        """float64[WINDOWS, C]: the drift, and no more than lately."""
+        return np.asarray(np.minimum(self.drift, self.lately), np.float64)
+
     def certainty(self) -> Floats:
         """float64[WINDOWS, C]: the drift in its standard errors, 0 where too little is known."""
         doubt = np.sqrt(self.variance / SPAN_S[:, None])
@@ -87,11 +96,28 @@ class Trends:
         newest = self.bins[np.arange(WINDOWS), (self.index - 1) % BINS]
         return np.asarray(newest - self.sustained * self._elapsed(at)[:, None], np.float64)
 
-    def fall(self, at: float, k: Any, c: Any, room: Floats, drift: Floats, more: Floats | float = 0.0) -> Fall:
-        """What is known of the falls of columns `c` in windows `k`. `more`: further doubt about `room`."""
-        variance = self.variance[k, c]
-        noise = np.sqrt(variance * (self._elapsed(at)[k] + WIDTH_S[k] / 3.0) + more ** 2)
-        return Fall(np.maximum(room, 0.0), drift[k, c], variance, SPAN_S[k], self.df[k, c], noise)
+    def fall(self, at: float, k: Any, c: Any, room: Floats) -> Fall:
+        """What is known of the falls of columns `c` in windows `k`, where the drift stays as it is."""
+        noise, steady = np.sqrt(self._blur(at, k, c)), np.zeros(1)
+        return Fall(np.maximum(room, 0.0), self.sustained[k, c], self.variance[k, c], SPAN_S[k], self.df[k, c], noise, steady)
+
+    def opinions(self, at: float, k: Any, c: Any, now: Floats) -> Fall:
+        """What windows k[m, n] think of columns c[n]: the drift may change as it did within them.
+
+        What is left is as that of them says that knows it best, less sure by as much as it differs from `now` float64[n].
+        """
+        drift, variance, bend, span = self.drift[k, c], self.variance[k, c], (self.lately - self.drift)[k, c], SPAN_S[k]
+        blur = np.where(self.df[k, c] > 0, self._blur(at, k, c) + (bend * self._elapsed(at)[k]) ** 2, np.inf)
+        best = blur.argmin(axis=0)
+        room, least = (x[best, np.arange(len(best))] for x in (self.left(at)[k, c], blur))
+        changes = np.maximum(bend ** 2 - BENT * variance / span, 0.0)
+        ahead = drift + AHEAD * bend * changes / np.maximum(bend ** 2, 1e-200)
+        noise = np.sqrt(least + (room - now) ** 2)
+        return Fall(np.maximum(room, 0.0) + 0.0 * drift, ahead, variance, span, self.df[k, c], noise, UNSURE * changes / span)
+
+    def _blur(self, at: float, k: Any, c: Any) -> Floats:
+        """How unsure it is what is left now, squared."""
+        return np.asarray(self.variance[k, c] * (self._elapsed(at)[k] + WIDTH_S[k] / 3.0), np.float64)
 
     def _elapsed(self, at: float) -> Floats:
         """float64[WINDOWS]: seconds since the middle of the newest closed bin."""
@@ -126,7 +152,7 @@ class Trends:
         else:  # what the same step of the day before does not explain, of which there are two
             square, df = _mean((step[lag:] - step[:-lag]) ** 2 / 2.0)
         self.drift[k] = mean / (lag * WIDTH_S[k])
-        self.sustained[k] = np.minimum(mean, lately) / (lag * WIDTH_S[k])
+        self.lately[k] = lately / (lag * WIDTH_S[k])
         self.variance[k] = SMOOTHED * square / WIDTH_S[k]
         self.df[k] = np.where(n >= FEWEST_SHARE * len(loss), df, 0.0)
 
@@ -138,7 +164,8 @@ class Trends:
         self.turn[k, 0, wrong], self.turn[k, 1, wrong] = self.turn[k, 1, wrong], self.low[k, wrong]
         self.turned_at[k, 0, wrong], self.turned_at[k, 1, wrong] = self.turned_at[k, 1, wrong], at
         self.low[k] = np.where(back, now, np.fmin(self.low[k], now))
-        self.believed[k] = (self.believed[k] & ~back) | ((self.df[k] > 0) & (self.sustained[k] * horizon > now))
+        short = np.minimum(self.drift[k], self.lately[k]) * horizon > now
+        self.believed[k] = (self.believed[k] & ~back) | ((self.df[k] > 0) & short)
         twice = (at - self.turned_at[k] < TURN_KEEP_S).all(axis=0)
         self.excused[k] = twice & ~(now < DEEPER * self.turn[k].min(axis=0))
 

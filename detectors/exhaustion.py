@@ -5,8 +5,9 @@ twelve windows, from minutes to days; the time to zero follows by first passage 
 A trend is believed for as long ahead as it has lasted, so what a window of two hours sees is told when two hours are left,
 and never further ahead than the signal's horizon, the time in which somebody can act: nothing is told before what was left
 has halved within the window. A start is no trend: a window must have seen more than itself, and what is known for less
-than two days must be four fifths full. A window whose forecasts were wrong twice, because what was left came back by
-itself, believes only in less than was ever left: saw-teeth are told at most twice.
+than two days must be four fifths full, and end within a quarter of the time for which it is known, or three hours. A window
+whose forecasts were wrong twice, because what was left came back by itself, believes only in less than was ever left:
+saw-teeth are told at most twice.
 
 What runs out within seven horizons (at most a week) is a note for people, told again when half of the time is left.
 
@@ -18,13 +19,14 @@ It describes and learns no normal: what `Frame.learn` masks is forecast like eve
 the disk fills that the incident is about.
 
 Blind to what fills faster than in some 20 minutes (that is the baseline's), to steps, and to what is full and stays so.
-Wrong about the first two teeth of a saw that comes within its own height of the limit, about a burst that ends shortly
-before it, and, by a factor, about what fills faster and faster.
+Wrong about the first two teeth of a saw that comes within its own height of the limit, and about a burst that ends shortly
+before it. An interval that heeds a change of pace may have no end: then only its beginning is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,8 @@ NOTE_EVERY = 4
 """Notes are looked for when the fourth window closes a bin: every six minutes."""
 YOUNG_S, YOUNG_LEFT = 2 * 86_400.0, 0.2
 """What is known for less than this must have less than this share left to be believed."""
+YOUNG_SHARE, YOUNG_AHEAD_S = 1 / 4, 3 * 3600.0
+"""And raises an alarm no further ahead than this share of the time for which it is known, nor than this."""
 START_S = 86_400.0
 """A window must have seen the signal for twice its length, or its length and this."""
 LAST_SHARE = 0.25
@@ -53,7 +57,7 @@ _FRESH = {"since": np.nan, "last": np.nan, "told": np.inf, "told_at": -np.inf}
 class Exhaustion:
     """State: 1.7 kB a signal with a limit, nothing for the others."""
 
-    VERSION = 1
+    VERSION = 2
     BY_SIGNAL = ("place",)
 
     def __init__(self) -> None:
@@ -108,7 +112,8 @@ class Exhaustion:
     # ------------------------------------------------------------------------------------------------------ forecasts
     def _alarms(self, frame: Frame, heard: Bools) -> tuple[list[Anomaly], Bools]:
         """What runs out within its horizon, and bool[C]: which."""
-        p, window = self._forecast(frame.at, heard, np.minimum(self._horizon, WINDOW_S[:, None]))
+        ahead = np.minimum(self._horizon, self._trusted(frame.at))
+        p, window = self._forecast(frame.at, heard, np.minimum(ahead, WINDOW_S[:, None]))
         p = self._or_counted(p, frame.at, np.minimum(self._horizon, LAST_SHARE * self.trends.most))
         odd = heard & (p < REPORT_P)
         i = np.flatnonzero(odd)
@@ -128,15 +133,21 @@ class Exhaustion:
 
     def _forecast(self, at: float, heard: Bools, horizon: Floats) -> tuple[Floats, Floats]:
         """float64[C] and int64[C]: the chance that it lasts longer than `horizon` float64[WINDOWS, C], by the window that is
-        the surest that it does not, and that window."""
+        the surest that it does not, and the shortest window that is sure: it knows best how it is now."""
         trends, p = self.trends, np.ones((WINDOWS, len(self._column)))
         now = np.maximum(_middle(self.last), self.last[2])  # what was freed counts at once, what was lost not quite
         room = np.maximum(trends.left(at), now)
         fit = heard & self._known_enough(at, room) & ~trends.excuses()
         k, c = np.nonzero(fit & (trends.df > 0) & (trends.sustained * horizon > room))
         if len(k):
-            p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c], trends.sustained), horizon[k, c])
-        return p.min(axis=0), p.argmin(axis=0)
+            p[k, c] = passage.lasts(trends.fall(at, k, c, room[k, c]), horizon[k, c])
+        best = p.min(axis=0)
+        return best, (p <= np.maximum(best, REPORT_P)).argmax(axis=0)
+
+    def _trusted(self, at: float) -> Floats:
+        """float64[C]: how far ahead an alarm may look: until a second day was seen, a trend may be half of a daily wave."""
+        age = at - self.since
+        return np.where(age >= YOUNG_S, np.inf, np.minimum(YOUNG_SHARE * age, YOUNG_AHEAD_S))
 
     def _or_counted(self, p: Floats, at: float, ahead: Floats) -> Floats:
         """`p`, but for countdowns, of which it is certain whether they end within `ahead` once they were seen for minutes."""
@@ -152,12 +163,11 @@ class Exhaustion:
 
     def _times(self, at: float, c: Any, k: Any) -> Floats:
         """float64[3, n]: seconds by which it has run out with a chance of 5, 50 and 95 %, by windows `k` and their neighbours."""
-        trends, now = self.trends, _middle(self.last[:, c])
         near = k + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)[:, None]
         inside, near = (near >= 0) & (near < WINDOWS), np.clip(near, 0, WINDOWS - 1)
-        falls = inside & (trends.certainty()[near, c] > CERTAIN)
-        smooth = np.where(falls, trends.left(at)[near, c], np.nan)
-        times = passage.quantiles(trends.fall(at, near, c, smooth, trends.drift, smooth - now))
+        falls = inside & (self.trends.certainty()[near, c] > CERTAIN)
+        fall = self.trends.opinions(at, near, c, _middle(self.last[:, c]))
+        times = passage.quantiles(replace(fall, room=np.where(falls, fall.room, np.nan)))
         return np.where(self._countdown[c], self.last[2, c], times)
 
     # ----------------------------------------------------------------------------------------------------- in words
@@ -192,6 +202,8 @@ def _middle(x: Floats) -> Floats:
 
 
 def _words(times: Floats) -> str:
-    """`runs out in 3 h 12 min (90 %: 2 h 6 min to 6 h 48 min)`; what is certain has no interval."""
+    """`runs out in 3 h 12 min (90 %: 2 h 6 min to 6 h 48 min)`; what is certain has no interval, what may stop no end."""
     early, middle, late = (duration(float(t)) for t in times)
+    if np.isinf(times[2]):
+        return f"may run out in {early}" if np.isinf(times[1]) else f"runs out in {middle} (95 %: not before {early})"
     return f"runs out in {middle}" + (f" (90 %: {early} to {late})" if early != late else "")

@@ -15,8 +15,8 @@ KNOWN = 1e12  # a window after which the drift is known
 SURE = 1e6  # degrees of freedom with which the variance is
 
 
-def fall(room=1.0, drift=0.1, variance=0.05, window=KNOWN, df=SURE, noise=0.0, shape=(1,)):
-    return Fall(*(np.full(shape, x, np.float64) for x in (room, drift, variance, window, df, noise)))
+def fall(room=1.0, drift=0.1, variance=0.05, window=KNOWN, df=SURE, noise=0.0, veer=0.0, shape=(1,)):
+    return Fall(*(np.full(shape, x, np.float64) for x in (room, drift, variance, window, df, noise, veer)))
 
 
 @pytest.mark.parametrize(("room", "drift", "variance"), [(1.0, 0.1, 0.05), (5.0, 0.1, 0.001), (0.1, 2.0, 3.0)])
@@ -44,13 +44,35 @@ def test_an_unknown_drift_gives_the_share_of_simulated_walks():
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(room=st.floats(0, 1e30), drift=st.floats(-1e30, 1e30), variance=st.floats(0, 1e60), window=st.floats(1, 1e9))
-def test_it_is_a_probability_that_rises_with_time(room, drift, variance, window):
+@given(room=st.floats(0, 1e30), drift=st.floats(-1e30, 1e30), variance=st.floats(0, 1e60), window=st.floats(1, 1e9),
+       veer=st.floats(0, 1e57))
+def test_it_is_a_probability_that_rises_with_time(room, drift, variance, window, veer):
     """Whatever the figures, and without a warning."""
+    veering = passage.reached(np.geomspace(1e-3, 3e8, 50), room, drift, variance, window, veer)
+    assert np.all((veering >= 0) & (veering <= 1))
     p = passage.reached(np.geomspace(1e-3, 3e8, 50), room, drift, variance, window)
     assert np.all((p >= 0) & (p <= 1))
     if drift >= 0:
         assert np.all(np.diff(p) >= -1e-6)
+
+
+def test_a_drift_that_wanders_gives_the_share_of_simulated_walks():
+    """The drift walks at random itself; near the middle of the times, to a few per cent."""
+    r, n, dt, veer = np.random.default_rng(0), 20_000, 0.05, 1e-4
+    drift, left, lowest = np.full(n, 0.1), np.full(n, 1.0), np.full(n, 1.0)
+    for _ in range(200):
+        drift += np.sqrt(veer * dt) * r.standard_normal(n)
+        left -= drift * dt + np.sqrt(1e-4 * dt) * r.standard_normal(n)
+        lowest = np.minimum(lowest, left)
+    expected = passage.reached(np.array(10.0), 1.0, 0.1, 1e-4, 1e4, veer * 10 / 3 / (1000 + 10 / 3))
+    assert np.mean(lowest <= 0) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_drift_that_may_change_widens_the_interval_to_both_sides():
+    """And never shortens it; a forecast for longer than was seen is no wider for it."""
+    still, veering = (passage.quantiles(fall(variance=1e-4, window=20.0, veer=v))[:, 0] for v in (0.0, 5e-5))
+    assert veering[0] < 0.95 * still[0] and veering[2] > 1.1 * still[2]
+    assert veering[1] == pytest.approx(still[1], rel=0.1)
 
 
 def test_quantiles_are_where_the_chance_is_reached():
