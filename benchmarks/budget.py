@@ -261,8 +261,8 @@ def conclude(tallies: dict[str, Tally]) -> None:
     print()
     for budget, t in tallies.items():
         first, later = f"{np.mean(t.day_1):.1f} (most {max(t.day_1)})", f"{np.mean(t.later):.2f} (most {max(t.later):.2f})"
-        print(f"{budget:<8} promised {t.promised:.1f}, realised {t.realised} ({between(t.promised)}); inside {t.verdicts['yes']}, below"
-              f" at the floor {t.verdicts['floor']}, outside {t.verdicts['NO']}; day 1: {first}; days 2-14: {later} a day")
+        print(f"{budget:<8} promised {t.promised:.1f}, realised {t.realised} ({between(t.promised)}); inside {t.verdicts['yes']},"
+              f" below at the floor {t.verdicts['floor']}, outside {t.verdicts['NO']}; day 1: {first}; days 2-14: {later} a day")
     kept = sum(t.verdicts["yes"] + t.verdicts["floor"] for t in tallies.values())
     print(f"kept in {kept} of {sum(sum(t.verdicts.values()) for t in tallies.values())}")
 
