@@ -35,7 +35,7 @@ SOLVE_S, THEORY_MOVES = 3600.0, 0.05
 CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
 innocent resembles is believed, until people say that it was false more often than not."""
-LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 14 * 86_400.0, 30 * 86_400.0, 3.0
+LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
 _CLOCKS = ("began", "at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
@@ -160,7 +160,7 @@ class Budget:
 
 
 def memory_s(rate: float) -> float:
-    """For how long to remember: as long as the budget takes for three incidents, two weeks at least and 30 days at most."""
+    """For how long to remember: as long as the budget takes for three incidents, a week at least and 30 days at most."""
     return min(max(MEMORY_PERIODS / rate, LEAST_MEMORY_S), MOST_MEMORY_S)
 
 
