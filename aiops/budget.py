@@ -34,7 +34,7 @@ SOLVE_S, THEORY_MOVES = 3600.0, 0.05
 """The level is set anew after so long, after each page, and when the theory asks for so many nats more or less."""
 CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
-innocent resembles is believed, until people say that it was false more often than not."""
+innocent resembles is believed, from the second day on and until people say that it was false more often than not."""
 LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
@@ -139,7 +139,8 @@ class Budget:
 
     def _most(self) -> float:
         """The highest level that is believed to be needed."""
-        if 2 * self._false_alarms() > len(self._verdicts):
+        young = self._at - self._began < YOUNG_S
+        if young or 2 * self._false_alarms() > len(self._verdicts):
             return math.inf
         calm = self._record.rates(self._aim, self._theory, 0.0)
         return CALM_TIMES * curve.level(calm, self._aim) + CALM_NATS
