@@ -17,7 +17,7 @@ from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, 
 from aiops.others import Others
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
-VERSION = 2
+VERSION = 3
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
 SUPPORTERS = frozenset({"isolation_forest", "newcomer"})

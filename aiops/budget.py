@@ -27,15 +27,18 @@ GAP_TICKS = 3.0
 """A tick longer than so many usual ones is a pause and says nothing about the usual one."""
 SETTLING_TICKS = 30
 """At first detectors have no opinion: that nothing happens then says nothing."""
+YOUNG_S, YOUNG_COUNTS = 86_400.0, 0.1
+"""In its first day a fleet does for the first time what it does every day, and what is odd then says little about later:
+once the day is over, what was counted in it counts so much."""
 SOLVE_S, THEORY_MOVES = 3600.0, 0.05
 """The level is set anew after so long, after each page, and when the theory asks for so many nats more or less."""
 CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
-innocent resembles is believed, until people say that it was false more often than not."""
-LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 14 * 86_400.0, 30 * 86_400.0, 3.0
+innocent resembles is believed, from the second day on and until people say that it was false more often than not."""
+LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
-_CLOCKS = ("at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
+_CLOCKS = ("began", "at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
 
 
 class Budget:
@@ -46,7 +49,7 @@ class Budget:
         self._aim = aim(self._rate)
         self._record = Record(memory_s(self._rate))
         self._verdicts: dict[str, str] = {}
-        self._at, self._tick_s, self._ticks = -math.inf, 0.0, 0
+        self._began, self._at, self._tick_s, self._ticks = math.inf, -math.inf, 0.0, 0
         self._solved_at, self._theory, self._watched_s = -math.inf, 0.0, 0.0
         self._rates: Floats = np.zeros(0)
         self.level = MIN_LEVEL
@@ -69,10 +72,13 @@ class Budget:
     def watch(self, frame: Frame) -> None:
         """Time goes by; now and then, and when something has changed, the level is set anew."""
         tick = max(frame.at - self._at, 0.0) if math.isfinite(self._at) else 0.0
+        grown_up = self._comes_of_age(frame.at)
         self._at = frame.at
         self._learn_tick(tick)
         theory = self._by_theory(len(frame.signals))
-        if frame.at - self._solved_at >= SOLVE_S or abs(theory - self._theory) > THEORY_MOVES:
+        if grown_up:
+            self._record.weigh(YOUNG_COUNTS)
+        if grown_up or frame.at - self._solved_at >= SOLVE_S or abs(theory - self._theory) > THEORY_MOVES:
             self._solve(theory)
         free = float(frame.learn.mean()) if frame.held and len(frame.learn) else 1.0
         self._ticks += 1
@@ -113,6 +119,11 @@ class Budget:
         elif tick < GAP_TICKS * usual:
             self._tick_s = usual + 0.2 * (max(tick, usual / 2) - usual)
 
+    def _comes_of_age(self, at: float) -> bool:
+        """Is this the first step after the first day?"""
+        self._began = min(self._began, at)
+        return self._at - self._began < YOUNG_S <= at - self._began
+
     def _by_theory(self, signals: int) -> float:
         """ln N - K, where N samples are looked at in the time in which the budget allows one false incident."""
         samples = max(signals, 1) / (max(self._tick_s, MIN_TICK_S) * self._rate)
@@ -128,7 +139,8 @@ class Budget:
 
     def _most(self) -> float:
         """The highest level that is believed to be needed."""
-        if 2 * self._false_alarms() > len(self._verdicts):
+        young = self._at - self._began < YOUNG_S
+        if young or 2 * self._false_alarms() > len(self._verdicts):
             return math.inf
         calm = self._record.rates(self._aim, self._theory, 0.0)
         return CALM_TIMES * curve.level(calm, self._aim) + CALM_NATS
@@ -149,7 +161,7 @@ class Budget:
 
 
 def memory_s(rate: float) -> float:
-    """For how long to remember: as long as the budget takes for three incidents, two weeks at least and 30 days at most."""
+    """For how long to remember: as long as the budget takes for three incidents, a week at least and 30 days at most."""
     return min(max(MEMORY_PERIODS / rate, LEAST_MEMORY_S), MOST_MEMORY_S)
 
 

@@ -58,9 +58,13 @@ class Record:
     def forget(self, seconds: float) -> None:
         """So much time went by."""
         keep = math.exp(-seconds / self._memory_s)
+        self.weigh(keep)
+        self.theory_s = max(self.theory_s * keep, LEAST_THEORY_S)
+
+    def weigh(self, keep: float) -> None:
+        """What was counted and watched so far counts for this share of itself."""
         for array in (self.opened, self.came, self.seconds):
             array *= keep
-        self.theory_s = max(self.theory_s * keep, LEAST_THEORY_S)
 
     def rates(self, budget: float, theory: float, false_share: float) -> Floats:
         """float64[rungs], falling: false incidents a second that are expected at each rung.

@@ -19,6 +19,7 @@ from aiops.yamlfile import Problems
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy" / "README.md",
         ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md", ROOT / "docs" / "models.md",
+        ROOT / "docs" / "budget.md",
         ROOT / "docs" / "decisions" / "006-what-a-restart-keeps.md",
         ROOT / "docs" / "decisions" / "001-layout.md", ROOT / "docs" / "decisions" / "002-dependencies-and-lock.md"]
 COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
