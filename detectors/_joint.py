@@ -22,8 +22,13 @@ FINE = 2000.0
 STEPS, FAR = 1000.0, 32.0
 """Steps of a column of a row to its usual deviation; what is 32 of them away is as far as can be."""
 RIDGE, LEAST, CLIP, NORMAL = 0.1, 1e-3, 4.0, 1.2533
-SHARED = 4
-"""Columns that do not grow with the signals: the oddest signal, the oddest beside the others, all of them, their mean."""
+SHARED = 5
+"""Columns over all signals: the oddest, the oddest beside the others, all together, their mean, and the oddest lately."""
+LATELY = 2.0 / 13.0
+"""Share of a tick in the mean of the last dozen ticks."""
+LATELY_USUAL = math.sqrt(LATELY / (2.0 - LATELY))
+"""The usual size of such a mean where ticks do not depend on each other, in usual residuals."""
+
 
 
 @compiled
@@ -78,33 +83,49 @@ def steps(x: float) -> int:
 
 
 @compiled
-def describe(places: Array, now: Array, widths: Array, usual: Array, weights: Array, rows: Array) -> None:
-    """Fills rows int16[k, SHARED + 2 * S]: of entity places[k] with residuals now[k] the columns that all share, then each
-    signal's own deviation, then what the others do not explain of it."""
+def columns(width: int) -> int:
+    """Of a row of an entity with so many signals."""
+    return SHARED * repeats(width) + width
+
+
+@compiled
+def repeats(width: int) -> int:
+    return (width + SHARED - 1) // SHARED
+
+
+@compiled
+def describe(places: Array, now: Array, lately: Array, widths: Array, usual: Array, weights: Array, rows: Array) -> None:
+    """Fills rows int16[k, columns]: of entity places[k] with residuals now[k] and their means of the last ticks lately[k]
+    the columns over all signals, repeated, and then what the others do not explain of each signal."""
     for k in range(len(places)):
         e = places[k]
         size = widths[e]
-        worst, oddest, energy, mean = 0.0, 0.0, 0.0, 0.0
+        again = repeats(size)
+        worst, oddest, energy, mean, slow = 0.0, 0.0, 0.0, 0.0, 0.0
         for j in range(size):
             z, u = now[k, j] / FINE / usual[e, j], 0.0
             for i in range(size):
                 u += weights[e, j, i] * (now[k, i] / FINE / usual[e, i])
             worst, oddest = max(worst, abs(z)), max(oddest, abs(u))
+            slow = max(slow, abs(lately[k, j] / FINE / usual[e, j]) / LATELY_USUAL)
             energy += z * u * weights[e, j, j]
             mean += z / size
-            rows[k, SHARED + j], rows[k, SHARED + size + j] = steps(z), steps(u)
-        rows[k, 0], rows[k, 1] = steps(worst), steps(oddest)
-        rows[k, 2], rows[k, 3] = steps(math.sqrt(max(energy, 0.0) / size)), steps(mean)
+            rows[k, SHARED * again + j] = steps(u)
+        for r in range(again):
+            c = SHARED * r
+            rows[k, c], rows[k, c + 1], rows[k, c + 2] = steps(worst), steps(oddest), steps(math.sqrt(max(energy, 0.0) / size))
+            rows[k, c + 3], rows[k, c + 4] = steps(mean), steps(slow)
 
 
 @compiled
 def without(now: Array, size: int, usual: Array, weights: Array, rows: Array) -> None:
-    """Fills rows int16[S, S] with the residuals now int16[S], in row k signal k as the others let expect it."""
+    """Fills rows int16[S, 2, S] with now int16[2, S] (residuals and their means of the last ticks), in row k signal k as the
+    others let expect it."""
     for k in range(size):
+        for i in range(size):
+            rows[k, 0, i], rows[k, 1, i] = now[0, i], now[1, i]
         u = 0.0
         for i in range(size):
-            u += weights[k, i] * (now[i] / FINE / usual[i])
-        told = (now[k] / FINE / usual[k] - u / weights[k, k]) * usual[k]
-        for i in range(size):
-            rows[k, i] = now[i]
-        rows[k, k] = math.floor(min(max(told, -16.0), 16.0) * FINE + 0.5)
+            u += weights[k, i] * (now[0, i] / FINE / usual[i])
+        told = (now[0, k] / FINE / usual[k] - u / weights[k, k]) * usual[k]
+        rows[k, 0, k], rows[k, 1, k] = math.floor(min(max(told, -16.0), 16.0) * FINE + 0.5), 0

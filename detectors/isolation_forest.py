@@ -46,7 +46,8 @@ KNOWN_AFTER = 30
 TELL, TELL_SHARE = 3, 0.2
 _PER_SIGNAL = ("n", "level", "scale")
 _PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at", "learned_at")
-_ARRAYS = {"window": ((WINDOW, WIDTH), np.int16), "usual": ((WIDTH,), np.float32), "weights": ((WIDTH, WIDTH), np.float32)}
+_ARRAYS = {"window": ((WINDOW, 2, WIDTH), np.int16), "lately": ((WIDTH,), np.float32),
+           "usual": ((WIDTH,), np.float32), "weights": ((WIDTH, WIDTH), np.float32)}
 
 
 class Settings(Strict):
@@ -74,6 +75,7 @@ class IsolationForest:
         self._widths = np.zeros(0, np.int64)
         self._seen = 0
         self._alone = False
+        self._latest = np.zeros((0, WIDTH), np.float32)
         self.tail = Tail()
         for name in (*_PER_SIGNAL, *_PER_ENTITY):
             setattr(self, name, np.zeros(0))
@@ -89,6 +91,7 @@ class IsolationForest:
         self.fitted_at: Floats
         self.learned_at: Floats
         self.window: Steps
+        self.lately: NDArray[np.float32]
         self.usual: NDArray[np.float32]
         self.weights: NDArray[np.float32]
 
@@ -99,7 +102,7 @@ class IsolationForest:
         warm._new_entities(["a"])
         warm._widths[0], warm.rows[0] = 1, FIRST_FIT
         warm._fit(0, 0.0)
-        now = np.zeros((1, WIDTH), np.int16)
+        now = np.zeros((1, 2, WIDTH), np.int16)
         warm._shares(0, now[0], float(warm._scores(np.zeros(1, np.int64), now)[0]))
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
@@ -155,10 +158,12 @@ class IsolationForest:
         if self._forests[place] is not None:
             self._forests[place], self._stack = None, None
         self.rows[place] = self.fitted_rows[place] = 0
+        self.lately[place] = 0
 
     # --------------------------------------------------------------------------------------------------- deviations
     def _deviations(self, frame: Frame) -> tuple[Steps, Bools]:
-        """int16[entities, WIDTH]: residuals in steps, silent signals at their usual value; bool[entities, WIDTH]: what spoke."""
+        """int16[entities, 2, WIDTH]: residuals in steps, silent signals at their usual value, and their means of the last
+        dozen ticks; bool[entities, WIDTH]: what spoke."""
         alone = len(frame.residuals) != len(frame.values)
         if alone != self._alone:  # a baseline came or went: what was remembered is of another measure
             for place in range(len(self._names)):
@@ -166,7 +171,9 @@ class IsolationForest:
         self._alone = alone
         residuals = np.append(self._own_residuals(frame) if alone else frame.residuals, np.nan)[self._columns]
         heard = ~np.isnan(residuals)
-        return np.rint(_joint.FINE * np.clip(np.where(heard, residuals, 0.0), -REACH, REACH)).astype(np.int16), heard
+        now = np.rint(_joint.FINE * np.clip(np.where(heard, residuals, 0.0), -REACH, REACH))
+        self._latest = (self.lately + _joint.LATELY * (now - self.lately)).astype(np.float32)
+        return np.stack([now, np.rint(self._latest)], axis=1).astype(np.int16), heard
 
     def _own_residuals(self, frame: Frame) -> Floats:
         """float64[S]: where no baseline runs, the deviation from a signal's own recent level, NaN where there is no value."""
@@ -192,9 +199,9 @@ class IsolationForest:
         return found
 
     def _rows(self, places: NDArray[np.int64], now: Steps) -> Steps:
-        """int16[k, columns]: what the forests of these entities judge, of their residuals now int16[k, WIDTH]."""
-        rows = np.zeros((len(places), _joint.SHARED + 2 * WIDTH), np.int16)
-        _joint.describe(places, now, self._widths, self.usual, self.weights, rows)
+        """int16[k, columns]: what the forests of these entities judge, of their residuals now int16[k, 2, WIDTH]."""
+        rows = np.zeros((len(places), _joint.columns(WIDTH)), np.int16)
+        _joint.describe(places, now[:, 0], now[:, 1], self._widths, self.usual, self.weights, rows)
         return rows
 
     def _scores(self, places: NDArray[np.int64], now: Steps) -> Floats:
@@ -205,7 +212,7 @@ class IsolationForest:
     def _shares(self, place: int, now: Steps, score: float) -> Floats:
         """float64[width], sum 1: what each signal adds to the score: how far it falls without what is odd in the signal."""
         width = int(self._widths[place])
-        tamed = np.zeros((width, WIDTH), np.int16)
+        tamed = np.zeros((width, 2, WIDTH), np.int16)
         _joint.without(now, width, self.usual[place], self.weights[place], tamed)
         fall = np.maximum(score - self._scores(np.full(width, place), tamed), 0.0)
         return np.asarray(fall / fall.sum()) if fall.sum() > 0 else np.full(width, 1.0 / width)
@@ -238,7 +245,7 @@ class IsolationForest:
         taken = (dice >> np.uint64(11)).astype(np.float64) / 2.0**53 < chance
         self.window[i[taken], slot[taken]] = now[i[taken]]
         self.rows[i] += 1
-        self.learned_at[i] = at
+        self.learned_at[i], self.lately[i] = at, self._latest[i]
 
     def _refit(self, at: float) -> None:
         """At most one fit a tick, the longest overdue first: a fit takes a tenth of a second."""
@@ -252,8 +259,8 @@ class IsolationForest:
     def _fit(self, place: int, at: float) -> None:
         width = int(self._widths[place])
         past = self.window[place, :int(min(self.rows[place], WINDOW))]
-        _joint.learn_relations(past[:, :width].copy(), self.usual[place, :width], self.weights[place, :width, :width])
-        rows = self._rows(np.full(len(past), place), past)[:, :_joint.SHARED + 2 * width]
+        _joint.learn_relations(past[:, 0, :width].copy(), self.usual[place, :width], self.weights[place, :width, :width])
+        rows = self._rows(np.full(len(past), place), past)[:, :_joint.columns(width)]
         model = fitted(_with_background(rows, self._seeds[place]), self._settings.trees, ROWS, self._seeds[place])
         self._forests[place], self._stack = flattened(model), None
         own = -model.score_samples(rows.astype(np.float32))
