@@ -8,7 +8,7 @@ milliseconds, and the walk some microseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from aiops.types import Floats
 Array = np.ndarray[Any, Any]
 Steps = NDArray[np.int16]
 MOST_ROWS = 256
-_NODES = ("feature", "child", "threshold")
+_NODES, _KINDS = ("feature", "child", "threshold"), (np.int8, np.int16, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,21 @@ def _breadth_first(tree: Any) -> tuple[Array, Array, Array]:
 
 
 class Stack:
-    """All forests end to end; `which` int64[forests] says whose they are, in the order of their places."""
+    """All forests end to end. `which` int64[k]: the places that have one. `forests`: the same, as views of the whole."""
 
     def __init__(self, forests: Sequence[Forest | None]) -> None:
         there = [(place, f) for place, f in enumerate(forests) if f is not None]
         self.which = np.array([place for place, _ in there], np.int64)
+        self.feature, self.child, self.threshold = (_joined([getattr(f, name) for _, f in there], kind)
+                                                    for name, kind in zip(_NODES, _KINDS, strict=True))
         starts = np.cumsum([0, *(len(f.child) for _, f in there)])
-        self.feature, self.child, self.threshold = (
-            np.concatenate([getattr(f, name) for _, f in there] or [np.zeros(0, kind)])
-            for name, kind in zip(_NODES, (np.int8, np.int16, np.int16), strict=True))
-        self.roots = np.concatenate([f.roots + start for (_, f), start in zip(there, starts, strict=False)] or [np.zeros(0)])
-        self.roots = self.roots.astype(np.int64)
-        self.first = np.zeros(len(forests) + 1, np.int64)
-        self.first[1:] = np.cumsum([0 if f is None else len(f.roots) for f in forests])
+        self.roots = _joined([f.roots + start for (_, f), start in zip(there, starts, strict=False)], np.int64)
+        self.first = np.cumsum([0, *(0 if f is None else len(f.roots) for f in forests)])
         self.normal = AVERAGE_PATH[[0 if f is None else f.sample for f in forests]]
+        self.forests = list(forests)
+        for (place, f), start, end in zip(there, starts[:-1], starts[1:], strict=True):
+            self.forests[place] = replace(f, feature=self.feature[start:end], child=self.child[start:end],
+                                          threshold=self.threshold[start:end])
 
     def scores(self, places: NDArray[np.int64], rows: Steps) -> Floats:
         """float64[k] in 0..1 (1 = isolated at once): of rows int16[k, columns], each by the forest of its place."""
@@ -117,12 +118,16 @@ def _average_path() -> Floats:
 AVERAGE_PATH = _average_path()
 
 
+def _joined(parts: Sequence[Array], kind: Any) -> Array:
+    return np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
+
+
 def packed(forests: Sequence[Forest | None]) -> dict[str, Any]:
     """All of them end to end, for a file."""
     there = [(place, f) for place, f in enumerate(forests) if f is not None]
     about = [[place, len(f.child), len(f.roots), f.sample] for place, f in there]
-    arrays = {name: np.concatenate([getattr(f, name) for _, f in there] or [np.zeros(0, kind)]) for name, kind in
-              zip((*_NODES, "roots"), (np.int8, np.int16, np.int16, np.int32), strict=True)}
+    arrays = {name: _joined([getattr(f, name) for _, f in there], kind)
+              for name, kind in zip((*_NODES, "roots"), (*_KINDS, np.int32), strict=True)}
     return {"about": about, **arrays}
 
 

@@ -21,7 +21,7 @@ FINE = 2000.0
 """Steps of a remembered residual to half a width of the band; int16 ends at 16 half-widths."""
 STEPS, FAR = 1000.0, 32.0
 """Steps of a column of a row to its usual deviation; what is 32 of them away is as far as can be."""
-RIDGE, LEAST, CLIP, NORMAL = 0.1, 1e-3, 4.0, 1.2533
+RIDGE, LEAST, CLIP, NORMAL = 0.02, 1e-3, 4.0, 1.2533
 SHARED = 5
 """Columns over all signals: the oddest, the oddest beside the others, all together, their mean, and the oddest lately."""
 LATELY = 2.0 / 13.0
@@ -30,13 +30,12 @@ LATELY_USUAL = math.sqrt(LATELY / (2.0 - LATELY))
 """The usual size of such a mean where ticks do not depend on each other, in usual residuals."""
 
 
-
 @compiled
 def learn_relations(past: Array, usual: Array, weights: Array) -> None:
     """Fills usual float32[S] (the usual size of each residual) and weights float32[S, S] from past int16[n, S].
 
     u = weights @ (residual / usual) is what the others do not explain, with variance of about one; weights[k, k] of
-    it is what signal k itself adds. A ridge of a tenth keeps signals apart that are always the same.
+    it is what signal k itself adds. The ridge keeps signals apart that are always the same, and grows where rows are few.
     """
     n, size = past.shape
     matrix = np.zeros((size, size))
@@ -52,7 +51,7 @@ def learn_relations(past: Array, usual: Array, weights: Array) -> None:
                 a, b = past[i, j] / FINE / usual[j], past[i, k] / FINE / usual[k]
                 product += min(max(a, -CLIP), CLIP) * min(max(b, -CLIP), CLIP)
             matrix[j, k] = matrix[k, j] = product / n
-        matrix[j, j] += RIDGE
+        matrix[j, j] += RIDGE + size / n
     invert(matrix)
     for j in range(size):
         for k in range(size):
@@ -84,7 +83,8 @@ def steps(x: float) -> int:
 
 @compiled
 def columns(width: int) -> int:
-    """Of a row of an entity with so many signals."""
+    """Of a row of an entity with so many signals. Trees choose among columns evenly, so those over all signals are repeated
+    until they are half of all."""
     return SHARED * repeats(width) + width
 
 

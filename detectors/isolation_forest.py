@@ -43,6 +43,8 @@ MAX_ENTITIES = 2000
 REPORT_P = 1e-3
 FORGET, SCORE_FORGET, MIN_SPREAD = 0.02, 0.05, 0.001
 KNOWN_AFTER = 30
+DOUBT = 16.0
+"""A forest that is new is surprised easily: after so many scores it is believed half."""
 TELL, TELL_SHARE = 3, 0.2
 _PER_SIGNAL = ("n", "level", "scale")
 _PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at", "learned_at")
@@ -184,15 +186,14 @@ class IsolationForest:
 
     # --------------------------------------------------------------------------------------------------------- vote
     def _vote(self, frame: Frame, now: Steps, heard: Bools, learn: Bools) -> list[Anomaly]:
-        if self._stack is None:
-            self._stack = Stack(self._forests)
-        k = self._stack.which[heard[self._stack.which].any(axis=1)]
+        which = self._stacked().which
+        k = which[heard[which].any(axis=1)]
         if not len(k):
             return []
         scores = np.full(len(self._names), np.nan)
         scores[k] = self._scores(k, now[k])
         surprise = np.maximum(scores - self.mean, 0.0) / np.maximum(self.spread, MIN_SPREAD)
-        p = self.tail.p_value(surprise)
+        p = self.tail.p_value(surprise / (1.0 + DOUBT / (self.tail.n[:len(surprise)] + 1.0)))
         odd = np.flatnonzero(np.isfinite(scores) & (p < REPORT_P)).tolist()
         found = [a for i in odd for a in self._explain(frame, i, float(p[i]), self._shares(i, now[i], scores[i]), heard[i])]
         self._learn_scores(scores, surprise, learn & np.isfinite(scores))
@@ -205,9 +206,13 @@ class IsolationForest:
         return rows
 
     def _scores(self, places: NDArray[np.int64], now: Steps) -> Floats:
+        return self._stacked().scores(places, self._rows(places, now))
+
+    def _stacked(self) -> Stack:
         if self._stack is None:
             self._stack = Stack(self._forests)
-        return self._stack.scores(places, self._rows(places, now))
+            self._forests = self._stack.forests
+        return self._stack
 
     def _shares(self, place: int, now: Steps, score: float) -> Floats:
         """float64[width], sum 1: what each signal adds to the score: how far it falls without what is odd in the signal."""
