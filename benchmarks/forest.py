@@ -141,7 +141,8 @@ def found(with_before: bool) -> None:
 
 def cost() -> None:
     """Entities of eight signals, fitted to 80 ticks."""
-    print(f"\n{'entities':>9} {'ms a step':>10} {'us an entity':>13} {'kB an entity':>13} {'ms a fit':>9} {'sklearn, ms a row':>18}")
+    print(f"\n{'entities':>9} {'ms a step':>10} {'us an entity':>13} {'kB an entity':>13} {'ms a fit':>9} "
+          f"{'sklearn, ms a row':>18}")
     for entities in (1, 100, 500):
         x = np.random.default_rng(0).normal(0, 0.3, (700, entities * 8))
         of = tuple(Signal(i, f"node//n{i // 8}", f"s{i % 8}") for i in range(x.shape[1]))

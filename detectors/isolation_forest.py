@@ -43,12 +43,12 @@ MAX_ENTITIES = 2000
 REPORT_P = 1e-3
 FORGET, SCORE_FORGET, MIN_SPREAD = 0.02, 0.05, 0.001
 KNOWN_AFTER = 30
-DOUBT = 16.0
+DOUBT = 32.0
 """A forest that is new is surprised easily: after so many scores it is believed half."""
 TELL, TELL_SHARE = 3, 0.2
 _PER_SIGNAL = ("n", "level", "scale")
 _PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at", "learned_at")
-_ARRAYS = {"window": ((WINDOW, 2, WIDTH), np.int16), "lately": ((WIDTH,), np.float32),
+_ARRAYS = {"window": ((WINDOW, 2, WIDTH), np.int16), "lately": ((WIDTH,), np.float32), "edge": ((_joint.SHARED,), np.float32),
            "usual": ((WIDTH,), np.float32), "weights": ((WIDTH, WIDTH), np.float32)}
 
 
@@ -94,6 +94,7 @@ class IsolationForest:
         self.learned_at: Floats
         self.window: Steps
         self.lately: NDArray[np.float32]
+        self.edge: NDArray[np.float32]
         self.usual: NDArray[np.float32]
         self.weights: NDArray[np.float32]
 
@@ -190,9 +191,11 @@ class IsolationForest:
         k = which[heard[which].any(axis=1)]
         if not len(k):
             return []
-        scores = np.full(len(self._names), np.nan)
-        scores[k] = self._scores(k, now[k])
+        rows, scores, beyond = self._rows(k, now[k]), np.full(len(self._names), np.nan), np.ones(len(self._names))
+        scores[k] = self._stacked().scores(k, rows)
+        beyond[k] = np.max(np.abs(rows[:, :_joint.SHARED].astype(np.float64)) / self.edge[k], axis=1)
         surprise = np.maximum(scores - self.mean, 0.0) / np.maximum(self.spread, MIN_SPREAD)
+        surprise *= 1.0 + np.log(np.maximum(beyond, 1.0))  # to a forest all that is outside of the past is alike
         p = self.tail.p_value(surprise / (1.0 + DOUBT / (self.tail.n[:len(surprise)] + 1.0)))
         odd = np.flatnonzero(np.isfinite(scores) & (p < REPORT_P)).tolist()
         found = [a for i in odd for a in self._explain(frame, i, float(p[i]), self._shares(i, now[i], scores[i]), heard[i])]
@@ -266,6 +269,7 @@ class IsolationForest:
         past = self.window[place, :int(min(self.rows[place], WINDOW))]
         _joint.learn_relations(past[:, 0, :width].copy(), self.usual[place, :width], self.weights[place, :width, :width])
         rows = self._rows(np.full(len(past), place), past)[:, :_joint.columns(width)]
+        self.edge[place] = np.maximum(np.abs(rows[:, :_joint.SHARED].astype(np.float32)).max(axis=0), _joint.STEPS)
         model = fitted(_with_background(rows, self._seeds[place]), self._settings.trees, ROWS, self._seeds[place])
         self._forests[place], self._stack = flattened(model), None
         own = -model.score_samples(rows.astype(np.float32))
