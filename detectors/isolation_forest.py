@@ -43,7 +43,7 @@ MAX_ENTITIES = 2000
 REPORT_P = 1e-3
 FORGET, SCORE_FORGET, MIN_SPREAD = 0.02, 0.05, 0.001
 KNOWN_AFTER = 30
-DOUBT = 32.0
+DOUBT = 16.0
 """A forest that is new is surprised easily: after so many scores it is believed half."""
 TELL, TELL_SHARE = 3, 0.2
 _PER_SIGNAL = ("n", "level", "scale")
