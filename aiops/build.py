@@ -13,7 +13,7 @@ import structlog
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
-from aiops.generations import Generations, generations
+from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Refused, Samples, Sink
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
@@ -88,10 +88,14 @@ def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Seq
 
 
 def models(detectors: Sequence[Chosen]) -> list[Generations]:
-    """The detectors that are installed, each with its models. Raises ConfigurationError."""
+    """The detectors that are installed, each with its models, the baseline first: others use what it expects.
+
+    Raises ConfigurationError.
+    """
     there = available(detectors)
     try:
-        return [generations(name, detector_settings(d)) for d in detectors if (name := detector_name(d)) in there]
+        made = [generations(name, detector_settings(d)) for d in detectors if (name := detector_name(d)) in there]
+        return sorted(made, key=lambda g: not isinstance(g, BandedGenerations))
     except Unusable as e:
         raise ConfigurationError(f"detectors: {e}.") from None
 

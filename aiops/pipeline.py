@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -104,7 +104,7 @@ class Pipeline:
         self._learn_topology(batch)
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
-        anomalies = tuple(a for d in self._detectors for a in d.observe(frame))
+        anomalies = tuple(self._observe(frame))
         self._relearn()
         self._remember(frame, anomalies)
         self.masks.hear(anomalies)
@@ -158,6 +158,13 @@ class Pipeline:
         values = self.door.values(batch)
         learn = self.masks.learn(batch, self.door.signals, self.graph)
         return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
+
+    def _observe(self, frame: Frame) -> Iterator[Anomaly]:
+        """Each detector's turn. Those after the one with a band are handed how far each value lies from it."""
+        for d in self._detectors:
+            yield from d.observe(frame)
+            if isinstance(d, Banded):
+                frame = replace(frame, residuals=_residuals(frame.values, *d.band))
 
     def _relearn(self) -> None:
         """A new normal is learned on purpose, by whoever judges levels."""
@@ -226,3 +233,11 @@ class Pipeline:
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:
         return [f"{a.entity}: {a.text}" for a in anomalies if a.p_value == 1.0 and a.text]
+
+
+def _residuals(values: Floats, expected: Floats, width: Floats) -> Floats:
+    """float64[S], in half-widths of the band; NaN where there is no value or no band, infinite beyond all numbers."""
+    if len(expected) != len(values):  # a step that the baseline passed over
+        return np.full(len(values), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.asarray((values - expected) / width)

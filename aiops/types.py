@@ -200,6 +200,8 @@ class Frame:
     values float64[S]: one number a signal, NaN where it did not report in this tick.
     learn  bool[S]: False where nothing may be learned (open incident, deploy, maintenance).
     signals[i] describes column i; columns are only ever added. `held` are the entities of which nothing may be learned.
+    residuals float64[S]: (value - expected) / half the width of the baseline's band in this tick, NaN where that is not
+    known; for detectors that come after the baseline, empty where none runs.
     """
 
     at: float
@@ -209,6 +211,7 @@ class Frame:
     lines: tuple[LogLine, ...] = ()
     events: tuple[Event, ...] = ()
     held: frozenset[Entity] = frozenset()
+    residuals: Floats = field(default_factory=_no_floats)
 
 
 # --------------------------------------------------------------------------------------------- what is found

@@ -1,17 +1,21 @@
 """Isolation forest per entity: is this combination of its signals rare?
 
-Each row holds one tick of an entity: the hour of the day as sine and cosine, and its signals, each as a robust z-score
-against its own recent past. Forests are fitted by scikit-learn on a schedule in event time and walked as flattened
-trees over all entities at once (one scikit-learn call for one row costs milliseconds).
+A row holds one tick of an entity: how far each signal lies from what the baseline expects of it, what the others leave
+unexplained of that, and four columns over all of them (`detectors._joint`). Forests are grown by scikit-learn on a schedule in
+event time, on a sample of the last two weeks, and walked over all entities at once (`detectors._forest`). Rows of a wider
+box are put among those of the past: else nothing far out is further out than the furthest that was seen.
 
-Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008. Weak on raw points and blind to order: it is a voter, and its
-anomalies only support evidence that another detector found. Needs 64 ticks before its first fit.
+Where no baseline runs, a signal's deviation is from its own recent level. Signals that do not report count as usual. Says
+which signals isolate the row: by how much the score falls when a signal does what the others let expect of it.
+
+Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008; the sample is a reservoir (Vitter, ACM TOMS 11, 1985) that forgets.
+Blind to order and to all that one signal does slowly: it is a voter, and its anomalies only support evidence that another
+detector found. Needs 64 ticks before its first fit, 32 signals of an entity at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,16 +27,29 @@ from aiops.quantities import Duration
 from aiops.signals import HUGE, grown
 from aiops.types import Anomaly, Bools, Floats, Frame
 from aiops.yamlfile import Strict
+from detectors import _joint
+from detectors._forest import Forest, Stack, Steps, fitted, flattened, packed, unpacked
 
 ROWS, WINDOW = 128, 256
 FIRST_FIT = 64
-WIDTH, CLOCK_COLUMNS = 34, 2
+WIDTH = 32
+SPAN_S = 14 * 86_400.0
+"""The window is a sample of about so long, once it has been full for that long."""
+BACKGROUND = 0.25
+"""Rows of the wider box for each row of the past."""
+REACH, OWN_WIDTH = 16.0, 4.0
+"""Half-widths that count; the half-width of a signal without a baseline, in usual deviations."""
 MAX_ENTITIES = 2000
 REPORT_P = 1e-3
-FORGET, SCORE_FORGET, MIN_SPREAD = 0.02, 0.05, 0.005
-TELL, TELL_FROM = 3, 2.0
+FORGET, SCORE_FORGET, MIN_SPREAD = 0.02, 0.05, 0.001
+KNOWN_AFTER = 30
+DOUBT = 16.0
+"""A forest that is new is surprised easily: after so many scores it is believed half."""
+TELL, TELL_SHARE = 3, 0.2
 _PER_SIGNAL = ("n", "level", "scale")
-_PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at")
+_PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at", "learned_at")
+_ARRAYS = {"window": ((WINDOW, 2, WIDTH), np.int16), "lately": ((WIDTH,), np.float32), "edge": ((_joint.SHARED,), np.float32),
+           "usual": ((WIDTH,), np.float32), "weights": ((WIDTH, WIDTH), np.float32)}
 
 
 class Settings(Strict):
@@ -43,9 +60,10 @@ class Settings(Strict):
 
 
 class IsolationForest:
-    """Per entity a ring of 256 rows (at most 32 signals) and one forest, seeded by the entity's number: replays agree."""
+    """Per entity a sample of 256 ticks, what its signals let expect of each other, and one forest, seeded by the entity's
+    number: replays agree. About 50 kB an entity."""
 
-    VERSION = 1
+    VERSION = 2
     BY_SIGNAL = ("place", *_PER_SIGNAL)
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -55,13 +73,16 @@ class IsolationForest:
         self._names: list[str] = []
         self._forests: list[Forest | None] = []
         self._stack: Stack | None = None
-        self._columns = np.zeros((0, WIDTH - CLOCK_COLUMNS), np.int64)
-        self._widths: list[int] = []
-        self._window = np.zeros((0, WINDOW, WIDTH), np.float32)
+        self._columns = np.zeros((0, WIDTH), np.int64)
+        self._widths = np.zeros(0, np.int64)
         self._seen = 0
+        self._alone = False
+        self._latest = np.zeros((0, WIDTH), np.float32)
         self.tail = Tail()
         for name in (*_PER_SIGNAL, *_PER_ENTITY):
             setattr(self, name, np.zeros(0))
+        for name, (shape, kind) in _ARRAYS.items():
+            setattr(self, name, np.zeros((0, *shape), kind))
         self.n: Floats
         self.level: Floats
         self.scale: Floats
@@ -70,24 +91,36 @@ class IsolationForest:
         self.rows: Floats
         self.fitted_rows: Floats
         self.fitted_at: Floats
+        self.learned_at: Floats
+        self.window: Steps
+        self.lately: NDArray[np.float32]
+        self.edge: NDArray[np.float32]
+        self.usual: NDArray[np.float32]
+        self.weights: NDArray[np.float32]
 
     @staticmethod
     def warm() -> None:
-        """Import scikit-learn now, which takes seconds, and not in the step of the first fit."""
-        import sklearn.ensemble  # noqa: F401
+        """Import scikit-learn and compile the loops now, which takes seconds, and not in the step of the first fit."""
+        warm = IsolationForest(Settings(trees=8))
+        warm._new_entities(["a"])
+        warm._widths[0], warm.rows[0] = 1, FIRST_FIT
+        warm._fit(0, 0.0)
+        now = np.zeros((1, 2, WIDTH), np.int16)
+        warm._shares(0, now[0], float(warm._scores(np.zeros(1, np.int64), now)[0]))
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         if self._seen < len(frame.signals):
             self._register(frame)
         if not self._names:
             return []
-        z = self._standardised(frame)
-        rows, heard = self._build_rows(z, frame.at)
-        learn = heard & frame.learn[self._columns[:, 0]]
-        found = self._vote(frame, rows, heard, learn, z)
-        self._remember(rows, learn)
+        now, heard = self._deviations(frame)
+        some = heard.any(axis=1)
+        learn = some & frame.learn[self._columns[:, 0]]
+        found = self._vote(frame, now, heard, learn)
+        self._remember(now, learn, frame.at)
         self._refit(frame.at)
-        self._learn_scale(frame)
+        if self._alone:
+            self._learn_scale(frame)
         return found
 
     # --------------------------------------------------------------------------------------------------- bookkeeping
@@ -96,7 +129,7 @@ class IsolationForest:
         self._new_entities([e for e in dict.fromkeys(s.entity for s in new) if e not in self._of])
         for signal in new:
             place = self._of.get(signal.entity)
-            if place is not None and self._widths[place] < WIDTH - CLOCK_COLUMNS:
+            if place is not None and self._widths[place] < WIDTH:
                 self._columns[place, self._widths[place]] = signal.id
                 self._widths[place] += 1
                 self._restart(place)
@@ -115,9 +148,10 @@ class IsolationForest:
         first = max(self._seeds, default=-1) + 1
         self._seeds += range(first, first + more)
         self._forests += [None] * more
-        self._widths += [0] * more
-        self._columns = np.vstack([self._columns, np.full((more, WIDTH - CLOCK_COLUMNS), -1)])
-        self._window = np.concatenate([self._window, np.zeros((more, WINDOW, WIDTH), np.float32)])
+        self._widths = np.append(self._widths, np.zeros(more, np.int64))
+        self._columns = np.vstack([self._columns, np.full((more, WIDTH), -1)])
+        for name, (shape, kind) in _ARRAYS.items():
+            setattr(self, name, np.concatenate([getattr(self, name), np.zeros((more, *shape), kind)]))
         self.tail.resize(len(self._names))
         for column in _PER_ENTITY:
             setattr(self, column, np.append(getattr(self, column), np.zeros(more)))
@@ -127,49 +161,78 @@ class IsolationForest:
         if self._forests[place] is not None:
             self._forests[place], self._stack = None, None
         self.rows[place] = self.fitted_rows[place] = 0
+        self.lately[place] = 0
 
-    # --------------------------------------------------------------------------------------------------------- rows
-    def _standardised(self, frame: Frame) -> Floats:
-        """float64[S + 1]: z-scores, and a last 0 that the empty places of narrow entities point at."""
-        size = self._seen
-        scale = np.maximum(self.scale[:size], 1e-3 * np.abs(self.level[:size]) + 1e-9)
-        with np.errstate(over="ignore"):  # infinitely far is 20 far
-            return np.append(np.clip((np.clip(frame.values, -HUGE, HUGE) - self.level[:size]) / scale, -20.0, 20.0), 0.0)
+    # --------------------------------------------------------------------------------------------------- deviations
+    def _deviations(self, frame: Frame) -> tuple[Steps, Bools]:
+        """int16[entities, 2, WIDTH]: residuals in steps, silent signals at their usual value, and their means of the last
+        dozen ticks; bool[entities, WIDTH]: what spoke."""
+        alone = len(frame.residuals) != len(frame.values)
+        if alone != self._alone:  # a baseline came or went: what was remembered is of another measure
+            for place in range(len(self._names)):
+                self._restart(place)
+        self._alone = alone
+        residuals = np.append(self._own_residuals(frame) if alone else frame.residuals, np.nan)[self._columns]
+        heard = ~np.isnan(residuals)
+        now = np.rint(_joint.FINE * np.clip(np.where(heard, residuals, 0.0), -REACH, REACH))
+        self._latest = (self.lately + _joint.LATELY * (now - self.lately)).astype(np.float32)
+        return np.stack([now, np.rint(self._latest)], axis=1).astype(np.int16), heard
 
-    def _build_rows(self, z: Floats, at: float) -> tuple[NDArray[np.float32], Bools]:
-        """float32[entities, WIDTH] with silent signals at their usual value; bool[entities]: did anything report?"""
-        mine = z[self._columns]
-        heard = np.isfinite(mine) & (self._columns >= 0)
-        rows = np.zeros((len(self._names), WIDTH), np.float32)
-        angle = 2 * np.pi * (at % 86400.0) / 86400.0
-        rows[:, 0], rows[:, 1] = np.sin(angle), np.cos(angle)
-        rows[:, CLOCK_COLUMNS:] = np.where(heard, mine, 0.0)
-        return rows, np.asarray(heard.any(axis=1))
+    def _own_residuals(self, frame: Frame) -> Floats:
+        """float64[S]: where no baseline runs, the deviation from a signal's own recent level, NaN where there is no value."""
+        scale = np.maximum(self.scale[:self._seen], 1e-3 * np.abs(self.level[:self._seen]) + 1e-9)
+        with np.errstate(over="ignore"):  # infinitely far is as far as can be
+            far = (np.clip(frame.values, -HUGE, HUGE) - self.level[:self._seen]) / (OWN_WIDTH * scale)
+        return np.where(self.n[:self._seen] >= KNOWN_AFTER, far, np.nan)
 
     # --------------------------------------------------------------------------------------------------------- vote
-    def _vote(self, frame: Frame, rows: NDArray[np.float32], heard: Bools, learn: Bools, z: Floats) -> list[Anomaly]:
-        if self._stack is None:
-            self._stack = Stack.of(self._forests)
-        k = self._stack.entities
-        k = k[heard[k]]
+    def _vote(self, frame: Frame, now: Steps, heard: Bools, learn: Bools) -> list[Anomaly]:
+        which = self._stacked().which
+        k = which[heard[which].any(axis=1)]
         if not len(k):
             return []
-        size = len(self._names)
-        scores = np.full(size, np.nan)
-        scores[k] = self._stack.scores(rows)[np.isin(self._stack.entities, k)]
+        rows, scores, beyond = self._rows(k, now[k]), np.full(len(self._names), np.nan), np.ones(len(self._names))
+        scores[k] = self._stacked().scores(k, rows)
+        beyond[k] = np.max(np.abs(rows[:, :_joint.SHARED].astype(np.float64)) / self.edge[k], axis=1)
         surprise = np.maximum(scores - self.mean, 0.0) / np.maximum(self.spread, MIN_SPREAD)
-        p = self.tail.p_value(surprise)
-        odd = np.flatnonzero(np.isfinite(scores) & (p < REPORT_P))
-        found = [a for i in odd for a in self._explain(frame, int(i), float(p[i]), z)]
+        surprise *= 1.0 + np.log(np.maximum(beyond, 1.0))  # to a forest all that is outside of the past is alike
+        p = self.tail.p_value(surprise / (1.0 + DOUBT / (self.tail.n[:len(surprise)] + 1.0)))
+        odd = np.flatnonzero(np.isfinite(scores) & (p < REPORT_P)).tolist()
+        found = [a for i in odd for a in self._explain(frame, i, float(p[i]), self._shares(i, now[i], scores[i]), heard[i])]
         self._learn_scores(scores, surprise, learn & np.isfinite(scores))
         return found
 
-    def _explain(self, frame: Frame, place: int, p: float, z: Floats) -> list[Anomaly]:
-        """The entity's anomaly, told at its most unusual signals."""
-        mine = [int(c) for c in self._columns[place, :self._widths[place]]]
-        size = sorted(((abs(float(z[c])), c) for c in mine if np.isfinite(z[c])), key=lambda x: (-x[0], x[1]))
-        return [Anomaly(frame.at, self._names[place], frame.signals[c].key, 1.0 - p, p, "isolation_forest", c,
-                        float(frame.values[c]), onset=frame.at) for far, c in size[:TELL] if far >= TELL_FROM]
+    def _rows(self, places: NDArray[np.int64], now: Steps) -> Steps:
+        """int16[k, columns]: what the forests of these entities judge, of their residuals now int16[k, 2, WIDTH]."""
+        rows = np.zeros((len(places), _joint.columns(WIDTH)), np.int16)
+        _joint.describe(places, now[:, 0], now[:, 1], self._widths, self.usual, self.weights, rows)
+        return rows
+
+    def _scores(self, places: NDArray[np.int64], now: Steps) -> Floats:
+        return self._stacked().scores(places, self._rows(places, now))
+
+    def _stacked(self) -> Stack:
+        if self._stack is None:
+            self._stack = Stack(self._forests)
+            self._forests = self._stack.forests
+        return self._stack
+
+    def _shares(self, place: int, now: Steps, score: float) -> Floats:
+        """float64[width], sum 1: what each signal adds to the score: how far it falls without what is odd in the signal."""
+        width = int(self._widths[place])
+        tamed = np.zeros((width, 2, WIDTH), np.int16)
+        _joint.without(now, width, self.usual[place], self.weights[place], tamed)
+        fall = np.maximum(score - self._scores(np.full(width, place), tamed), 0.0)
+        return np.asarray(fall / fall.sum()) if fall.sum() > 0 else np.full(width, 1.0 / width)
+
+    def _explain(self, frame: Frame, place: int, p: float, shares: Floats, heard: Bools) -> list[Anomaly]:
+        """The entity's anomaly, told at the signals that isolate it: the first one always."""
+        mine = self._columns[place]
+        order = [k for k in np.argsort(-shares, kind="stable")[:TELL].tolist() if heard[k]]
+        text = ", ".join(f"{frame.signals[mine[k]].key} {shares[k]:.0%}" for k in order)
+        return [Anomaly(frame.at, self._names[place], frame.signals[mine[k]].key, 1.0 - p, p, "isolation_forest", int(mine[k]),
+                        float(frame.values[mine[k]]), onset=frame.at, text=f"rare together: {text}")
+                for k in order if k == order[0] or shares[k] >= TELL_SHARE]
 
     # -------------------------------------------------------------------------------------------------------- learn
     def _learn_scores(self, scores: Floats, surprise: Floats, which: Bools) -> None:
@@ -179,34 +242,40 @@ class IsolationForest:
         self.spread[i] += SCORE_FORGET * (np.abs(clipped - self.mean[i]) - self.spread[i])
         self.mean[i] += SCORE_FORGET * (clipped - self.mean[i])
 
-    def _remember(self, rows: NDArray[np.float32], learn: Bools) -> None:
+    def _remember(self, now: Steps, learn: Bools, at: float) -> None:
+        """The first 256 ticks, and then each with the chance that leaves a sample of all, of two weeks at most."""
         i = np.flatnonzero(learn)
-        self._window[i, self.rows[i].astype(np.int64) % WINDOW] = rows[i]
+        count = self.rows[i].astype(np.int64)
+        dice = _dice(np.array(self._seeds, np.uint64)[i], count.astype(np.uint64))
+        lately = WINDOW * (at - self.learned_at[i]) / SPAN_S
+        chance = np.where(count < WINDOW, 1.0, np.minimum(np.maximum(WINDOW / (count + 1.0), lately), 1.0))
+        slot = np.where(count < WINDOW, count, (dice & np.uint64(WINDOW - 1)).astype(np.int64))
+        taken = (dice >> np.uint64(11)).astype(np.float64) / 2.0**53 < chance
+        self.window[i[taken], slot[taken]] = now[i[taken]]
         self.rows[i] += 1
+        self.learned_at[i], self.lately[i] = at, self._latest[i]
 
     def _refit(self, at: float) -> None:
-        """At most one fit a tick, the longest overdue first: a fit takes tens of milliseconds."""
-        grown_enough = (self.rows >= FIRST_FIT) & (self.rows >= 4 * self.fitted_rows) & (self.fitted_rows < WINDOW)
-        due = np.flatnonzero(grown_enough | ((self.fitted_rows > 0) & (at - self.fitted_at >= self._settings.refit)))
-        if len(due):
-            self._fit(int(due[np.argmin(self.fitted_at[due])]), at)
+        """At most one fit a tick, the longest overdue first: a fit takes a tenth of a second."""
+        young = at - self.fitted_at < self._settings.refit
+        due = (self.rows >= FIRST_FIT) & (self.rows >= 4 * self.fitted_rows) & (young | (self.fitted_rows == 0))
+        due |= (self.fitted_rows > 0) & ~young
+        if due.any():
+            i = np.flatnonzero(due)
+            self._fit(int(i[np.argmin(self.fitted_at[i])]), at)
 
     def _fit(self, place: int, at: float) -> None:
-        count = int(min(self.rows[place], WINDOW))
-        past = self._window[place, :count, :CLOCK_COLUMNS + self._widths[place]].copy()
-        own = -self._grow(place, past).score_samples(past)
-        self.fitted_at[place], self.fitted_rows[place] = at, count
+        width = int(self._widths[place])
+        past = self.window[place, :int(min(self.rows[place], WINDOW))]
+        _joint.learn_relations(past[:, 0, :width].copy(), self.usual[place, :width], self.weights[place, :width, :width])
+        rows = self._rows(np.full(len(past), place), past)[:, :_joint.columns(width)]
+        self.edge[place] = np.maximum(np.abs(rows[:, :_joint.SHARED].astype(np.float32)).max(axis=0), _joint.STEPS)
+        model = fitted(_with_background(rows, self._seeds[place]), self._settings.trees, ROWS, self._seeds[place])
+        self._forests[place], self._stack = flattened(model), None
+        own = -model.score_samples(rows.astype(np.float32))
+        self.fitted_at[place], self.fitted_rows[place] = at, self.rows[place]
         self.mean[place] = np.median(own)
         self.spread[place] = np.mean(np.abs(own - np.median(own)))
-
-    def _grow(self, place: int, past: NDArray[np.float32]) -> Any:
-        """A forest over these rows; the same rows give the same forest."""
-        from sklearn.ensemble import IsolationForest as Sklearn
-
-        model = Sklearn(n_estimators=self._settings.trees, max_samples=min(ROWS, len(past)),
-                        random_state=self._seeds[place]).fit(past)
-        self._forests[place], self._stack = Forest.of(model), None
-        return model
 
     def _learn_scale(self, frame: Frame) -> None:
         x = np.clip(frame.values, -HUGE, HUGE)
@@ -230,9 +299,9 @@ class IsolationForest:
         where = self._columns >= 0
         place[self._columns[where]] = np.nonzero(where)[0]
         return {
-            "names": list(self._names), "widths": list(self._widths), "seeds": list(self._seeds), "place": place,
-            "window": self._window.copy(), "forests": _packed(self._forests), "tail": self.tail.state(),
-            **{k: getattr(self, k).copy() for k in (*_PER_SIGNAL, *_PER_ENTITY)}}
+            "names": list(self._names), "widths": self._widths.tolist(), "seeds": list(self._seeds), "place": place,
+            "alone": self._alone, "forests": packed(self._forests), "tail": self.tail.state(),
+            **{k: getattr(self, k).copy() for k in (*_PER_SIGNAL, *_PER_ENTITY, *_ARRAYS)}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """An entity that lost a signal begins its window anew; one that lost all of them makes room for another."""
@@ -242,13 +311,15 @@ class IsolationForest:
         self._names = [state["names"][k] for k in kept]
         self._seeds = [state["seeds"][k] for k in kept]
         self._of = {name: i for i, name in enumerate(self._names)}
-        self._window = np.array(state["window"], np.float32).reshape(-1, WINDOW, WIDTH)[kept]
+        self._alone = bool(state["alone"])
         self.tail.restore({k: v[..., kept] for k, v in state["tail"].items()})
         for k in _PER_SIGNAL:
             setattr(self, k, np.array(state[k], np.float64))
         for k in _PER_ENTITY:
             setattr(self, k, np.array(state[k], np.float64)[kept])
-        forests = _unpacked(state["forests"], len(state["names"]))
+        for k, (shape, kind) in _ARRAYS.items():
+            setattr(self, k, np.array(state[k], kind).reshape(-1, *shape)[kept])
+        forests = unpacked(state["forests"], len(state["names"]))
         self._forests, self._stack = [forests[k] for k in kept], None
         self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1))
         for i in np.flatnonzero(left[kept] < np.array(state["widths"], np.int64)[kept]):
@@ -256,103 +327,27 @@ class IsolationForest:
 
     def _arrange(self, place: NDArray[np.int64]) -> None:
         """Each entity's signals in the order of their columns, as when they were registered."""
-        self._seen, self._widths = len(place), [0] * len(self._names)
-        self._columns = np.full((len(self._names), WIDTH - CLOCK_COLUMNS), -1)
+        self._seen, self._widths = len(place), np.zeros(len(self._names), np.int64)
+        self._columns = np.full((len(self._names), WIDTH), -1)
         for column in np.flatnonzero(place >= 0).tolist():
             mine = int(place[column])
             self._columns[mine, self._widths[mine]] = column
             self._widths[mine] += 1
 
 
-@dataclass(slots=True)
-class Forest:
-    """A fitted forest as arrays [trees, nodes]; leaves point at themselves, so that every walk is equally long."""
-
-    feature: NDArray[np.int64]
-    threshold: Floats
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    length: Floats
-    depth: int
-    normal: float
-
-    @classmethod
-    def of(cls, model: Any) -> Forest:
-        trees = [e.tree_ for e in model.estimators_]
-        nodes = max(t.node_count for t in trees)
-        itself = np.tile(np.arange(nodes), (len(trees), 1))
-        f = cls(np.zeros((len(trees), nodes), np.int64), np.full((len(trees), nodes), np.inf), itself, itself.copy(),
-                np.zeros((len(trees), nodes)), max(t.max_depth for t in trees),
-                float(_average_path(np.array([model.max_samples_]))[0]))
-        for k, t in enumerate(trees):
-            inner = np.flatnonzero(t.children_left >= 0)
-            f.feature[k, inner], f.threshold[k, inner] = t.feature[inner], t.threshold[inner]
-            f.left[k, inner], f.right[k, inner] = t.children_left[inner], t.children_right[inner]
-            f.length[k, :t.node_count] = t.compute_node_depths() - 1.0 + _average_path(t.n_node_samples)
-        return f
+def _with_background(rows: Steps, seed: int) -> Steps:
+    """These rows, and among them some spread evenly over a box that reaches as far again in each direction."""
+    low, high = rows.min(axis=0).astype(np.int64), rows.max(axis=0).astype(np.int64)
+    reach = np.maximum(high - low, int(_joint.STEPS))
+    shape = (int(BACKGROUND * len(rows)), rows.shape[1])
+    more = np.random.default_rng(seed).integers(low - reach, high + reach, shape, endpoint=True)
+    return np.vstack([rows, np.clip(more, -32_000, 32_000).astype(np.int16)])
 
 
-_SMALL = {"feature": np.int8, "threshold": np.float64, "left": np.int16, "right": np.int16, "length": np.float64}
-
-
-def _packed(forests: Sequence[Forest | None]) -> dict[str, Any]:
-    """All forests end to end in the smallest types that hold them: at most 2 * ROWS nodes a tree, WIDTH features."""
-    there = [(place, f) for place, f in enumerate(forests) if f is not None]
-    about = [[place, *f.left.shape, f.depth] for place, f in there]
-    flat = {k: np.concatenate([getattr(f, k).ravel() for _, f in there] or [[]]).astype(kind) for k, kind in _SMALL.items()}
-    return {"about": about, "normal": [f.normal for _, f in there], **flat}
-
-
-def _unpacked(state: Mapping[str, Any], count: int) -> list[Forest | None]:
-    out: list[Forest | None] = [None] * count
-    start = 0
-    for (place, trees, nodes, depth), normal in zip(state["about"], state["normal"], strict=True):
-        end = start + trees * nodes
-        part = {k: state[k][start:end].reshape(trees, nodes) for k in _SMALL}
-        part |= {k: part[k].astype(np.int64) for k in ("feature", "left", "right")}
-        out[place], start = Forest(**part, depth=depth, normal=normal), end
-    return out
-
-
-class Stack:
-    """All forests end to end, so that one walk moves every tree of every entity by one level."""
-
-    def __init__(self, forests: Sequence[tuple[int, Forest]]) -> None:
-        self.entities = np.array([place for place, _ in forests], np.int64)
-        self.depth = max((f.depth for _, f in forests), default=0)
-        self.normal = np.array([f.normal for _, f in forests])
-        roots, offset = [], 0
-        parts: dict[str, list[NDArray[Any]]] = {"feature": [], "threshold": [], "left": [], "right": [], "length": []}
-        for _, f in forests:
-            trees, nodes = f.left.shape
-            starts = offset + nodes * np.arange(trees)
-            roots.append(starts)
-            for name, rows in (("feature", f.feature), ("threshold", f.threshold), ("length", f.length),
-                               ("left", f.left + starts[:, None]), ("right", f.right + starts[:, None])):
-                parts[name].append(rows.ravel())
-            offset += trees * nodes
-        flat = {k: np.concatenate(v) if v else np.zeros(0) for k, v in parts.items()}
-        self.feature, self.threshold, self.length = flat["feature"], flat["threshold"], flat["length"]
-        self.left, self.right = flat["left"], flat["right"]
-        self.roots = np.array(roots)
-
-    @classmethod
-    def of(cls, forests: Sequence[Forest | None]) -> Stack:
-        return cls([(place, f) for place, f in enumerate(forests) if f is not None])
-
-    def scores(self, rows: NDArray[np.float32]) -> Floats:
-        """Scores in 0..1 (1 = isolated at once), equal to scikit-learn's `-score_samples`; rows[entities, WIDTH]."""
-        node = self.roots
-        base = (self.entities * rows.shape[1])[:, None]
-        flat = np.ascontiguousarray(rows).ravel()
-        for _ in range(self.depth):
-            node = np.where(flat[base + self.feature[node]] <= self.threshold[node], self.left[node], self.right[node])
-        return np.asarray(2.0 ** -(self.length[node].mean(axis=1) / self.normal))
-
-
-def _average_path(n: Any) -> Floats:
-    """Mean depth of an unsuccessful search in a binary tree of n rows (equation 1 of the paper)."""
-    n = np.asarray(n, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        many = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
-    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, many))
+def _dice(seed: NDArray[np.uint64], count: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A number of 64 random bits for each count of each seed (splitmix64: Steele, Lea, Flood, OOPSLA 2014)."""
+    x = (seed << np.uint64(32)) + count + np.uint64(1)
+    x = x * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))

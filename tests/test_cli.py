@@ -374,9 +374,9 @@ MODELS = [
      "previous": {"id": "baseline-v1-44ab", "at": 1772368205.0}, "refused": None},
     {"detector": "logs", "serving": "logs-v2-0000", "settings": {}, "since": 1772360000.0, "candidate": None,
      "previous": {"id": "logs-v1-0000", "at": 1.0}, "refused": None},
-    {"detector": "isolation_forest", "serving": "isolation_forest-v1-0c7e", "settings": {"trees": 32}, "since": None,
+    {"detector": "isolation_forest", "serving": "isolation_forest-v2-0c7e", "settings": {"trees": 32}, "since": None,
      "previous": None, "refused": None,
-     "candidate": {"id": "isolation_forest-v1-b1d2", "settings": {"trees": 64}, "began": 1772368205.0, "due": 1772454605.0,
+     "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64}, "began": 1772368205.0, "due": 1772454605.0,
                    "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 EVENTS = [{"at": 1772368205.0, "detector": "baseline", "kind": "takeover", "model": "baseline-v2-3f9c",
            "text": "baseline-v2-3f9c took over from baseline-v1-44ab\x1b[2J"}]
@@ -390,7 +390,7 @@ def test_models_are_listed_with_what_is_tried_beside_them(run: Any, httpserver: 
     rows = {row.split()[0]: row for row in out.splitlines()}
     for part in ("baseline-v2-3f9c", "2026-03-01 12:30:05 UTC", "baseline-v1-44ab"):
         assert part in rows["baseline"]
-    for part in ("isolation_forest-v1-b1d2: worse so far: 2 h side by side", "judged 2026-03-02 12:30:05 UTC"):
+    for part in ("isolation_forest-v2-b1d2: worse so far: 2 h side by side", "judged 2026-03-02 12:30:05 UTC"):
         assert part in rows["isolation_forest"]
     assert out.splitlines()[-1] == "2026-03-01 12:30:05 UTC  baseline-v2-3f9c took over from baseline-v1-44ab·[2J"
     _, out, _ = run("model", "list", "-o", "json", "--server", httpserver.url_for(""))

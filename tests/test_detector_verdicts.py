@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, frame, frames, noise, signals
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from aiops.types import Frame, LogLine, Signal
-from detectors import isolation_forest
+from aiops.types import LogLine
 from detectors.absence import FORGET_S, Absence
 from detectors.baseline import READY_AFTER, Baseline
-from detectors.isolation_forest import Forest, IsolationForest, Stack
 from detectors.logs import READY_TICKS, Logs, is_error, masked, poisson_tail
 
 MONDAY = 4 * 86_400.0  # 1970-01-05
@@ -167,51 +163,6 @@ def test_a_daily_wave_is_no_anomaly():
     assert np.mean(late) / 20 < 3e-3
 
 
-# ------------------------------------------------------------------------------------------------ isolation forest
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(rows=st.integers(2, 200), width=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), digits=st.integers(0, 3))
-def test_flattened_trees_score_as_scikit_learn_does(rows, width, seed, digits):
-    """For any number of rows and columns, ties and constant columns included, and several forests at once."""
-    from sklearn.ensemble import IsolationForest as Sklearn
-
-    rng = np.random.default_rng(seed)
-    models, asked = [], rng.normal(size=(3, isolation_forest.WIDTH)).round(digits).astype(np.float32)
-    for k in range(2):
-        past = rng.normal(size=(rows, width)).round(digits).astype(np.float32)
-        models.append(Sklearn(n_estimators=8, max_samples=min(128, rows), random_state=k).fit(past))
-    stack = Stack.of([Forest.of(models[0]), None, Forest.of(models[1])])
-    expected = [-m.score_samples(asked[place:place + 1, :width])[0] for m, place in zip(models, (0, 2), strict=True)]
-    assert stack.scores(asked) == pytest.approx(expected, abs=1e-9)
-
-
-def forest_hits(x, at):
-    """Ticks of the first five from `at` on in which the forest speaks, and the share of those before, once it is fitted."""
-    of, forest = signals(*(f"a//b s{i}" for i in range(x.shape[1]))), IsolationForest()
-    found = [bool(forest.observe(f)) for f in frames(x, of)]
-    return sum(found[at:at + 5]), np.mean(found[isolation_forest.FIRST_FIT:at])
-
-
-@pytest.mark.parametrize(("columns", "shift"), [(3, 40.0), (12, 4.0), (32, 2.5)])
-def test_the_forest_sees_many_signals_that_move_together(columns, shift):
-    """The more of them, the less each has to move; on noise it is silent."""
-    runs = []
-    for seed in range(3):
-        x = noise(205, columns, seed=seed)
-        x[200:] += shift
-        runs.append(forest_hits(x, 200))
-    assert all(hits for hits, _ in runs)
-    assert np.mean([before for _, before in runs]) < 5e-3
-
-
-def test_an_entity_with_more_signals_than_fit_is_judged_by_the_first():
-    """From the thirty-third on they are left out; nothing breaks."""
-    x = noise(205, 40)
-    x[200:, 32:] += 50
-    assert forest_hits(x, 200) == (0, 0)
-    x[200:, :20] += 50
-    assert forest_hits(x, 200)[0]
-
-
 # ------------------------------------------------------------------------------------------------ absence
 ENTITIES = signals("service//a x", "service//a y", "service//b x", "service//c x", "node//d x", "pod//e x")
 
@@ -322,15 +273,3 @@ def test_the_bound_is_never_below_the_poisson_tail():
         for count in range(30):
             exact = 1 - sum(exp(-rate) * rate**i / factorial(i) for i in range(count))
             assert poisson_tail(count, rate) >= exact - 1e-12
-
-
-def test_many_newcomers_at_once_are_placed_as_one_by_one():
-    """More than are watched; the first that came are."""
-    of = tuple(Signal(k, f"pod//p{k // 2}", f"m{k % 2}") for k in range(4100))
-    at_once, in_turn = IsolationForest(), IsolationForest()
-    for detector, sizes in ((at_once, (4100,)), (in_turn, (1, 2, 3, 250, 4000, 4100))):
-        for k, size in enumerate(sizes):
-            detector.observe(Frame(T0 + k, np.full(size, np.nan), np.ones(size, np.bool_), of[:size]))
-    a, b = at_once.state(), in_turn.state()
-    assert np.array_equal(a["place"], b["place"])
-    assert a["names"] == b["names"]

@@ -129,7 +129,7 @@ def summed_up() -> Any:
 def test_models_as_json_and_what_may_be_said_to_them(ask: Client) -> None:
     """Promote and roll back reach the view; what cannot be is 409, what is not known 404."""
     form = json.loads(ask("/api/models")[1])
-    assert [m["serving"] for m in form["models"]] == ["baseline-v2-3f9c", "isolation_forest-v1-0c7e"]
+    assert [m["serving"] for m in form["models"]] == ["baseline-v2-3f9c", "isolation_forest-v2-0c7e"]
     assert form["events"][0]["kind"] == "takeover"
     assert ask("/api/models/isolation_forest/promote", "POST")[0] == 202
     assert ask("/api/models/baseline/rollback", "POST")[0] == 202

@@ -21,9 +21,9 @@ GPU, VLLM, GATE, NODE = "gpu/gpu-3/0", "deployment/serving/vllm-70b", "service/s
 MODELS: list[JSON] = [
     {"detector": "baseline", "serving": "baseline-v2-3f9c", "settings": {}, "since": NOW - 3600, "candidate": None,
      "previous": {"id": "baseline-v1-44ab", "at": NOW - 3600}, "refused": None},
-    {"detector": "isolation_forest", "serving": "isolation_forest-v1-0c7e", "settings": {"trees": 32, "refit": "1d"},
+    {"detector": "isolation_forest", "serving": "isolation_forest-v2-0c7e", "settings": {"trees": 32, "refit": "1d"},
      "since": NOW - 90_000, "previous": None, "refused": None,
-     "candidate": {"id": "isolation_forest-v1-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
+     "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
                    "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 
 
