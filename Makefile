@@ -32,7 +32,7 @@ lint: dev
 	@$(BIN)/lint-imports --no-cache
 
 check: lint ## lint, types, import contracts and the fast tests
-	@$(BIN)/python -m pytest -n 2 -m "not real" -p no:cacheprovider $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not real and not slow" -p no:cacheprovider $(ARGS)
 
 test: dev ## everything, with the real programs where they can be had
 	@scripts/system-packages

@@ -21,7 +21,9 @@ from detectors.baseline import Baseline
 ALARMS_PER_DAY = 0.1
 """A row is an anomaly where this many rows as odd, or fewer, are expected in a day of one series."""
 SAMPLES_COUNT = 0.75
+"""The power of their number by which samples within an hour count as looks."""
 STEEP, MOST_EVIDENCE = 2.0, 25.0
+"""Evidence of several columns e counts as exp(STEEP e), up to so many nats."""
 NEW, NEW_FROM = 32.0 * math.log(10.0), 0.5
 """Nats that a novelty of 1 adds, and from where it counts: what was never seen outranks any residual."""
 MOST_NATS = 690.0

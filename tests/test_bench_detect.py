@@ -258,6 +258,7 @@ def test_peers_are_run_once_and_then_remembered(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_agrees_with_this_process(data):
     """And where a figure differs its column is named."""
     one = cases.load([data], ["nab"])[0]

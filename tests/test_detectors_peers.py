@@ -234,6 +234,7 @@ def test_it_is_silent_before_a_member_is_ready():
     assert told(x, ranks(8)) == [[]] * READY_AFTER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "student", "wandering"])
 def test_p_values_are_what_they_say(kind):
     """No more than twice as many below 0.001 as there should be, and not none; hardly an alarm in half a day."""
@@ -315,6 +316,7 @@ def test_an_excursion_ends_with_the_mask():
     assert [1] in found[3 * HOUR - 5:3 * HOUR] and not any(found[3 * HOUR:])
 
 
+@pytest.mark.slow
 def test_the_same_straggler_is_found_again_the_next_day():
     """Its fault of six hours was masked and taught nothing."""
     of, detector, delays = ranks(8), Peers(), []

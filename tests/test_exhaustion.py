@@ -79,6 +79,7 @@ def _seconds(words):
 
 
 # ------------------------------------------------------------------------------------------------ what is told
+@pytest.mark.slow
 def test_a_disk_that_fills_is_told_in_time():
     """The slower it goes, the earlier, up to a day before; never while it only hovers."""
     leads = {1: 0.25, 6: 1.5, 24: 7, 72: 20}
@@ -123,6 +124,7 @@ def test_no_single_estimate_is_worth_more_than_one_in_a_million():
     assert min(a.p_value for _, a in said) == LEAST_P
 
 
+@pytest.mark.slow
 def test_a_slow_leak_is_a_note_a_week_before_and_an_alarm_only_on_its_last_day():
     """Told again when half of the time is left: three or four times in all."""
     said = play(then(flat(72, step_s=300), rise(10 * 24, step_s=300)), 300.0)
@@ -141,6 +143,7 @@ def test_a_leak_under_the_teeth_of_a_collector_is_told():
     assert said and 3 * HOUR_S < 72 * HOUR_S - said[0][0] < 25 * HOUR_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_s", [2.0, 15.0, 300.0, 3600.0])
 def test_any_sampling_interval_will_do(step_s):
     """From two seconds to an hour; the lead is what the windows can see."""
@@ -193,6 +196,7 @@ QUIET = {
     "empty for ever": lambda: np.zeros(len(day()))}
 
 
+@pytest.mark.slow
 def test_nobody_is_woken():
     """Six days of what does not fill: no alert at any time, from the first sample on."""
     x = np.array([make() for make in QUIET.values()]).T
@@ -222,6 +226,7 @@ def saw(days, high, seed=0):
     return x + 0.002 * np.random.default_rng(seed).standard_normal(len(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("high", [0.8, 0.9, 0.95])
 def test_a_daily_saw_tooth_is_told_at_most_twice(high):
     """After that it is known to come back by itself."""
@@ -337,6 +342,7 @@ def test_signals_without_a_limit_cost_nothing():
     assert len(pickle.dumps(detector.state())) < before + 500 * 8 + 100
 
 
+@pytest.mark.slow
 def test_it_goes_on_when_other_signals_were_forgotten_or_lost_their_limit():
     """Columns move at a restart: what is kept of a signal follows it, or begins anew."""
     of = (disk(entity="node//gone"), disk(id=1, entity="node//a"), disk(id=2, entity="node//b", limit=None),
@@ -380,6 +386,7 @@ def test_it_goes_on_after_a_restart_in_the_middle_of_a_leak():
     assert [(t, a.text, a.p_value) for t, a in (*before, *after)] == [(t, a.text, a.p_value) for t, a in whole]
 
 
+@pytest.mark.slow
 def test_columns_do_not_disturb_one_another():
     """Two at once say what each says alone."""
     a, b = then(flat(48), rise(6)), noisy(0.6 + 0.2 * np.sin(2 * np.pi * day(2.25)))

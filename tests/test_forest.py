@@ -123,6 +123,7 @@ def test_a_signal_that_leaves_the_others_is_told_first():
         assert int(first.text.split()[3].rstrip("%,")) > 50
 
 
+@pytest.mark.slow
 def test_a_breach_of_what_goes_together_is_found_and_the_same_values_in_agreement_are_not():
     """Ten entities: all up is load; one down while the others are up is not."""
     together = apart = 0

@@ -35,6 +35,7 @@ def digest(tiny, no_policies):
     return app.Player(tiny, no_policies).play().digest
 
 
+@pytest.mark.slow
 def test_a_hundred_replays_give_one_digest(tiny, no_policies, digest):
     """In one process, one after the other."""
     assert len(digest) == 64
@@ -65,6 +66,7 @@ SURROUNDINGS = [
 ]
 
 
+@pytest.mark.slow
 def test_other_processes_say_the_same_to_the_last_byte(tiny):
     """Whatever the hash seed, the number of threads, the time zone or the language."""
     said = [subprocess.run([sys.executable, "-m", "aiops.cli", "replay", str(tiny), "--json"], cwd=ROOT, check=True,

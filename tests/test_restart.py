@@ -127,6 +127,7 @@ def fault(k: int) -> float:
 
 
 # ---------------------------------------------------------------------------------------------- as if nothing had been
+@pytest.mark.slow
 def test_a_restart_leaves_no_trace_in_what_is_found(alive: Callable[..., Life], tmp_path: Path) -> None:
     """Stopped and started, with the series coming in another order: the same anomalies, to the last bit, and incidents."""
     whole = alive(Telemetry(10.0, fault)).run(200).breathe().run(300).kill()
@@ -207,6 +208,7 @@ def test_a_clock_that_was_ahead_does_not_blind_the_next_life(alive: Callable[...
     assert second.models["baseline"].serving.detector.samples_seen()[:2].tolist() == [150, 150]
 
 
+@pytest.mark.slow
 def test_pods_that_are_gone_make_room(alive: Callable[..., Life]) -> None:
     """Signals that were silent for long are forgotten with the restart, and the others keep what they know."""
     first = alive(Telemetry(600.0, fault)).run(1)
@@ -233,6 +235,7 @@ def spikes(k: int) -> float:
     return 10.0 if k % 20 == 0 else 0.0
 
 
+@pytest.mark.slow
 def test_changed_settings_are_tried_and_take_over(alive: Callable[..., Life], toys: Toys) -> None:
     """Beside the old ones for a day; then told, stored, named by what is found from then on, and kept over a restart."""
     first = alive(Telemetry(600.0), detectors=toy(50)).run(20).stop()

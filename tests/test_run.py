@@ -127,6 +127,7 @@ def replayed(journal: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- a daemon's life
+@pytest.mark.slow
 def test_a_run_from_start_to_the_replay_of_its_journal(
     tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
     """Ready, watching, honest about what has no effect, alone on its store and port, ended in order, and repeatable."""
@@ -161,6 +162,7 @@ def test_a_run_from_start_to_the_replay_of_its_journal(
     assert (again["digest"], again["batches"]) == (told.digest, count)
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_nothing(
     tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
     """After kill -9 every step that was shown is in the journal, the store opens, and the next run goes on."""
@@ -180,6 +182,7 @@ def test_a_killed_run_loses_nothing(
     assert len(list((tmp_path / "state" / "journal").glob("*.gz"))) == 2, "the killed run's segment is closed, too"
 
 
+@pytest.mark.slow
 def test_what_was_learned_outlives_the_process_and_can_be_called_back(
     tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
     """The next one is ready at once; other settings are tried beside it, let in with one command, taken back with another;
@@ -219,6 +222,7 @@ def test_what_was_learned_outlives_the_process_and_can_be_called_back(
     assert old in again["models"] and new not in again["models"]
 
 
+@pytest.mark.slow
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -255,6 +259,7 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path: Path, monkeypatch: pyt
 
 
 # ------------------------------------------------------------------------------------------------- live == replay
+@pytest.mark.slow
 def test_a_fault_is_decided_alike_live_and_from_the_journal(tmp_path: Path) -> None:
     """A recorded fault is run live with a journal; the journal alone gives the same incidents and the same digest."""
     (tmp_path / "aiops.yaml").write_text("mode: act\nstore: state\nsources:\n  - host\n", encoding="utf-8")
