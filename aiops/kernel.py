@@ -69,7 +69,7 @@ STALE_FROM_S, STALE_S = 120.0, 600.0
 
 BINS, BIN_RATIO, BIN_FROM = 41, math.log(1.2), 0.1
 TAIL, PRIOR_N, PRIOR_XI, EXCESS_CAP, REFRESH = 0.02, 10.0, 0.25, 1.0, 16
-PRIOR_CUT = np.array([2.9, PRIOR_XI, 10.0], np.float32)
+PRIOR_CUT = np.array([2.9, PRIOR_XI], np.float32)
 LEADERS, FEATURES = 48, 4
 RADIUS = np.array([0.03, 0.02, 0.02, 0.02])
 NOVEL_CAP, NOVEL_NORM, NOVEL_FLOOR, NOVEL_WARM = 2.0, 0.1, 0.5, 200.0
@@ -91,9 +91,8 @@ SUSPICIOUS = -math.log(1e-3)
 
 def prior_bins() -> Array:
     """float32[BINS]: ten samples' worth of a half-normal law with mean 1, what a tail believes before it has seen anything."""
-    edge = np.array([0.0] + [BIN_FROM * math.exp(BIN_RATIO * k) for k in range(BINS - 1)] + [math.inf])
-    above = np.array([math.erfc(min(e, 1e6) / math.sqrt(math.pi)) for e in edge])
-    return np.asarray(10.0 * (above[:-1] - above[1:]), np.float32)
+    edge = np.array([0.0] + [BIN_FROM * math.exp(BIN_RATIO * k) for k in range(BINS - 1)])
+    return np.asarray(10.0 * np.array([math.erfc(min(e, 1e6) / math.sqrt(math.pi)) for e in edge]), np.float32)
 
 
 @compiled
@@ -103,67 +102,62 @@ def wrapped(x: float, low: float, high: float) -> float:
 
 # ----------------------------------------------------------------------------------------------------------- tails
 @compiled
-def bin_of(z: float) -> int:
-    """The histogram bin of a score: 0 up to 0.1, then steps of 20 %."""
-    if z <= BIN_FROM:
-        return 0
-    return min(int(math.log(z / BIN_FROM) / BIN_RATIO) + 1, BINS - 1)
+def place_of(z: float) -> float:
+    """Where a score lies among the bins: 0 up to 0.1, then steps of 20 %, and the share of the step that it has passed."""
+    return 0.0 if z <= BIN_FROM else min(math.log(z / BIN_FROM) / BIN_RATIO + 1.0, BINS - 0.5)
 
 
 @compiled
-def surprise(z: float, k: int, bins: Array, cut: Array) -> float:
-    """-ln p of a score in bin k under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail.
+def surprise(z: float, place: float, v: int, bins: Array, cuts: Array) -> float:
+    """-ln p of a score under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail.
 
-    cut: the quantile, the Hill exponent of the tail, and the sum of the bins.
+    place: what `place_of` says of z. bins[v]: how much was counted in each bin and all above it. cuts[v]: the quantile, and the
+    Hill exponent of the tail.
     """
-    if z > cut[0]:
-        return -math.log(TAIL) + math.log(z / cut[0]) / cut[1]
-    above = bins[k]
-    if k > 0:
-        above *= 1.0 - (math.log(z / BIN_FROM) / BIN_RATIO - (k - 1))
-    for j in range(k + 1, BINS):
-        above += bins[j]
-    return -math.log(min(1.0, max((above + 0.5) / (cut[2] + 0.5), TAIL)))
+    if z > cuts[v, 0]:
+        return -math.log(TAIL) + math.log(z / cuts[v, 0]) / cuts[v, 1]
+    k = int(place)
+    above = bins[v, k]
+    if 0 < k < BINS - 1:
+        above -= (bins[v, k] - bins[v, k + 1]) * (place - k)
+    return -math.log(min(1.0, max((above + 0.5) / (bins[v, 0] + 0.5), TAIL)))
 
 
 @compiled
-def at_most(k: int, bins: Array, cut: Array) -> float:
+def at_most(place: float, v: int, bins: Array) -> float:
     """Nats: what many samples of the past were as odd as is not rarer than they were, whatever the tail says."""
-    above = 0.0
-    for j in range(k, BINS - 1):  # the last bin has no end: what is in it may be very different
-        above += bins[j]
-    return math.log((cut[2] + 0.5) / (above + 0.5)) if above >= SEEN_OFTEN else np.inf
+    above = bins[v, int(place)] - bins[v, BINS - 1]  # the last bin has no end: what is in it may be very different
+    return math.log((bins[v, 0] + 0.5) / (above + 0.5)) if above >= SEEN_OFTEN else np.inf
 
 
 @compiled
-def count(k: int, amount: float, bins: Array, cut: Array) -> None:
-    """One more score in bin k."""
-    bins[k] += amount
-    cut[2] += amount
+def count(place: float, amount: float, v: int, bins: Array) -> None:
+    """One more score at that place."""
+    for j in range(int(place) + 1):
+        bins[v, j] += amount
 
 
 @compiled
-def fit_tail(bins: Array, cut: Array, keep: float) -> None:
+def fit_tail(v: int, bins: Array, cuts: Array, keep: float) -> None:
     """Forget a little, then read the 98 % quantile and the Hill exponent off the histogram."""
-    total = 0.0
     for j in range(BINS):
-        bins[j] *= keep
-        total += bins[j]
-    above, k = 0.0, BINS - 1
-    while k > 0 and above + bins[k] < TAIL * total:
-        above += bins[k]
+        bins[v, j] *= keep
+    beyond, k = TAIL * bins[v, 0], BINS - 1
+    while k > 0 and bins[v, k] < beyond:
         k -= 1
-    part = (TAIL * total - above) / bins[k] if bins[k] > 0 else 0.0
+    above = bins[v, k + 1] if k < BINS - 1 else 0.0
+    part = (beyond - above) / (bins[v, k] - above) if bins[v, k] > above else 0.0
     low = math.log(BIN_FROM) + (k - 1) * BIN_RATIO
     cut_log = max(low + BIN_RATIO * (1.0 - part), 0.0)
     excess, count = 0.0, 0.0
-    for j in range(BINS):
+    for j in range(k, BINS):
         middle = math.log(BIN_FROM) + (j - 0.5) * BIN_RATIO - cut_log
         if middle > 0.0:
-            excess += bins[j] * min(middle, EXCESS_CAP)
-            count += bins[j]
-    cut[0], cut[2] = math.exp(cut_log), total
-    cut[1] = max((excess + PRIOR_N * PRIOR_XI) / (count + PRIOR_N), 0.03)
+            inside = bins[v, j] - (bins[v, j + 1] if j < BINS - 1 else 0.0)
+            excess += inside * min(middle, EXCESS_CAP)
+            count += inside
+    cuts[v, 0] = math.exp(cut_log)
+    cuts[v, 1] = max((excess + PRIOR_N * PRIOR_XI) / (count + PRIOR_N), 0.03)
 
 
 # --------------------------------------------------------------------------------------------------------- novelty
@@ -430,11 +424,11 @@ def forget_waiting(c: Array) -> None:
 def learn_tails(c: Array, into: Array, loudest: float, dt: float, bins: Array, cuts: Array) -> None:
     """What has raised suspicion itself counts half as one's own normal."""
     for v in range(TAILS):
-        count(int(into[v]), 1.0 if loudest < SUSPICIOUS else 0.5, bins[v], cuts[v])
+        count(into[v], 1.0 if loudest < SUSPICIOUS else 0.5, v, bins)
     if int(c[N]) % REFRESH == 0 or c[N] == READY_AFTER:
         keep = math.exp(-math.log(2.0) * REFRESH * dt / MONTH_S)
         for v in range(TAILS):
-            fit_tail(bins[v], cuts[v], keep)
+            fit_tail(v, bins, cuts, keep)
 
 
 @compiled
@@ -451,7 +445,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
     f, far = np.empty(FEATURES), np.empty(FEATURES)
     place_in_time(local, when)
     for i in range(len(values)):
-        c, o = core[i], out[i]
+        c, o, tails, cut, values_seen = core[i], out[i], bins[i], cuts[i], leaders[i]
         o[ALARM], o[EVIDENCE], o[LASTING_EVIDENCE] = 0.0, 0.0, c[RECENT_EVIDENCE]
         o[NOVELTY], o[VIEW], o[WIDTH] = 0.0, -1.0, np.nan
         x = values[i]
@@ -491,17 +485,17 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         describe(c, x, x - (c[LEVEL] if math.isnan(base) else base), f)
         new = 0.0
         for k in range(FEATURES):
-            far[k] = distance(f[k], k, c, leaders[i])
+            far[k] = distance(f[k], k, c, values_seen)
             new += far[k]
         shown = rested(0.0 if sign * r < 0.0 else new, at, c, learns[i])
         # judge
         evidence, loudest, loud = 0.0, 0.0, -1
         for v in range(TAILS):
-            into[v] = bin_of(z[v])
-            told[v] = surprise(z[v], int(into[v]), bins[i, v], cuts[i, v]) if n >= READY_AFTER else 0.0
+            into[v] = place_of(z[v])
+            told[v] = surprise(z[v], into[v], v, tails, cut) if n >= READY_AFTER else 0.0
             evidence += WEIGHT[v] * min(told[v], VIEW_CAP)
             if ALERTS[v] and told[v] > loudest and not (v == FAR and explained) and not (v == VOLATILE and twice < TWICE):
-                heard = min(told[v], at_most(int(into[v]), bins[i, v], cuts[i, v]))
+                heard = min(told[v], at_most(into[v], v, tails))
                 if heard > loudest:
                     loudest, loud = heard, v
         evidence /= WORTH
@@ -509,7 +503,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         o[EVIDENCE], o[LASTING_EVIDENCE], o[EXPECTED] = evidence, c[RECENT_EVIDENCE], expected
         if n >= READY_AFTER:
             o[NOVELTY] = shown
-            o[WIDTH] = cuts[i, SPIKE, 0] * s * math.exp(math.log(TAIL / BAND_P) * cuts[i, SPIKE, 1])
+            o[WIDTH] = cut[SPIKE, 0] * s * math.exp(math.log(TAIL / BAND_P) * cut[SPIKE, 1])
             if min(NOVEL_ALARM * shown, NOVEL_MOST) > loudest:
                 loudest, loud = min(NOVEL_ALARM * shown, NOVEL_MOST), NOVEL
             o[ALARM], o[VIEW] = max(loudest - LOOKS, 0.0), loud
@@ -534,10 +528,10 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
                 learn_waiting(i, q, c, at, dt, when, hour_level, hour_scale, day, week)
             for k in range(FEATURES):
                 if k != 2 or n >= VALUES:
-                    remember(f[k], far[k], k, c, leaders[i])
+                    remember(f[k], far[k], k, c, values_seen)
             c[NOVEL_MEAN] += max(1.0 / 2000.0, 1.0 / n) * (min(new, 1.0) - c[NOVEL_MEAN])
             c[N] = n + 1.0
             c[AT] = at
             if n > YOUNG:
-                learn_tails(c, into, loudest, dt, bins[i], cuts[i])
+                learn_tails(c, into, loudest, dt, tails, cut)
         c[X] = x

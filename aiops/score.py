@@ -143,7 +143,7 @@ class Joint:
     """
 
     def __init__(self) -> None:
-        self._bins, self._cut = kernel.prior_bins(), kernel.PRIOR_CUT.copy()
+        self._bins, self._cut = kernel.prior_bins()[None], kernel.PRIOR_CUT[None].copy()
         self._scale, self._n = 0.0, 0
 
     def nats(self, evidence: Floats, interval: Floats) -> Floats:
@@ -152,7 +152,7 @@ class Joint:
         for k, e in enumerate(np.expm1(STEEP * np.minimum(evidence, MOST_EVIDENCE)).tolist()):
             z = e / self._scale if self._scale > 0.0 else 0.0
             if self._n >= kernel.READY_AFTER:
-                out[k] = kernel.surprise(z, kernel.bin_of(z), self._bins, self._cut)
+                out[k] = kernel.surprise(z, kernel.place_of(z), 0, self._bins, self._cut)
             if e > 0.0:
                 self._learn(e, z, float(interval[k]))
         return out
@@ -160,9 +160,9 @@ class Joint:
     def _learn(self, e: float, z: float, dt: float) -> None:
         self._n += 1
         self._scale += max(1.0 / self._n, 2.0 * dt / kernel.DAY_S) * (min(e, 8.0 * self._scale or e) - self._scale)
-        kernel.count(kernel.bin_of(z), 1.0, self._bins, self._cut)
+        kernel.count(kernel.place_of(z), 1.0, 0, self._bins)
         if self._n % kernel.REFRESH == 0 or self._n == kernel.READY_AFTER:
-            kernel.fit_tail(self._bins, self._cut, math.exp(-math.log(2.0) * kernel.REFRESH * dt / kernel.MONTH_S))
+            kernel.fit_tail(0, self._bins, self._cut, math.exp(-math.log(2.0) * kernel.REFRESH * dt / kernel.MONTH_S))
 
 
 def _alarms(nats: Floats, interval: Floats) -> Bools:

@@ -63,7 +63,7 @@ class Baseline:
         self._offset_s = 0.0
         self.core = np.zeros((0, kernel.COLUMNS))
         self.bins = np.zeros((0, kernel.TAILS, kernel.BINS), np.float32)
-        self.cuts = np.zeros((0, kernel.TAILS, 3), np.float32)
+        self.cuts = np.zeros((0, kernel.TAILS, 2), np.float32)
         self.leaders = np.zeros((0, kernel.FEATURES, kernel.LEADERS), np.float32)
         self.place = np.zeros(0, np.int32)
         self.hour_level = np.zeros((kernel.HOURS, 0), np.float32)
