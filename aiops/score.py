@@ -27,6 +27,7 @@ STEEP, MOST_EVIDENCE = 2.0, 25.0
 NEW, NEW_FROM = 32.0 * math.log(10.0), 0.5
 """Nats that a novelty of 1 adds, and from where it counts: what was never seen outranks any residual."""
 MOST_NATS = 690.0
+BACK = 3
 TIME = "timestamp"
 
 
@@ -42,7 +43,11 @@ def score(path: Path, columns: Sequence[str] | None, out: Path | None) -> int:
     names = _columns(table, columns, path)
     times = _times(table[TIME], path)
     values = np.column_stack([pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64) for c in names])
-    rows = Scorer(names).run(times, values)
+    scorer = Scorer(names)
+    rows = scorer.run(times, values)
+    if scorer.not_rising:
+        sys.stderr.write(f"aiops score: {path}: {scorer.not_rising} of {len(times)} times do not rise; "
+                         "such a row counts as just after the one before.\n")
     result = pd.DataFrame(rows)
     result.insert(0, TIME, table[TIME])
     result.to_csv(out or sys.stdout, index=False, float_format="%.9g")
@@ -90,6 +95,24 @@ def _times(column: Any, path: Path) -> Floats:
     return np.asarray(numbers.ffill().fillna(0.0).to_numpy(np.float64))
 
 
+def rising(times: Floats) -> tuple[Floats, int]:
+    """Times that rise strictly, but for steps back to a clock that was right after all, and how many did not rise.
+
+    One time far in the future must not stop the clock of all that follow: after BACK rows in a row that rise among themselves and
+    lie more than a day before it, it is they that are believed. Row k depends on rows 1..k only.
+    """
+    out, last, behind, odd = np.empty(len(times)), -math.inf, 0, 0
+    for k, t in enumerate(times.tolist()):
+        rises = k > 0 and t > times[k - 1]
+        behind = 0 if t > last else behind + 1 if rises or not behind else 1
+        if t > last or (behind >= BACK and last - t > kernel.DAY_S):
+            last, behind = t, 0
+        else:
+            last, odd = math.nextafter(last, math.inf), odd + 1
+        out[k] = last
+    return out, odd
+
+
 class Scorer:
     """The baseline over the columns of a file, which are the signals of one entity.
 
@@ -103,17 +126,17 @@ class Scorer:
         self._signals = tuple(Signal(i, "file//csv", c) for i, c in enumerate(columns))
         self._baseline = Baseline()
         self._joint = Joint()
+        self.not_rising = 0
 
     def run(self, times: Floats, values: Floats) -> dict[str, list[Any]]:
-        """Columns of the output for values float64[rows, columns]."""
+        """Columns of the output for values float64[rows, columns]. `not_rising` says how many times were no later than before."""
+        times, self.not_rising = rising(times)
         rows, width = values.shape
         seen = np.zeros((rows, width, 8))
         interval = np.zeros((rows, width))
         learn = np.ones(width, np.bool_)
-        last = -math.inf
         for k in range(rows):
-            last = max(float(times[k]), math.nextafter(last, math.inf))
-            seen[k] = self._baseline.judge(Frame(last, values[k], learn, self._signals))
+            seen[k] = self._baseline.judge(Frame(float(times[k]), values[k], learn, self._signals))
             interval[k] = self._baseline.core[:width, kernel.DT]
         known = np.isfinite(values)
         return self._one(seen[:, 0], interval[:, 0], known[:, 0]) if width == 1 else self._several(seen, interval, known)

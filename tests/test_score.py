@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops import cli
-from aiops.score import ScoreError, Scorer, score
+from aiops.score import ScoreError, Scorer, rising, score
 
 FORM = ["timestamp", "score", "p_value", "expected", "lower", "upper", "anomaly"]
 
@@ -125,6 +125,26 @@ def test_times_that_make_no_sense_do_not_stop_it(tmp_path, times):
     """Equal, falling, absent: rows come in the order of the file."""
     text = "timestamp,value\n" + "".join(f"{t},{x}\n" for t, x in zip(times, NOISE, strict=False))
     assert len(scored(tmp_path, text)) == 40
+
+
+def test_one_time_far_in_the_future_does_not_stop_the_clock(tmp_path, capsys):
+    """Three rows later it is known for what it is; how many rows had no time of their own is said."""
+    right = [60.0 * k for k in range(300)]
+    times, odd = rising(np.array([*right[:100], 1e12, *right[100:]]))
+    assert odd == 2 and times[:101].tolist() == [*right[:100], 1e12]
+    assert times[101:103].tolist() == [np.nextafter(1e12, 2e12), np.nextafter(np.nextafter(1e12, 2e12), 2e12)]
+    assert times[103:].tolist() == right[102:]
+    x = [*NOISE[:250], NOISE[250] + 50, *NOISE[251:]]
+    lines = [f"{60 * k},{v}" for k, v in enumerate(x)]
+    rows = scored(tmp_path, "\n".join(["timestamp,value", *lines[:100], "1e12,10", *lines[100:]]) + "\n")
+    assert [k for k, r in enumerate(rows) if r["anomaly"] == "1"] == [251]
+    assert "2 of 301 times do not rise" in capsys.readouterr().err
+
+
+def test_a_clock_that_steps_back_a_little_waits_for_its_time_to_come():
+    """As at the end of daylight saving time in a file without zones."""
+    times, odd = rising(np.array([0.0, 60, 120, 0, 60, 120, 180]))
+    assert odd == 3 and (np.diff(times) > 0).all() and times[-1] == 180
 
 
 def test_a_file_without_rows_has_none_scored(tmp_path):
