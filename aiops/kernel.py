@@ -304,6 +304,25 @@ def at_the_end(x: float, sign: float, c: Array) -> bool:
 
 
 @compiled
+def judge(z: Array, ready: bool, explained: bool, twice: float, bins: Array, cuts: Array,
+          into: Array) -> tuple[float, float, int]:
+    """Evidence of all views, and the nats and number of the loudest that may alarm (-1: none). Fills into with the places of z.
+
+    explained: the hour of the week accounts for the value. twice: what two of the last three samples were off.
+    """
+    evidence, loudest, loud = 0.0, 0.0, -1
+    for v in range(TAILS):
+        into[v] = place_of(z[v])
+        told = surprise(z[v], into[v], v, bins, cuts) if ready else 0.0
+        evidence += WEIGHT[v] * min(told, VIEW_CAP)
+        if ALERTS[v] and told > loudest and not (v == FAR and explained) and not (v == VOLATILE and twice < TWICE):
+            told = min(told, at_most(into[v], v, bins))
+            if told > loudest:
+                loudest, loud = told, v
+    return evidence / WORTH, loudest, loud
+
+
+@compiled
 def describe(c: Array, x: float, residual: float, f: Array) -> None:
     """Fills f with what novelty remembers: value, its log, deviation of the last 6, mean of the last 12 seasonal residuals."""
     n = int(c[N])
@@ -399,9 +418,20 @@ def learn_season(q: int, c: Array, at: float, dt: float, when: Array, day: Array
 
 
 @compiled
-def forget_fault(c: Array) -> None:
-    """The hour that was held must not linger in means of the last hour, and so in the tails of what is normal."""
-    c[HELD], c[SHIFT], c[PINNED], c[VOLATILITY], c[JUMPS] = 0.0, 0.0, 0.0, CALM_SQUARE, CALM_SQUARE
+def resume(c: Array, gap: float) -> None:
+    """The usual interval; and after a mask, what was held must not linger in means of the last hour, and so in the tails."""
+    if c[HELD] > 0.0:
+        c[HELD], c[SHIFT], c[PINNED], c[VOLATILITY], c[JUMPS] = 0.0, 0.0, 0.0, CALM_SQUARE, CALM_SQUARE
+    c[DT] += 0.05 * (wrapped(gap, 0.5 * c[DT], 2.0 * c[DT]) - c[DT]) if c[DT] > 0.0 else gap
+
+
+@compiled
+def wait(c: Array, known: float, inside: float, habit: float, s: float) -> None:
+    """One more sample that the seasons have yet to learn: its level, the size of its residual, what the hour of the week adds."""
+    c[WAITING] += 1.0
+    c[WAITING_LEVEL] += known
+    c[WAITING_SIZE] += abs(inside) if c[STREAK] == 0.0 else min(abs(inside), ODD_CLIP * s)
+    c[WAITING_HABIT] += wrapped(habit, -HABIT_CLIP * s, HABIT_CLIP * s)
 
 
 @compiled
@@ -440,7 +470,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
     float64[S]: which direction is bad (-1, 0 both, 1). The arrays of the table are described in `Baseline`. Fills out
     float64[S, 8], columns ALARM to REFERENCE.
     """
-    z, told, into, p = np.empty(TAILS), np.empty(TAILS), np.empty(TAILS), np.empty(4)
+    z, into, p = np.empty(TAILS), np.empty(TAILS), np.empty(4)
     when, then = np.empty(9), np.empty(9)
     f, far = np.empty(FEATURES), np.empty(FEATURES)
     place_in_time(local, when)
@@ -457,10 +487,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         x = wrapped(x, -HUGE, HUGE)
         n, q, sign = c[N], place[i], signs[i]
         if learns[i]:
-            if c[HELD] > 0.0:
-                forget_fault(c)
-            gap = at - c[AT]
-            c[DT] += 0.05 * (wrapped(gap, 0.5 * c[DT], 2.0 * c[DT]) - c[DT]) if c[DT] > 0.0 else gap
+            resume(c, at - c[AT])
         dt = wrapped(c[DT], 1e-3, DAY_S)
         # predict
         season = seasonal_level(i, q, dt, when, hour_level, day)
@@ -489,16 +516,7 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
             new += far[k]
         shown = rested(0.0 if sign * r < 0.0 else new, at, c, learns[i])
         # judge
-        evidence, loudest, loud = 0.0, 0.0, -1
-        for v in range(TAILS):
-            into[v] = place_of(z[v])
-            told[v] = surprise(z[v], into[v], v, tails, cut) if n >= READY_AFTER else 0.0
-            evidence += WEIGHT[v] * min(told[v], VIEW_CAP)
-            if ALERTS[v] and told[v] > loudest and not (v == FAR and explained) and not (v == VOLATILE and twice < TWICE):
-                heard = min(told[v], at_most(into[v], v, tails))
-                if heard > loudest:
-                    loudest, loud = heard, v
-        evidence /= WORTH
+        evidence, loudest, loud = judge(z, n >= READY_AFTER, explained, twice, tails, cut, into)
         c[RECENT_EVIDENCE] += SMOOTH * (evidence - c[RECENT_EVIDENCE])
         o[EVIDENCE], o[LASTING_EVIDENCE], o[EXPECTED] = evidence, c[RECENT_EVIDENCE], expected
         if n >= READY_AFTER:
@@ -515,15 +533,11 @@ def step(at: float, local: float, values: Array, learns: Array, signs: Array, co
         else:
             c[STREAK] = c[STREAK] + 1.0 if loudest >= SUSPICIOUS else 0.0
             inside = learn_levels(c, x, p, r, away, s, floor, dt, has, season)
-            known = expected + inside
             before = local - (at - c[AT])
             if c[WAITING] > 0.0 and before // SLOT_S != local // SLOT_S:
                 place_in_time(before, then)
                 learn_waiting(i, q, c, c[AT], dt, then, hour_level, hour_scale, day, week)
-            c[WAITING] += 1.0
-            c[WAITING_LEVEL] += known
-            c[WAITING_SIZE] += abs(inside) if c[STREAK] == 0.0 else min(abs(inside), ODD_CLIP * s)
-            c[WAITING_HABIT] += wrapped(x - season - c[DAY_OFFSET], -HABIT_CLIP * s, HABIT_CLIP * s) if has else 0.0
+            wait(c, expected + inside, inside, x - season - c[DAY_OFFSET] if has else 0.0, s)
             if not 0.0 < c[STREAK] <= PATIENCE:
                 learn_waiting(i, q, c, at, dt, when, hour_level, hour_scale, day, week)
             for k in range(FEATURES):
