@@ -15,7 +15,7 @@ from typing import Any
 
 from aiops import layered, plugins, yamlfile
 from aiops.layered import Layers, Merged, Origin
-from aiops.schema import Config, available, detector_name, detector_settings, hint
+from aiops.schema import Config, available, hint
 from aiops.unused import unused
 from aiops.yamlfile import Problem, Problems
 
@@ -90,7 +90,7 @@ def read(path: Path | None, env: Mapping[str, str], flags: Mapping[str, Any] | N
         problems += e.problems
     else:
         problems += _unknown_packs(config, layers)
-        problems += _detector_settings(config, layers)
+    problems += _detector_settings(layers)
     if problems:
         raise Problems(problems)
     merged = Merged("default", layers.data, {}, layers)
@@ -108,12 +108,15 @@ def _unknown_packs(config: Config, layers: Layers) -> Iterator[Problem]:
                 yield Merged("", {}, {}, layers).problem(place, f"no pack {name!r}.{hint(name, known)}")
 
 
-def _detector_settings(config: Config, layers: Layers) -> Iterator[Problem]:
-    """Checked here and not in the schema: only a detector's own file knows, and is only loaded when something is set."""
-    merged = Merged("", {}, {}, layers)
-    for i, item in enumerate(config.detectors):
-        name, given = detector_name(item), detector_settings(item)
-        if given and name in available([name]):
+def _detector_settings(layers: Layers) -> Iterator[Problem]:
+    """Checked here and not in the schema: only a detector's own file knows, and is only loaded when something is set.
+
+    Of what is a detector with settings, whatever else is wrong: people want all mistakes at once.
+    """
+    merged, items = Merged("", {}, {}, layers), layers.data.get("detectors")
+    for i, item in enumerate(items if isinstance(items, list) else ()):
+        name, given = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else ("", None)
+        if given and isinstance(given, dict) and available([name]):
             model = plugins.settings(plugins.load("detectors", name))
             if model is None:
                 yield merged.problem(("detectors", i, name), f"the detector {name!r} takes no settings. Remove them.")

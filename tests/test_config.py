@@ -85,6 +85,13 @@ def test_detectors_may_have_settings(tmp_path: Path) -> None:
     assert config.load(None, env).detectors == ["baseline", {"isolation_forest": {"trees": 64}}]
 
 
+def test_settings_of_detectors_are_told_together_with_everything_else(tmp_path: Path) -> None:
+    """One round of mending, not two."""
+    text = "mode: observ\ndetectors:\n  - isolation_forest: {trees: 2}\n  - baseline: {timezone: Europe/Berln}\n"
+    assert [line.split(": ")[1] for line in errors(file(tmp_path, text))] == [
+        "$.mode", "$.detectors[0].isolation_forest.trees", "$.detectors[1].baseline.timezone"]
+
+
 def notes(path: Path) -> list[str]:
     return [str(p).replace(str(path), "aiops.yaml") for p in config.read(path, {}).notes]
 
