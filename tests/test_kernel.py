@@ -147,6 +147,28 @@ def test_what_was_masked_yesterday_is_as_odd_today():
     assert yesterday > 80 and today > 0.75 * yesterday
 
 
+def test_a_mask_leaves_no_trace_in_the_tail_of_the_variance():
+    """The mean of the last hour still holds the fault when the mask ends: it must not be learned as normal."""
+    at, x, (first, _) = shifted()
+    of, baseline = signals(*(f"a//{i} x" for i in range(x.shape[1])), direction="up"), Baseline()
+    tails = []
+    for k, (t, row) in enumerate(zip(at[:first.stop + 120], x, strict=False)):
+        baseline.judge(frame(t, row, of, learn=not first.start <= k < first.stop))
+        tails.append(np.median(baseline.cuts[:len(of), kernel.VOLATILE, 1]))
+    assert tails[-1] < 1.5 * tails[first.start - 1]
+
+
+def test_the_scale_of_an_hour_learns_what_was_odd_and_no_incident():
+    """Five minutes of every night: they wait, and are not forgotten."""
+    at = MONDAY + 60.0 * np.arange(10 * 1440)
+    x = 50 + np.random.default_rng(6).normal(0, 1, len(at))
+    x[(at % DAY_S >= 2 * HOUR_S) & (at % DAY_S < 2 * HOUR_S + 300)] += 30
+    of, baseline = signals("a//0 x"), Baseline()
+    for t, value in zip(at, x, strict=True):
+        baseline.judge(frame(t, [value], of))
+    assert baseline.hour_scale[2, 0] > 1.5 * np.median(baseline.hour_scale[:, 0])
+
+
 def test_a_job_of_every_night_is_no_news_after_two_weeks():
     """Odd samples wait before the seasons learn them, and are learned when no incident came of them."""
     at = MONDAY + 60.0 * np.arange(15 * 1440)
