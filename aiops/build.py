@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import structlog
 
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
 from aiops.generations import BandedGenerations, Generations, generations
-from aiops.interfaces import Clock, Refused, Samples, Sink
+from aiops.interfaces import Clock, Refused, Sink
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
 from aiops.meaning import Meanings
@@ -24,11 +22,9 @@ from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy, compile_document
 from aiops.policy.load import load as load_policies
 from aiops.schema import Chosen, Config, available, detector_name, detector_settings
-from aiops.sources.supervisor import Supervised
 from aiops.yamlfile import Problem, Problems
 from correlators.correlate import Correlate
 
-log = structlog.get_logger("aiops.sources")
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
 DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift", "exhaustion")
 Mode = Literal["observe", "ask", "act"]
@@ -111,95 +107,6 @@ def warm(detectors: Sequence[Chosen]) -> None:
     """Load now what detectors would load in the middle of a step later on: a slow import would make steps late."""
     for name in available(detectors):
         getattr(plugins.load("detectors", name), "warm", lambda: None)()
-
-
-class Source(Supervised):
-    """A supervised source that logs when it begins to fail and when it works again."""
-
-    def _attempt(self, work: Callable[[], object], now: float) -> bool:
-        before = self._state
-        done = super()._attempt(work, now)
-        if self._state != before:
-            tell = log.info if done else log.warning
-            tell(f"source {self._state}", source=self.name, **({} if done else {"error": self._error}))
-        return done
-
-
-class TopologyFile:
-    """A topology file as a source: read again when it changes."""
-
-    name, interval_s = "topology-file", 30.0
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: float | None = None
-
-    def poll(self, now: float, into: Samples) -> None:
-        """Raises Problems when the file is malformed, OSError when it is gone: the last good topology stays."""
-        from aiops.sources.recording import read_topology
-
-        changed = self._path.stat().st_mtime
-        if changed != self._seen:
-            into.links(self.name, read_topology(self._path))
-            self._seen = changed
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def sources(config: Config, clock: Clock, known: Meanings, since: float | None = None) -> list[Source]:
-    """Every configured source, supervised. Raises ConfigurationError where one cannot be made.
-
-    since: the past before this is known already, and is not read.
-    """
-    made: list[Any] = []
-    for number, item in enumerate(config.sources):
-        name = f"{item.kind}-{number}" if _twice(config, item.kind) else item.kind
-        settings = item.settings
-        if since is not None and hasattr(settings, "backfill_s"):
-            settings = settings.model_copy(update={"backfill_s": min(settings.backfill_s, max(0.0, clock.now() - since))})
-        if item.kind in _MAKERS:  # the others are told by aiops.unused
-            made.append(_MAKERS[item.kind](settings, name, config, known))
-    if config.topology.file:
-        made.append(TopologyFile(config.topology.file))
-    return [Source(s, clock) for s in made]
-
-
-def _twice(config: Config, kind: str) -> bool:
-    return sum(item.kind == kind for item in config.sources) > 1
-
-
-def _host(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.host import HostSource
-    return HostSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
-
-
-def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.nvml import NvmlSource
-    return NvmlSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
-
-
-def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.logfile import LogFileSource
-    return LogFileSource(settings.paths, name, entity=settings.entity)
-
-
-def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.prometheus import PrometheusSource
-    return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
-                            backfill_s=settings.backfill_s, timeout_s=settings.timeout_s, token_file=settings.token_file,
-                            tenant=settings.tenant)
-
-
-def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.kubernetes import KubernetesSource
-    return KubernetesSource(name, settings.interval_s, namespaces=settings.namespaces, events=settings.events,
-                            topology=config.topology.kubernetes, log_selector=settings.logs.selector if settings.logs else "",
-                            kubeconfig=settings.kubeconfig, context=settings.context)
-
-
-_MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
-    "host": _host, "nvml": _nvml, "logs": _logs, "prometheus": _prometheus, "kubernetes": _kubernetes}
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None) -> LiveActuator:

@@ -15,7 +15,8 @@ from typing import Any
 
 from aiops import layered, plugins, yamlfile
 from aiops.layered import Layers, Merged, Origin
-from aiops.schema import Config, available, hint
+from aiops.oneof import hint
+from aiops.schema import Config, available
 from aiops.unused import unused
 from aiops.yamlfile import Problem, Problems
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from aiops import __version__, build, yamlfile
+from aiops import __version__, build, feeds, yamlfile
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
@@ -80,8 +80,8 @@ class Daemon:
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
         sinks: list[Sink] = [self.store, self.memory, self.masks, self.metrics, vitals, *console]
-        own = build.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
-        sources = [*build.sources(config, clock, known, self.models.since), own]
+        own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
+        sources = [*feeds.sources(config, clock, known, self.models.since), own]
         self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models], recorded)
         token = build.secret(config.token_file) if config.token_file else None

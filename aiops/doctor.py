@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from aiops import meaning, rbac
 from aiops.client import Denied, Unreachable, ask
+from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
-from aiops.schema import Config, Kubernetes, Prometheus, Slack, Webhook
+from aiops.schema import Config, Slack, Webhook
 from aiops.yamlfile import Problems
 
 State = Literal["ok", "info", "problem", "unreachable"]

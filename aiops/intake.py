@@ -15,6 +15,9 @@ from correlators.graph import merged
 
 MAX_SERIES = 2_000_000
 MAX_LINES = 100_000
+MAX_SAMPLES = 8_000_000
+"""Samples that may wait for the next tick; who pushes more is asked to come again later."""
+Block = tuple[Ints, Floats, Floats]
 KINDS: Mapping[str, Kind] = {"gauge": "gauge", "counter": "counter"}
 
 
@@ -32,6 +35,8 @@ class Intake:
         self._series: list[int] = []
         self._times: list[float] = []
         self._values: list[float] = []
+        self._blocks: list[Block] = []
+        self._waiting = 0
         self._lines: list[LogLine] = []
         self._events: list[Event] = []
         self._alerts: list[RawAlert] = []
@@ -45,18 +50,40 @@ class Intake:
     # ------------------------------------------------------------------------------------------ what sources call
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None:
-        key = (entity, metric, format_labels(labels) if labels else "")
         with self._lock:
-            number = self._ids.get(key)
-            if number is None:
-                if len(self._ids) >= MAX_SERIES:
-                    self.dropped["too_many_series"] += 1
-                    return
-                number = self._ids[key] = len(self._ids)
-                self._new.append(Series(number, *key, KINDS.get(kind, "unknown")))
-            self._series.append(number)
-            self._times.append(time)
-            self._values.append(value)
+            number = self._intern(entity, metric, format_labels(labels) if labels else "", kind)
+            if number is not None:
+                self._series.append(number)
+                self._times.append(time)
+                self._values.append(value)
+
+    def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None:
+        """The number of a series for `block`, None where there is no room for another one (counted)."""
+        with self._lock:
+            return self._intern(entity, metric, format_labels(labels) if labels else "", kind)
+
+    def block(self, series: Ints, time: Floats, value: Floats) -> bool:
+        """Many samples at once: int32[n] numbers of `series`, float64[n] seconds, float64[n]; the arrays are not copied.
+
+        False where so much waits already that they were not taken: nothing of them was, and the sender should come again.
+        """
+        with self._lock:
+            if self._waiting + len(series) > MAX_SAMPLES:
+                return False
+            self._blocks.append((series, time, value))
+            self._waiting += len(series)
+            return True
+
+    def _intern(self, entity: str, metric: str, labels: str, kind: str) -> int | None:
+        key = (entity, metric, labels)
+        number = self._ids.get(key)
+        if number is None:
+            if len(self._ids) >= MAX_SERIES:
+                self.dropped["too_many_series"] += 1
+                return None
+            number = self._ids[key] = len(self._ids)
+            self._new.append(Series(number, *key, KINDS.get(kind, "unknown")))
+        return number
 
     def line(self, line: LogLine) -> None:
         with self._lock:
@@ -112,26 +139,32 @@ class Intake:
 
     def _history(self, until: float) -> list[Batch]:
         """One batch a tick for samples up to `until` that are newer than all that was handed out: a backfill."""
-        times = np.array(self._times)
+        ids, times, values = self._samples()
         old = np.isfinite(times) & (np.ceil(times / self._tick_s) * self._tick_s <= until) & (times > self._last_at)
         if not old.any():
             return []
-        ids, values = np.array(self._series, np.int32), np.array(self._values)
         ticks = np.ceil(times / self._tick_s)
         order = np.flatnonzero(old)[np.argsort(ticks[old], kind="stable")]
         pieces = np.split(order, np.flatnonzero(np.diff(ticks[order])) + 1)
         batches = [self._piece(float(ticks[p[0]]) * self._tick_s, ids[p], times[p], values[p], k == 0)
                    for k, p in enumerate(pieces)]
         keep = np.flatnonzero(~old)
-        self._series, self._times, self._values = ids[keep].tolist(), times[keep].tolist(), values[keep].tolist()
+        self._series, self._times, self._values = [], [], []
+        self._blocks, self._waiting = [(ids[keep], times[keep], values[keep])], len(keep)
         return batches
+
+    def _samples(self) -> Block:
+        """Everything that waits, as arrays."""
+        single = np.array(self._series, np.int32), np.array(self._times, np.float64), np.array(self._values, np.float64)
+        ids, times, values = zip(*self._blocks, single, strict=True)
+        return np.concatenate(ids), np.concatenate(times), np.concatenate(values)
 
     def _piece(self, at: float, ids: Ints, times: Floats, values: Floats, first: bool) -> Batch:
         return Batch(at, ids, times, values, tuple(self._new) if first else (), links=self._merged() if first else None)
 
     def _rest(self, at: float, outcomes: tuple[Outcome, ...], told: bool) -> Batch:
         return Batch(
-            at, np.array(self._series, np.int32), np.array(self._times, np.float64), np.array(self._values, np.float64),
+            at, *self._samples(),
             () if told else tuple(self._new), tuple(self._lines), tuple(self._events), tuple(self._alerts),
             None if told else self._merged(), outcomes, tuple(self._commands))
 
@@ -140,5 +173,6 @@ class Intake:
 
     def _clear(self) -> None:
         self._new, self._series, self._times, self._values = [], [], [], []
+        self._blocks, self._waiting = [], 0
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
         self._links_changed = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from aiops.types import Action, Anomaly, Batch, Event, Frame, Ints, Links, LogLine, Outcome, RawAlert, Report
+from aiops.types import Action, Anomaly, Batch, Event, Floats, Frame, Ints, Links, LogLine, Outcome, RawAlert, Report
 
 
 class Clock(Protocol):
@@ -18,10 +18,16 @@ class Clock(Protocol):
 
 
 class Samples(Protocol):
-    """Where a source puts what it read. Thread-safe. Interns series; unknown or unusable input is counted, never raised."""
+    """Where a source puts what it read. Thread-safe. Interns series; unknown or unusable input is counted, never raised.
+
+    `sample` takes one sample of anything; who has many asks for the number of each `series` once and hands in blocks of
+    arrays. A `block` that does not fit is refused whole (False).
+    """
 
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None: ...
+    def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None: ...
+    def block(self, series: Ints, time: Floats, value: Floats) -> bool: ...
     def line(self, line: LogLine) -> None: ...
     def event(self, event: Event) -> None: ...
     def alert(self, alert: RawAlert) -> None: ...

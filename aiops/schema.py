@@ -5,7 +5,6 @@ docs/configuration.md explains each key.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
@@ -19,10 +18,11 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
+from aiops.inputs import SourceItem
+from aiops.oneof import OneOf, Url, hint, words
 from aiops.quantities import Bytes, Duration
 from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
@@ -32,14 +32,6 @@ Severity = Literal["info", "warning", "critical"]
 LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
 PLANNED: tuple[str, ...] = ()
 """Detectors of the contract that this version does not have: accepted, left out, and told by `aiops.unused`."""
-
-
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-        raise ValueError(f"{value!r} is not a URL. Write it like http://prometheus:9090.")
-    if "@" in value.split("/")[2]:
-        raise ValueError("the URL holds a password, which would end up in logs. Use a file for the secret.")
-    return value
 
 
 def detector_names() -> tuple[str, ...]:
@@ -96,130 +88,9 @@ def _some_available(items: list[Chosen]) -> list[Chosen]:
     return items
 
 
-def hint(name: str, known: tuple[str, ...]) -> str:
-    """` Did you mean 'x'?`, or all there is."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
-
-
-def _words(value: object) -> object:
-    """`a,b` from the environment as a list."""
-    return [w.strip() for w in value.split(",") if w.strip()] if isinstance(value, str) else value
-
-
-Url = Annotated[str, AfterValidator(_url)]
 Moment = Annotated[float, BeforeValidator(parse_moment), PlainSerializer(format_moment)]
-Words = Annotated[list[str], BeforeValidator(_words)]
-Detectors = Annotated[list[Annotated[Chosen, BeforeValidator(_detector)]], BeforeValidator(_words),
+Detectors = Annotated[list[Annotated[Chosen, BeforeValidator(_detector)]], BeforeValidator(words),
                       AfterValidator(_some_available)]
-
-
-class Prometheus(Strict):
-    """Polls a Prometheus, or anything that speaks its API. `packs` None: every pack."""
-
-    url: Url
-    packs: Words | None = None
-    interval_s: Duration = Field(default=15.0, alias="interval", gt=0)
-    backfill_s: Duration = Field(default=14 * 86400.0, alias="backfill", ge=0)
-    timeout_s: Duration = Field(default=30.0, alias="timeout", gt=0)
-    token_file: Path | None = Field(default=None, alias="tokenFile")
-    tenant: str = ""
-
-
-class PodLogs(Strict):
-    """The pods whose logs are followed."""
-
-    selector: str = Field(min_length=1)
-
-
-class Kubernetes(Strict):
-    """Events, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`."""
-
-    interval_s: Duration = Field(default=30.0, alias="interval", gt=0)
-    events: bool = True
-    logs: PodLogs | None = None
-    namespaces: Words = Field(default=[])
-    kubeconfig: Path | None = None
-    context: str | None = None
-
-
-class Host(Strict):
-    """CPU, memory, disk and network of this machine."""
-
-    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
-
-
-class Nvml(Strict):
-    """The NVIDIA GPUs of this machine."""
-
-    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
-
-
-class Logs(Strict):
-    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to."""
-
-    paths: Words = Field(min_length=1)
-    entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
-
-
-class RemoteWrite(Strict):
-    """Samples that a Prometheus pushes. Not in this version: accepted, and told by `aiops.unused`."""
-
-
-def _refuse(_: object) -> None:
-    raise ValueError("not available in this version. Play recordings with 'aiops replay DIR --serve'.")
-
-
-Recording = Annotated[None, BeforeValidator(_refuse)]
-
-
-def _one_key(value: object) -> object:
-    """`host` and `host:` both mean `host: {}`."""
-    if isinstance(value, str):
-        return {value: {}}
-    if isinstance(value, dict):
-        return {k: {} if v is None else v for k, v in value.items()}
-    return value
-
-
-class OneOf(Strict):
-    """A map with exactly one key, which says what the item is."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shape(cls, value: object) -> object:
-        if isinstance(value, str) and value not in cls.model_fields:
-            raise ValueError(f"unknown {value!r}.{hint(value, tuple(cls.model_fields))}")
-        value = _one_key(value)
-        if isinstance(value, dict) and len(value) != 1:
-            names, found = ", ".join(cls.model_fields), ", ".join(map(str, value)) or "none"
-            raise ValueError(f"exactly one key is needed (one of {names}), found {found}.")
-        return value
-
-    @model_serializer
-    def _only_what_it_is(self) -> dict[str, Any]:
-        """Back into the one-key form, so that what was written down can be read again."""
-        return {self.kind: self.settings}
-
-    @property
-    def kind(self) -> str:
-        """The one key."""
-        return next(iter(self.model_fields_set))
-
-    @property
-    def settings(self) -> Any:
-        """What was given under it."""
-        return getattr(self, self.kind)
-
-
-class SourceItem(OneOf):
-    prometheus: Prometheus | None = None
-    remote_write: RemoteWrite | None = None
-    kubernetes: Kubernetes | None = None
-    host: Host | None = None
-    nvml: Nvml | None = None
-    logs: Logs | None = None
-    recording: Recording = None
 
 
 class Slack(Strict):

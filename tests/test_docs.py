@@ -12,7 +12,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from aiops import config, schema
+from aiops import config, inputs, schema
 from aiops.cli import app
 from aiops.yamlfile import Problems
 
@@ -58,8 +58,10 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
         yield field.alias or name
 
 
-@pytest.mark.parametrize("model", [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, schema.Strict)],
-                         ids=lambda m: m.__name__)
+SECTIONS = [m for m in {**vars(inputs), **vars(schema)}.values() if isinstance(m, type) and issubclass(m, schema.Strict)]
+
+
+@pytest.mark.parametrize("model", SECTIONS, ids=lambda m: m.__name__)
 def test_each_setting_is_documented(model: type[BaseModel]) -> None:
     """Every key of every section, as code in docs/configuration.md."""
     assert [k for k in keys(model) if f"`{k}`" not in text("docs/configuration.md")] == []
@@ -108,7 +110,7 @@ def test_defaults_in_the_tables_are_the_defaults() -> None:
         for key, value in found[section].items():
             shown = int(value) if isinstance(value, float) else value
             assert re.search(rf"^\| `{key}` \| `?{re.escape(str(shown))}`? \|", documented, re.MULTILINE), key
-    prometheus = schema.Prometheus(url="http://p").model_dump(mode="json", by_alias=True)
+    prometheus = inputs.Prometheus(url="http://p").model_dump(mode="json", by_alias=True)
     for key in ("interval", "backfill", "timeout"):
         assert re.search(rf"`{key}` \| `{prometheus[key]}` \|", documented), key
 

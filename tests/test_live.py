@@ -11,10 +11,10 @@ import pytest
 from helpers import STEP_S, T0, links, pipeline, split_key, tiny_rows
 
 from aiops import build, meaning, yamlfile
-from aiops.build import Source
 from aiops.clock import ManualClock
 from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
+from aiops.feeds import Source
 from aiops.intake import MAX_LINES, Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
@@ -46,6 +46,34 @@ def test_a_series_is_introduced_once_with_its_first_sample():
     assert (batch.series.tolist(), batch.value.tolist()) == ([0, 0, 1], [1.0, 2.0, 3.0])
     put(intake, T0 + 1, "a//b m")
     assert drained(intake, T0 + 1).new_series == ()
+
+
+def test_blocks_of_samples_join_single_ones_in_one_batch():
+    """A series has one number, whichever way its samples come; what is handed out does not come again."""
+    intake = Intake(STEP_S)
+    put(intake, T0, "a//b m", 1.0)
+    number = intake.series("a//b", "m", {})
+    other = intake.series("a//b", "n", {"x": "1"}, "counter")
+    assert (number, other) == (0, 1)
+    assert intake.block(np.array([1, 0], np.int32), np.array([T0, T0 + 1]), np.array([5.0, 6.0]))
+    batch = drained(intake, T0 + 1)
+    assert sorted(zip(batch.series.tolist(), batch.value.tolist(), strict=True)) == [(0, 1.0), (0, 6.0), (1, 5.0)]
+    assert [s.metric for s in batch.new_series] == ["m", "n"]
+    assert len(drained(intake, T0 + 2).series) == 0
+
+
+def test_a_block_that_does_not_fit_is_refused_whole_until_the_next_tick(monkeypatch):
+    """Memory is bounded: the sender is to come again."""
+    monkeypatch.setattr("aiops.intake.MAX_SAMPLES", 3)
+    intake = Intake(STEP_S)
+    intake.series("a//b", "m", {})
+
+    def block(n):
+        return np.zeros(n, np.int32), T0 + np.arange(float(n)), np.ones(n)
+
+    assert [intake.block(*block(2)), intake.block(*block(2)), intake.block(*block(1))] == [True, False, True]
+    assert len(drained(intake, T0 + 5).series) == 3
+    assert intake.block(*block(3))
 
 
 def test_what_was_drained_does_not_come_again():

@@ -13,7 +13,7 @@ import pytest
 from helpers import T0
 from toys import Toys, toys
 
-from aiops import app, build
+from aiops import app, feeds
 from aiops.clock import ManualClock
 from aiops.config import load
 from aiops.daemon import Daemon
@@ -61,7 +61,7 @@ class Life:
         self.clock = ManualClock(T0 + start * source.interval_s)
         self.daemon = Daemon(load(folder / "aiops.yaml", {}), self.clock)  # type: ignore[arg-type]
         self.daemon._prepare()
-        self.daemon.live.sources = [build.Source(source, self.clock)]
+        self.daemon.live.sources = [feeds.Source(source, self.clock)]
         self.reports: list[Report] = []
         self.daemon.live._sinks = [*self.daemon.live._sinks, self]
 
@@ -362,7 +362,7 @@ def test_a_detector_that_is_new_learns_from_the_past_and_the_others_pass_it_over
             for k in range(70):
                 self.poll(T0 + 10.0 * k, into)
             yield T0 + 690.0
-    second.daemon.live.sources = [build.Source(Past(10.0), second.clock)]
+    second.daemon.live.sources = [feeds.Source(Past(10.0), second.clock)]
     second.run(75)
     assert second.models["toy"].serving.detector.n[:4].tolist() == [75, 75, 74, 75]
     assert second.models["baseline"].serving.detector.samples_seen()[:4].tolist() == [75, 75, 74, 75]
@@ -374,7 +374,7 @@ def test_prometheus_is_asked_for_what_is_not_known_yet(tmp_path: Path) -> None:
     (tmp_path / "aiops.yaml").write_text(text, encoding="utf-8")
     config = load(tmp_path / "aiops.yaml", {})
     for since, asked in ((None, 2 * 86400.0), (T0 - 600.0, 600.0), (T0 - 9e9, 2 * 86400.0), (T0 + 60.0, 0.0)):
-        made = build.sources(config, ManualClock(T0), shipped(), since)
+        made = feeds.sources(config, ManualClock(T0), shipped(), since)
         assert made[0].source._backfill_s == asked
         for source in made:
             source.close()

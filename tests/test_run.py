@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from aiops import app, build, cli, meaning
+from aiops import app, build, cli, feeds, meaning
 from aiops.clock import ManualClock, WallClock
 from aiops.config import load
 from aiops.intake import Intake
@@ -366,7 +366,7 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]
 users: [{name: u, user: {}}]
 """, encoding="utf-8")
-    made = build.sources(built(tmp_path, """\
+    made = feeds.sources(built(tmp_path, """\
 topology: {kubernetes: false}
 sources:
   - kubernetes: {kubeconfig: kube, interval: 7s, events: false, namespaces: [shop], logs: {selector: app=api}}
@@ -395,9 +395,9 @@ def test_a_source_that_begins_to_fail_is_logged_once(tmp_path: Path, capsys: pyt
 
     told: list[tuple[str, str]] = []
     flaky, clock = Flaky(), ManualClock()
-    source = build.Source(flaky, clock)
+    source = feeds.Source(flaky, clock)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "log", type("Log", (), {
+        patch.setattr(feeds, "log", type("Log", (), {
             "info": lambda _, event, **more: told.append((event, "")),
             "warning": lambda _, event, **more: told.append((event, more["error"]))})())
         for broken in (True, True, False, False):

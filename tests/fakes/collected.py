@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aiops.types import Event, Links, LogLine, RawAlert
+from aiops.types import Event, Floats, Ints, Links, LogLine, RawAlert
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Sample:
 @dataclass
 class Collected:
     samples: list[Sample] = field(default_factory=list)
+    interned: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     alerts: list[RawAlert] = field(default_factory=list)
@@ -29,6 +30,16 @@ class Collected:
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None:
         self.samples.append(Sample(time, entity, metric, dict(labels), value, kind))
+
+    def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None:
+        self.interned.append((entity, metric, dict(labels), kind))
+        return len(self.interned) - 1
+
+    def block(self, series: Ints, time: Floats, value: Floats) -> bool:
+        for number, at, x in zip(series.tolist(), time.tolist(), value.tolist(), strict=True):
+            entity, metric, labels, kind = self.interned[number]
+            self.samples.append(Sample(at, entity, metric, labels, x, kind))
+        return True
 
     def line(self, line: LogLine) -> None:
         self.lines.append(line)

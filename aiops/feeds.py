@@ -1,0 +1,106 @@
+"""From configuration to sources. No thread is started here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from aiops.interfaces import Clock, Samples
+from aiops.meaning import Meanings
+from aiops.schema import Config
+from aiops.sources.supervisor import Supervised
+
+log = structlog.get_logger("aiops.sources")
+
+
+class Source(Supervised):
+    """A supervised source that logs when it begins to fail and when it works again."""
+
+    def _attempt(self, work: Callable[[], object], now: float) -> bool:
+        before = self._state
+        done = super()._attempt(work, now)
+        if self._state != before:
+            tell = log.info if done else log.warning
+            tell(f"source {self._state}", source=self.name, **({} if done else {"error": self._error}))
+        return done
+
+
+class TopologyFile:
+    """A topology file as a source: read again when it changes."""
+
+    name, interval_s = "topology-file", 30.0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: float | None = None
+
+    def poll(self, now: float, into: Samples) -> None:
+        """Raises Problems when the file is malformed, OSError when it is gone: the last good topology stays."""
+        from aiops.sources.recording import read_topology
+
+        changed = self._path.stat().st_mtime
+        if changed != self._seen:
+            into.links(self.name, read_topology(self._path))
+            self._seen = changed
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def sources(config: Config, clock: Clock, known: Meanings, since: float | None = None) -> list[Source]:
+    """Every configured source, supervised. Raises ConfigurationError where one cannot be made.
+
+    since: the past before this is known already, and is not read.
+    """
+    made: list[Any] = []
+    for number, item in enumerate(config.sources):
+        name = f"{item.kind}-{number}" if _twice(config, item.kind) else item.kind
+        settings = item.settings
+        if since is not None and hasattr(settings, "backfill_s"):
+            settings = settings.model_copy(update={"backfill_s": min(settings.backfill_s, max(0.0, clock.now() - since))})
+        if item.kind in _MAKERS:  # the others are told by aiops.unused
+            made.append(_MAKERS[item.kind](settings, name, config, known))
+    if config.topology.file:
+        made.append(TopologyFile(config.topology.file))
+    return [Source(s, clock) for s in made]
+
+
+def _twice(config: Config, kind: str) -> bool:
+    return sum(item.kind == kind for item in config.sources) > 1
+
+
+def _host(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.host import HostSource
+    return HostSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
+
+
+def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.nvml import NvmlSource
+    return NvmlSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
+
+
+def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.logfile import LogFileSource
+    return LogFileSource(settings.paths, name, entity=settings.entity)
+
+
+def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.prometheus import PrometheusSource
+    return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
+                            backfill_s=settings.backfill_s, timeout_s=settings.timeout_s, token_file=settings.token_file,
+                            tenant=settings.tenant)
+
+
+def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.kubernetes import KubernetesSource
+    return KubernetesSource(name, settings.interval_s, namespaces=settings.namespaces, events=settings.events,
+                            topology=config.topology.kubernetes, log_selector=settings.logs.selector if settings.logs else "",
+                            kubeconfig=settings.kubeconfig, context=settings.context)
+
+
+_MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
+    "host": _host, "nvml": _nvml, "logs": _logs, "prometheus": _prometheus, "kubernetes": _kubernetes}

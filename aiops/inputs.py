@@ -1,0 +1,81 @@
+"""What a configuration may say about where telemetry comes from: one model a kind of source (docs/configuration.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from aiops.oneof import OneOf, Url, Words
+from aiops.quantities import Duration
+from aiops.yamlfile import Strict
+
+
+class Prometheus(Strict):
+    """Polls a Prometheus, or anything that speaks its API. `packs` None: every pack."""
+
+    url: Url
+    packs: Words | None = None
+    interval_s: Duration = Field(default=15.0, alias="interval", gt=0)
+    backfill_s: Duration = Field(default=14 * 86400.0, alias="backfill", ge=0)
+    timeout_s: Duration = Field(default=30.0, alias="timeout", gt=0)
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    tenant: str = ""
+
+
+class PodLogs(Strict):
+    """The pods whose logs are followed."""
+
+    selector: str = Field(min_length=1)
+
+
+class Kubernetes(Strict):
+    """Events, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`."""
+
+    interval_s: Duration = Field(default=30.0, alias="interval", gt=0)
+    events: bool = True
+    logs: PodLogs | None = None
+    namespaces: Words = Field(default=[])
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class Host(Strict):
+    """CPU, memory, disk and network of this machine."""
+
+    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
+
+
+class Nvml(Strict):
+    """The NVIDIA GPUs of this machine."""
+
+    interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
+
+
+class Logs(Strict):
+    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to."""
+
+    paths: Words = Field(min_length=1)
+    entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
+
+
+class RemoteWrite(Strict):
+    """Samples that a Prometheus pushes. Not in this version: accepted, and told by `aiops.unused`."""
+
+
+def _refuse(_: object) -> None:
+    raise ValueError("not available in this version. Play recordings with 'aiops replay DIR --serve'.")
+
+
+Recording = Annotated[None, BeforeValidator(_refuse)]
+
+
+class SourceItem(OneOf):
+    prometheus: Prometheus | None = None
+    remote_write: RemoteWrite | None = None
+    kubernetes: Kubernetes | None = None
+    host: Host | None = None
+    nvml: Nvml | None = None
+    logs: Logs | None = None
+    recording: Recording = None
