@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from aiops.budget import Budget, K
 from aiops.habits import Habits
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder
+from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder, Places
 from aiops.others import Others
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
@@ -196,6 +198,15 @@ class Alerting:
         for name, part in (("others", self._others), ("ladder", self._ladder), ("habits", self._habits), ("budget", self.budget)):
             part.restore(state[name])
         self._lost_columns = True
+
+    def keep(self, columns: Places, count: int) -> None:
+        """Of the frame's `count` columns only these stay, in this order. What is about one that is gone is heard no more."""
+        where = np.full(count, UNKNOWN, np.int64)
+        where[columns] = np.arange(len(columns))
+        for track in self._tracks.values():
+            if track.last.signal >= 0:
+                track.last = replace(track.last, signal=int(where[track.last.signal]))
+        self._ladder.move(where)
 
     def _find_columns(self, frame: Frame) -> None:
         """After a restore columns may have other numbers than before; signals may appear one after the other."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.signals import grown
+from aiops.arrays import grown
 from aiops.types import Bools, Floats
 
 TAIL = 0.02

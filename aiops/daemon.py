@@ -82,7 +82,8 @@ class Daemon:
         sinks: list[Sink] = [self.store, self.memory, self.masks, self.metrics, vitals, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
-        self.live = Live(pipeline, sources, Intake(config.tick_s), self.actuator, sinks, clock, config.tick_s, self._write,
+        intake = Intake(config.tick_s, config.series.max)
+        self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models], recorded)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,

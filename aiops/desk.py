@@ -32,6 +32,7 @@ class Vitals:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._seen: tuple[Signal, ...] = ()
         self._order: list[Signal] = []
         self._by_key: dict[tuple[str, str], Signal] = {}
         self.plots: list[JSON] = []
@@ -47,7 +48,8 @@ class Vitals:
 
     def publish(self, report: Report) -> None:
         signals = self._pipeline.door.signals
-        if len(signals) != len(self._order):
+        if signals is not self._seen:
+            self._seen = signals
             self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
             self._by_key = {(s.entity, s.key): s for s in self._order}
         hot = [s for a in report.alerts if a.state == "firing" and (s := self._by_key.get((a.entity, a.signal)))]

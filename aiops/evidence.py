@@ -44,6 +44,10 @@ class RecentEvidence:
         while self._anomalies and self._anomalies[0].at < now - KEEP_S:
             self._anomalies.popleft()
 
+    def renumber(self) -> None:
+        """Columns have other numbers from the next step on."""
+        self._by_name, self._known = {}, 0
+
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
         since, mine = incident.opened_at - LOOK_BACK_S, set(incident.entities)

@@ -97,6 +97,17 @@ class Generations:
             if model is not None and isinstance(model.detector, Relearns):
                 model.detector.relearn(columns)
 
+    def move(self, columns: Columns) -> None:
+        """Only these signal columns stay, in this order, in all models."""
+        self.serving.move(columns)
+        if self.candidate is not None:
+            try:
+                self.candidate.move(columns)
+            except Unusable as e:
+                self._tell("dropped", self.candidate.id, f"can no longer be tried: {e}")
+                self.candidate, self.trial = None, Trial()
+        self.previous = self._moved(self.previous, columns)
+
     # ------------------------------------------------------------------------------------------------------- review
     def review(self, at: float, incidents: Iterable[Incident], commands: Sequence[Command]) -> list[ModelEvent]:
         """The end of a step: what became of incidents, what people want, and whether the candidate takes over."""
@@ -257,6 +268,10 @@ class Models:
     def movable(self) -> bool:
         """Whether columns can be taken out of what was learned, by all of them."""
         return all(g.movable for g in self.all)
+
+    def move(self, columns: Columns) -> None:
+        for g in self.all:
+            g.move(columns)
 
     def review(self, at: float, incidents: Sequence[Incident], commands: Sequence[Command]) -> tuple[ModelEvent, ...]:
         return tuple(e for g in self.all for e in g.review(at, incidents, commands))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aiops.signals import grown
+from aiops.arrays import grown
 from aiops.types import Floats
 
 BUDGET = 6_000_000
@@ -33,6 +34,14 @@ class History:
             ring[row] = np.nan
             ring[row, :len(new)] = np.clip(new, -LARGEST, LARGEST)
         self._next += 1
+
+    def keep(self, columns: NDArray[np.int64]) -> None:
+        """Only these columns stay, in this order."""
+        here = columns < self._rings[0].shape[1]
+        rings = [np.full((self.depth, len(columns)), np.nan, np.float32) for _ in self._rings]
+        for new, old in zip(rings, self._rings, strict=True):
+            new[:, here] = old[:, columns[here]]
+        self._rings = rings
 
     def _fit(self, size: int) -> None:
         depth = int(np.clip(BUDGET // max(size, 1), MIN_TICKS, MAX_TICKS))

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from aiops.catalogue import MAX_SERIES, Catalogue
 from aiops.meaning import format_labels
-from aiops.types import Batch, Command, Event, Floats, Ints, Kind, Links, LogLine, Outcome, RawAlert, Series
+from aiops.types import Batch, Command, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert
 from correlators.graph import merged
 
-MAX_SERIES = 2_000_000
 MAX_LINES = 100_000
 MAX_SAMPLES = 8_000_000
 """Samples that may wait for the next tick; who pushes more is asked to come again later."""
+MAX_EVENTS = 100_000
 Block = tuple[Ints, Floats, Floats]
-KINDS: Mapping[str, Kind] = {"gauge": "gauge", "counter": "counter"}
 
 
 class Intake:
-    """Interns series and buffers what arrived since the last tick. New series and log lines beyond the limits are counted.
+    """Buffers what arrived since the last tick; which series there are is its catalogue. What goes beyond limits is counted.
 
     Implements `aiops.interfaces.Samples`.
     """
 
-    def __init__(self, tick_s: float) -> None:
+    def __init__(self, tick_s: float, max_series: int = MAX_SERIES) -> None:
         self._tick_s = tick_s
         self._lock = threading.Lock()
-        self._ids: dict[tuple[str, str, str], int] = {}
-        self._new: list[Series] = []
+        self.catalogue = Catalogue(max_series)
+        self._forget: list[Callable[[Ints], None]] = []
         self._series: list[int] = []
         self._times: list[float] = []
         self._values: list[float] = []
@@ -51,7 +51,7 @@ class Intake:
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None:
         with self._lock:
-            number = self._intern(entity, metric, format_labels(labels) if labels else "", kind)
+            number = self.catalogue.number(entity, metric, format_labels(labels) if labels else "", kind)
             if number is not None:
                 self._series.append(number)
                 self._times.append(time)
@@ -60,7 +60,17 @@ class Intake:
     def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None:
         """The number of a series for `block`, None where there is no room for another one (counted)."""
         with self._lock:
-            return self._intern(entity, metric, format_labels(labels) if labels else "", kind)
+            return self.catalogue.number(entity, metric, format_labels(labels) if labels else "", kind)
+
+    def on_retire(self, forget: Callable[[Ints], None]) -> None:
+        """`forget` is called with the numbers, int32, that must not be used any more: their series were given up."""
+        with self._lock:
+            self._forget.append(forget)
+
+    def ended(self, series: Ints) -> None:
+        """Their source says that nothing more comes of these for now: they are given up sooner than silent ones."""
+        with self._lock:
+            self.catalogue.ended(series)
 
     def block(self, series: Ints, time: Floats, value: Floats) -> bool:
         """Many samples at once: int32[n] numbers of `series`, float64[n] seconds, float64[n]; the arrays are not copied.
@@ -74,17 +84,6 @@ class Intake:
             self._waiting += len(series)
             return True
 
-    def _intern(self, entity: str, metric: str, labels: str, kind: str) -> int | None:
-        key = (entity, metric, labels)
-        number = self._ids.get(key)
-        if number is None:
-            if len(self._ids) >= MAX_SERIES:
-                self.dropped["too_many_series"] += 1
-                return None
-            number = self._ids[key] = len(self._ids)
-            self._new.append(Series(number, *key, KINDS.get(kind, "unknown")))
-        return number
-
     def line(self, line: LogLine) -> None:
         with self._lock:
             if len(self._lines) < MAX_LINES:
@@ -94,7 +93,10 @@ class Intake:
 
     def event(self, event: Event) -> None:
         with self._lock:
-            self._events.append(event)
+            if len(self._events) < MAX_EVENTS:
+                self._events.append(event)
+            else:
+                self.dropped["events"] += 1
 
     def alert(self, alert: RawAlert) -> None:
         with self._lock:
@@ -115,7 +117,7 @@ class Intake:
     def dropped_total(self) -> int:
         """How much did not fit, over all reasons."""
         with self._lock:
-            return sum(self.dropped.values())
+            return sum(self.dropped.values()) + sum(self.catalogue.refused.values())
 
     # ------------------------------------------------------------------------------------------- what the loop calls
     def drain(self, at: float, outcomes: tuple[Outcome, ...] = ()) -> list[Batch]:
@@ -123,19 +125,34 @@ class Intake:
         with self._lock:
             at = max(at, float(np.nextafter(self._last_at, np.inf)))
             history = self._history(at - 2 * self._tick_s)
-            batches = [*history, self._rest(at, outcomes, bool(history))]
+            rest = self._rest(at, outcomes, bool(history))
+            for batch in (*history, rest):
+                self.catalogue.heard(batch.series, batch.at)
+            retired = self.catalogue.review(at)
+            batches = [*history, replace(rest, retired=retired, events=(*rest.events, *self.catalogue.told(at)))]
             self._last_at = at
             self._clear()
+        self._tell_retired(retired)
         return batches
 
     def drain_history(self, until: float) -> list[Batch]:
         """Only samples up to `until`, one batch a tick; everything newer waits for a later call."""
         with self._lock:
-            batches = self._history(until)
+            batches, retired = self._history(until), np.zeros(0, np.int32)
             if batches:
                 self._last_at = batches[-1].at
-                self._new, self._links_changed = [], False
+                self._links_changed = False
+                for batch in (*batches, replace(batches[-1], series=self._samples()[0])):  # what waits still is not silent
+                    self.catalogue.heard(batch.series, batch.at)
+                retired = self.catalogue.review(self._last_at)
+                batches[-1] = replace(batches[-1], retired=retired)
+        self._tell_retired(retired)
         return batches
+
+    def _tell_retired(self, retired: Ints) -> None:
+        """Outside of the lock: a number that is used meanwhile is not given to another series before the next review."""
+        for forget in [*self._forget] if len(retired) else []:
+            forget(retired)
 
     def _history(self, until: float) -> list[Batch]:
         """One batch a tick for samples up to `until` that are newer than all that was handed out: a backfill."""
@@ -160,19 +177,19 @@ class Intake:
         return np.concatenate(ids), np.concatenate(times), np.concatenate(values)
 
     def _piece(self, at: float, ids: Ints, times: Floats, values: Floats, first: bool) -> Batch:
-        return Batch(at, ids, times, values, tuple(self._new) if first else (), links=self._merged() if first else None)
+        return Batch(at, ids, times, values, self.catalogue.taken() if first else (), links=self._merged() if first else None)
 
     def _rest(self, at: float, outcomes: tuple[Outcome, ...], told: bool) -> Batch:
         return Batch(
             at, *self._samples(),
-            () if told else tuple(self._new), tuple(self._lines), tuple(self._events), tuple(self._alerts),
+            self.catalogue.taken(), tuple(self._lines), tuple(self._events), tuple(self._alerts),
             None if told else self._merged(), outcomes, tuple(self._commands))
 
     def _merged(self) -> Links | None:
         return merged(self._links[k] for k in sorted(self._links)) if self._links_changed else None
 
     def _clear(self) -> None:
-        self._new, self._series, self._times, self._values = [], [], [], []
+        self._series, self._times, self._values = [], [], []
         self._blocks, self._waiting = [], 0
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
         self._links_changed = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -21,13 +21,16 @@ class Samples(Protocol):
     """Where a source puts what it read. Thread-safe. Interns series; unknown or unusable input is counted, never raised.
 
     `sample` takes one sample of anything; who has many asks for the number of each `series` once and hands in blocks of
-    arrays. A `block` that does not fit is refused whole (False).
+    arrays. A `block` that does not fit is refused whole (False). Who keeps numbers must drop those that `on_retire` names,
+    and may say which series `ended`.
     """
 
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None: ...
     def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None: ...
     def block(self, series: Ints, time: Floats, value: Floats) -> bool: ...
+    def on_retire(self, forget: Callable[[Ints], None]) -> None: ...
+    def ended(self, series: Ints) -> None: ...
     def line(self, line: LogLine) -> None: ...
     def event(self, event: Event) -> None: ...
     def alert(self, alert: RawAlert) -> None: ...

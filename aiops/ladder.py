@@ -184,6 +184,11 @@ class Ladder:
         if entities > len(self.last):
             self.last, self.counted = _longer(self.last, entities, -np.inf), _longer(self.counted, entities, False)
 
+    def move(self, where: Places) -> None:
+        """Columns have other numbers: int64[S], UNKNOWN for one that is gone."""
+        known = self.column >= 0
+        self.column[known] = where[self.column[known]]
+
     def find_columns(self, of: Mapping[str, int]) -> None:
         """After a restart columns may have other numbers: `of` says which by key."""
         for key, row in self._keys.of.items():

@@ -102,6 +102,10 @@ class Masks:
             self._columns.setdefault(s.entity, []).append(s.id)
         self._known = len(signals)
 
+    def renumber(self) -> None:
+        """Columns have other numbers from the next step on."""
+        self._columns, self._known = {}, 0
+
     def _of_changes(self, graph: Graph) -> dict[Entity, Hold]:
         """Who was deployed, all that it owns by now (the pods of a rollout come after its event), and whom those serve."""
         held: dict[Entity, Hold] = {}

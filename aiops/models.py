@@ -110,6 +110,14 @@ class Model:
         count = getattr(self.detector, "ready_count", None)
         return None if count is None else int(count())
 
+    def move(self, columns: Columns) -> None:
+        """Only these signal columns stay, in this order. Raises Unusable where the detector cannot do that."""
+        mover = getattr(self.detector, "move", None)
+        if mover is None:
+            self.detector = revived(self.saved(), columns, math.inf).detector
+        else:
+            mover(columns)
+
     def saved(self) -> Saved:
         return Saved(self.name, self.version, self.settings, self.at, self.detector.state())
 

@@ -40,6 +40,8 @@ from correlators.graph import Graph
 
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
+MIN_GONE, GONE_SHARE = 1000, 0.2
+"""Columns without a series are given up when there are so many, and so large a share of all."""
 
 
 class Decided(Protocol):
@@ -101,6 +103,8 @@ class Pipeline:
         if not batch.at > self._at:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         self._at = batch.at
+        if len(batch.retired):
+            self._tidy()
         self._learn_topology(batch)
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
@@ -142,6 +146,25 @@ class Pipeline:
         self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
         if "alerting" in kept.more:
             self.alerting.restore(kept.more["alerting"])
+
+    # ------------------------------------------------------------------------------------------------ what is gone
+    def _tidy(self) -> None:
+        """Columns that nothing feeds any more are given up once they are many, so that memory follows what lives.
+
+        A copying collection: all that is kept by column moves together, at a cost that is small a column given up.
+        """
+        fed = self.door.fed()
+        count, gone = len(fed), int(np.count_nonzero(~fed))
+        if gone < MIN_GONE or gone < GONE_SHARE * count or not self.models.movable:
+            return
+        columns = np.flatnonzero(fed)
+        self.models.move(columns)
+        self.alerting.keep(columns, count)
+        self.door.keep(columns)
+        self.history.keep(columns)
+        self.evidence.renumber()
+        self.masks.renumber()
+        self._place = {}
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

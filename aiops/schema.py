@@ -190,6 +190,12 @@ class Maintenance(Strict):
         raise ValueError("give either from and until, or weekly.")
 
 
+class SeriesLimit(Strict):
+    """How many raw series may be watched at a time: each takes some 5 kB of memory."""
+
+    max: int = Field(default=1_000_000, ge=1000, le=4_000_000)
+
+
 class Journal(Strict):
     """The ring in which everything that came in is kept."""
 
@@ -212,6 +218,7 @@ class Config(Strict):
     sinks: list[SinkItem] = Field(default=[])
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
+    series: SeriesLimit = SeriesLimit()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None

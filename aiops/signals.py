@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from aiops.arrays import grown
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
+from aiops.recipes import Recipes, Samples
 from aiops.types import Batch, Bools, Floats, Ints, Series, Signal
 
 FUTURE_S = 300.0
@@ -27,26 +30,9 @@ HUGE = 1e150
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
 _RAW = ("_time", "_last", "_level", "_delta", "_interval")
+_HORIZON_S = Signal(-1, "", "").horizon_s
 _UNHEARD = SignalRule(value=Selector(metric=""))
 """Stands for the rule of a column from before a restart until one of its series comes again."""
-
-
-def grown(array: np.ndarray[Any, Any], size: int, fill: float | bool) -> np.ndarray[Any, Any]:
-    """`array` with its last axis at least `size` long, spare room included, new places set to `fill`."""
-    have = array.shape[-1]
-    if size <= have:
-        return array
-    room = max(size, have + have // 2, 64) - have
-    return np.concatenate([array, np.full((*array.shape[:-1], room), fill, array.dtype)], axis=-1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One raw series as an ingredient of one signal; `part` 0 is the numerator, 1 the denominator."""
-
-    signal: int
-    raw: int
-    part: int
 
 
 class Door:
@@ -57,10 +43,10 @@ class Door:
         self.signals: tuple[Signal, ...] = ()
         self.dropped: Counter[str] = Counter()
         self._names: dict[tuple[str, str, str], int] = {}
-        self._rules: list[SignalRule] = []
+        self._defaults: dict[tuple[str, bool], tuple[str, SignalRule | None]] = {}
+        self._recipes = Recipes()
+        self._plan = self._recipes.plan()
         self._series: dict[int, Series] = {}
-        self._parts: list[_Part] = []
-        self._compiled = _Compiled.of((), ())
         self._known = np.zeros(0, np.bool_)
         self._counter = np.zeros(0, np.bool_)
         self._time = np.zeros(0)
@@ -78,77 +64,112 @@ class Door:
 
     def values(self, batch: Batch) -> Floats:
         """One float64 a signal, NaN where it did not report in this tick."""
+        if len(batch.retired):
+            self._retire(batch.retired)
         if batch.new_series:
             self._register(batch.new_series)
         updated = self._absorb(*self._usable(batch))
-        return self._compiled.values(batch.at, (self._level, self._delta, self._last), self._fresh(batch.at), updated)
+        return self._plan.values(batch.at, Samples(self._level, self._delta, self._last), self._fresh(batch.at), updated)
 
     def heard(self) -> tuple[Floats, Floats]:
         """Of each signal, float64[S] seconds: when its newest sample was, and how far its samples usually are apart.
 
         NaN where nothing was heard yet. May be called while another thread is in `values`.
         """
-        compiled = self._compiled  # read first: what it points at is there already
-        return compiled.newest(self._time), compiled.newest(self._interval)
+        plan = self._plan  # read first: what it points at is there already
+        return plan.newest(self._time), plan.newest(self._interval)
 
     # ------------------------------------------------------------------------------------------------ registration
     def _register(self, new: Iterable[Series]) -> None:
         first_new = len(self.signals)
         signals = list(self.signals)
-        new = [series for series in new if series.id >= 0]
-        for series in new:
-            if series.id not in self._series:
-                self._series[series.id] = series
-                self._add(series, signals)
-        size = max(self._series, default=-1) + 1
+        unheard = [series for series in new if series.id >= 0 and series.id not in self._series]
+        size = max((series.id for series in unheard), default=-1) + 1
         self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
         for name in _RAW:
             setattr(self, name, grown(getattr(self, name), size, np.nan))
-        for series in new:
+        for series in unheard:
+            self._series[series.id] = series
             self._known[series.id] = True
             for name, value in zip(_RAW, self._past.pop((series.entity, series.metric, series.labels), ()), strict=False):
                 getattr(self, name)[series.id] = value
             self._counter[series.id] = self._meanings.kind(series.metric, series.kind) == "counter"
+            self._add(series, signals)
         if len(signals) != first_new:
             self.signals = tuple(signals)
-        self._compiled = _Compiled.of(self._parts, self._rules)
+        self._plan = self._recipes.plan()
+
+    def _retire(self, ids: Ints) -> None:
+        """These series do not come again; their ids may be given to others. Columns that nothing feeds stay until `keep`."""
+        gone = np.zeros(len(self._known), np.bool_)
+        gone[ids[(ids >= 0) & (ids < len(gone))]] = True
+        gone &= self._known
+        for k in np.flatnonzero(gone).tolist():
+            del self._series[k]
+        self._heard = self.last_heard()
+        for name in _RAW:
+            getattr(self, name)[gone] = np.nan
+        self._known[gone] = False
+        self._recipes.drop(gone)
+        self._plan = self._recipes.plan()
+
+    def fed(self) -> Bools:
+        """bool[S]: columns that a series feeds, or is expected to after a restart."""
+        fed = self._recipes.fed()
+        fed[list(self._reserved)] = True
+        return fed
+
+    def keep(self, columns: NDArray[np.int64]) -> None:
+        """Only these columns stay, in this order; between two batches."""
+        heard = self.last_heard()[columns]
+        where = {int(old): new for new, old in enumerate(columns)}
+        self.signals = tuple(replace(self.signals[old], id=new) for old, new in where.items())
+        self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
+        self._reserved = {where[old] for old in self._reserved if old in where}
+        self._heard = heard
+        self._recipes.keep(columns)
+        self._plan = self._recipes.plan()
 
     def _add(self, series: Series, signals: list[Signal]) -> None:
+        """The series becomes an ingredient of the signals that it feeds: those of the packs, else itself."""
+        metric, known = series.metric, self._meanings
         try:
-            labels = parse_labels(series.labels)
+            labels = parse_labels(series.labels) if series.labels else {}
         except ValueError:
             self.dropped["labels_malformed"] += 1
             return
-        for name, rule, kept in self._uses(series, labels):
-            for part, selector in enumerate(rule.parts):
-                if selector.metric == series.metric and selector.matches(labels):
-                    signal = self._signal(series.entity, name, rule, kept, signals)
-                    if signal is not None:
-                        self._parts.append(_Part(signal, series.id, part))
-
-    def _uses(self, series: Series, labels: Mapping[str, str]) -> Iterable[tuple[str, SignalRule, dict[str, str]]]:
-        """The signals that this series feeds: those of the packs, else itself."""
-        used = self._meanings.used_by.get(series.metric, ())
+        used = known.used_by.get(metric, ())
         for name in used:
-            rule = self._meanings.signals[name]
-            yield name, rule, {k: labels[k] for k in rule.by if k in labels}
-        if not used and not self._meanings.knows(series.metric) and not self._meanings.ignored(series.metric):
-            counter = self._meanings.kind(series.metric, series.kind) == "counter"
-            name, default = _default_rule(series.metric, counter, self._meanings.signals.get(series.metric))
+            rule = known.signals[name]
+            self._feed(series, labels, (name, rule, format_labels({k: labels[k] for k in rule.by if k in labels})), signals)
+        if not used and not known.knows(metric) and not known.ignored(metric):
+            name, default = self._default(metric, bool(self._counter[series.id]))
             if default:
-                yield name, default, dict(labels)
+                self._feed(series, labels, (name, default, format_labels(labels)), signals)
 
-    def _signal(self, entity: str, name: str, rule: SignalRule, kept: Mapping[str, str],
-                signals: list[Signal]) -> int | None:
-        text = format_labels(kept)
+    def _default(self, metric: str, counter: bool) -> tuple[str, SignalRule | None]:
+        """How a metric is watched that no pack knows, worked out once a metric."""
+        known = self._defaults.get((metric, counter))
+        if known is None:
+            known = self._defaults[metric, counter] = _default_rule(metric, counter, self._meanings.signals.get(metric))
+        return known
+
+    def _feed(self, series: Series, labels: Mapping[str, str], made: tuple[str, SignalRule, str], signals: list[Signal]) -> None:
+        name, rule, kept = made
+        for part, selector in enumerate(rule.parts):
+            if selector.metric == series.metric and selector.matches(labels):
+                signal = self._signal(series.entity, name, rule, kept, signals)
+                if signal is not None:
+                    self._recipes.add(signal, series.id, part)
+
+    def _signal(self, entity: str, name: str, rule: SignalRule, text: str, signals: list[Signal]) -> int | None:
         key = (entity, name, text)
         if key in self._names and self._confirmed(self._names[key], rule):
             return self._names[key]
         if len(signals) >= MAX_SIGNALS:
             self.dropped["too_many_signals"] += 1
             return None
-        self._names[key] = len(signals)
-        self._rules.append(rule)
+        self._names[key] = self._recipes.define(rule)
         signals.append(_described(len(signals), entity, name, text, rule))
         return self._names[key]
 
@@ -160,7 +181,7 @@ class Door:
         s = self.signals[column]
         same = s == _described(column, s.entity, s.name, s.labels, rule)
         if same:
-            self._rules[column] = rule
+            self._recipes.redefine(column, rule)
         return same
 
     # ----------------------------------------------------------------------------------------------- over a restart
@@ -175,7 +196,7 @@ class Door:
     def last_heard(self) -> Floats:
         """float64[S]: event time of the last sample of each column, -inf where there was none."""
         out = grown(self._heard, len(self.signals), -np.inf)[:len(self.signals)].copy()
-        raw, signal = self._compiled.raw, self._compiled.signal
+        raw, signal = self._plan.raw, self._plan.signal
         told = np.isfinite(self._time[raw])
         np.maximum.at(out, signal[told], self._time[raw[told]])
         return out
@@ -188,9 +209,10 @@ class Door:
         self.signals = tuple(self._meant(i, Signal(i, *state["signals"][k])) for i, k in enumerate(columns))
         self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
         self._reserved = set(self._names.values())
-        self._rules = [_UNHEARD] * len(self.signals)
+        for _ in self.signals:
+            self._recipes.define(_UNHEARD)
         self._heard = np.asarray(state["heard"], np.float64)[np.array(columns, np.int64)]
-        self._compiled = _Compiled.of((), self._rules)
+        self._plan = self._recipes.plan()
         if samples:
             rows = np.asarray(state["raw"], np.float64).T.tolist()
             self._past = {(e, m, labels): tuple(row) for (e, m, labels), row in zip(state["series"], rows, strict=True)}
@@ -259,72 +281,9 @@ _describe = attrgetter("entity", "name", "labels", "unit", "direction", "min_abs
 
 
 def _described(column: int, entity: str, name: str, labels: str, rule: SignalRule) -> Signal:
+    limit, horizon_s = (rule.limit.at, rule.limit.horizon_s) if rule.limit else (None, _HORIZON_S)
     return Signal(column, entity, name, labels, rule.unit, rule.direction, rule.min_effect.abs, rule.min_effect.rel,
-                  additive=rule.increase is not None, resource=rule.resource, **_limit(rule))
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """All rules as index arrays: ingredient j adds raw series `raw[j]` to part `part[j]` of signal `signal[j]`."""
-
-    signal: Ints
-    raw: Ints
-    part: Ints
-    divides: Bools
-    inverts: Bools
-    takes_delta: Bools
-    takes_last: Bools
-    counts_down: Bools
-    extremes: tuple[tuple[int, str], ...]
-    count: int
-
-    @classmethod
-    def of(cls, parts: Sequence[_Part], rules: Sequence[SignalRule]) -> _Compiled:
-        signal = np.array([p.signal for p in parts], np.int32)
-        return cls(
-            signal, np.array([p.raw for p in parts], np.int32), np.array([p.part for p in parts], np.int32),
-            np.array([r.ratio is not None or r.mean is not None for r in rules], np.bool_),
-            np.array([r.invert for r in rules], np.bool_),
-            np.array([r.increase is not None for r in rules], np.bool_),
-            np.array([r.total is not None for r in rules], np.bool_),
-            np.array([r.until is not None for r in rules], np.bool_),
-            tuple((i, r.combine) for i, r in enumerate(rules) if r.combine != "sum"), len(rules))
-
-    def values(self, at: float, samples: tuple[Floats, Floats, Floats], fresh: Bools, updated: Bools) -> Floats:
-        """`samples`: of each raw series its level (the rate of a counter), what it added in this tick, and its last value."""
-        if not self.count:
-            return np.empty(0)
-        level, delta, last = samples
-        x = np.where(self.takes_delta[self.signal], delta[self.raw], level[self.raw])
-        x = np.where(self.takes_last[self.signal], last[self.raw], x)
-        usable = fresh[self.raw] & np.isfinite(x)
-        usable &= updated[self.raw] | ~self.takes_delta[self.signal]  # an increase counts in the tick that brought it only
-        touched = np.bincount(self.signal[updated[self.raw]], minlength=self.count) > 0
-        over = self._sum(x, usable & (self.part == 0))
-        under = self._sum(x, usable & (self.part == 1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out = np.where(self.divides, np.where(under > 0, over / under, np.nan), over)
-        for signal, how in self.extremes:
-            mine = x[usable & (self.signal == signal)]
-            out[signal] = getattr(np, how)(mine) if mine.size else np.nan
-        some = np.bincount(self.signal[usable & (self.part == 0)], minlength=self.count) > 0
-        out = np.where(self.inverts, np.where(some, 1.0 - out, np.nan), out)  # no part known is not "all used"
-        out = np.where(self.counts_down, out - at, out)
-        out[~touched] = np.nan
-        return out
-
-    def newest(self, x: Floats) -> Floats:
-        """float64[S]: the largest over a signal's series, NaN where none has a value."""
-        out = np.full(self.count, np.nan)
-        np.fmax.at(out, self.signal, x[self.raw])
-        return out
-
-    def _sum(self, x: Floats, which: Bools) -> Floats:
-        return np.bincount(self.signal[which], x[which], minlength=self.count).astype(np.float64)
-
-
-def _limit(rule: SignalRule) -> dict[str, Any]:
-    return {"limit": rule.limit.at, "horizon_s": rule.limit.horizon_s} if rule.limit else {}
+                  rule.increase is not None, rule.resource, limit, horizon_s)
 
 
 def _default_rule(metric: str, counter: bool, namesake: SignalRule | None) -> tuple[str, SignalRule | None]:

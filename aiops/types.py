@@ -142,7 +142,8 @@ class Batch:
     """All that arrived in one tick. `at` is the event time of the tick and strictly rises from batch to batch.
 
     series int32[n], time float64[n] (seconds), value float64[n]: one row a sample, unordered, possibly NaN.
-    `new_series` introduces ids before their first sample. `links` is None while the topology is unchanged.
+    `new_series` introduces ids before their first sample. `retired` int32[m]: ids of which nothing comes any more, freed before
+    `new_series` gives some of them to others. `links` is None while the topology is unchanged.
     """
 
     at: float
@@ -156,6 +157,7 @@ class Batch:
     links: Links | None = None
     outcomes: tuple[Outcome, ...] = ()
     commands: tuple[Command, ...] = ()
+    retired: Ints = field(default_factory=_no_ints)
 
 
 # ---------------------------------------------------------------------------------------------- what is watched

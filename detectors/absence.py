@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.signals import grown
+from aiops.arrays import grown
 from aiops.types import Anomaly, Frame
 
 REGULAR_AFTER = 30

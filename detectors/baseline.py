@@ -20,10 +20,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator
 
 from aiops import kernel
-from aiops.signals import grown
+from aiops.arrays import grown
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints
 from aiops.yamlfile import Strict
 
@@ -205,6 +206,18 @@ class Baseline:
         level = np.where(np.isnan(level), self.core[i, kernel.LEVEL], level)
         self.day[:, first:self.seasons] = np.repeat(level, kernel.SLOTS // kernel.HOURS, axis=0)
         self.core[i, kernel.GRANTED_AT] = at
+
+    def move(self, columns: NDArray[np.int64]) -> None:
+        """Only these columns stay, in this order, and the seasons of those; each array makes room before the next is copied."""
+        columns = columns[columns < len(self.core)]
+        for k in _ROWS:
+            setattr(self, k, getattr(self, k)[columns])
+        self.hour_level, self.hour_scale = self.hour_level[:, columns], self.hour_scale[:, columns]
+        seasonal = np.flatnonzero(self.place >= 0)
+        self.day, self.week = self.day[:, self.place[seasonal]], self.week[:, self.place[seasonal]]
+        self.place[seasonal], self.seasons = np.arange(len(seasonal)), len(seasonal)
+        self.out = np.zeros((0, 8))
+        self._meta = (0, np.zeros(0), np.zeros(0), np.zeros(0))
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from aiops.arrays import grown
 from aiops.calibration import Tail
 from aiops.quantities import Duration
-from aiops.signals import HUGE, grown
+from aiops.signals import HUGE
 from aiops.types import Anomaly, Bools, Floats, Frame
 from aiops.yamlfile import Strict
 from detectors import _joint

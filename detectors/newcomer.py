@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aiops.arrays import grown
 from aiops.humanise import quantity
-from aiops.signals import grown
 from aiops.types import CONSUMED, Anomaly, Frame
 
 YOUNG = 30

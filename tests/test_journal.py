@@ -26,7 +26,7 @@ def batch(at: float, **parts: object) -> Batch:
 def same(a: Batch, b: Batch) -> bool:
     """Every bit of every array, and everything else equal."""
     arrays = all(getattr(a, n).dtype == getattr(b, n).dtype and getattr(a, n).tobytes() == getattr(b, n).tobytes()
-                 for n in ("series", "time", "value"))
+                 for n in ("series", "time", "value", "retired"))
     rest = ("at", "new_series", "lines", "events", "alerts", "links", "outcomes", "commands")
     return arrays and all(getattr(a, n) == getattr(b, n) for n in rest)
 
@@ -61,6 +61,7 @@ def batches(draw: st.DrawFn) -> list[Batch]:
             at, ids, *columns,
             new_series=tuple(draw(st.lists(st.builds(Series, st.integers(0, 9), texts, texts, texts), max_size=2))),
             lines=tuple(draw(st.lists(st.builds(LogLine, times, texts, texts), max_size=2))),
+            retired=np.array(draw(st.lists(st.integers(0, 9), max_size=2)), np.int32),
             events=tuple(draw(st.lists(st.builds(Event, times, texts, texts, texts, texts), max_size=2))),
             alerts=tuple(draw(st.lists(raw_alerts, max_size=2))),
             links=draw(st.sampled_from([None, LINKS, Links()])),
@@ -118,6 +119,22 @@ def test_a_later_segment_can_be_read_alone(tmp_path: Path) -> None:
     assert [(b.at, b.new_series, b.links) for b in got] == [(3.0, series, LINKS)]
     assert read.gaps == 1
     assert got[0].value.tobytes() == third.value.tobytes()
+
+
+def test_after_a_gap_a_number_belongs_to_whom_it_belongs_then(tmp_path: Path) -> None:
+    """The batches that gave number 0 to another series, and retired 1, are lost: the next one says both."""
+    old, new, other = Series(0, "pod/a/b", "m"), Series(0, "pod/a/c", "m"), Series(1, "pod/a/d", "m")
+    gone = np.array([0, 1], np.int32)
+    write(tmp_path, [batch(1.0, new_series=(old, other)), batch(2.0, retired=gone), batch(3.0, new_series=(new,)), batch(4.0)],
+          max_bytes=1)
+    segments = sorted(tmp_path.glob("*.jsonl.gz"))
+    segments[1].unlink()
+    segments[2].unlink()
+    first, last = Journal(tmp_path).batches()
+    assert (first.new_series, first.retired.tolist()) == ((old, other), [])
+    assert (last.new_series, sorted(last.retired.tolist())) == ((new,), [0, 1])
+    [tail] = Journal(tmp_path).since(3.5)
+    assert (tail.new_series, tail.retired.tolist()) == ((new,), [])
 
 
 def test_nothing_is_added_when_no_segment_is_missing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import detectors
 CODE = '''
 import numpy as np
 
-from aiops.signals import grown
+from aiops.arrays import grown
 from aiops.types import Anomaly
 from aiops.yamlfile import Strict
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+import numpy as np
 
 from aiops.sinks.wire import End, Header, batch_from_wire, batch_to_wire
 from aiops.types import Batch, Links, Series
@@ -51,7 +52,7 @@ class JournalWriter:
         self._at, self._began = -math.inf, -math.inf
         self._about = dict(header)
         self._run = f"{max(0, round(float(header['started_at']) * 1000)):013d}"
-        self._series: list[Series] = []
+        self._series: dict[int, Series] = {}
         self._links: Links | None = None
         self._file: BinaryIO | None = None
         self._number, self._size = 0, 0
@@ -75,7 +76,7 @@ class JournalWriter:
             self.batches, self.problem = self.batches + 1, ""
         except (OSError, ValueError) as e:
             self._give_up(e)
-        self._series += batch.new_series
+        _follow(self._series, batch)
         self._links = batch.links or self._links
         return not self.problem
 
@@ -104,7 +105,7 @@ class JournalWriter:
         self._file, self._size = path.open("xb", buffering=1 << 16), 0
         try:
             path.chmod(0o600)
-            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series), self._links)))
+            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series.values()), self._links)))
             self._size = 0  # a header that grew past max_bytes must not end its own segment
         except BaseException:
             path.unlink(missing_ok=True)
@@ -167,13 +168,16 @@ class Journal:
         later = next((i for i, path in enumerate(self.paths) if self._first_at(path) > at), len(self.paths))
         tail = Journal(self.folder, self.run)
         tail.paths = self.paths[max(0, later - 1):]
-        known: tuple[Series, ...] = ()
+        known: dict[int, Series] = {}
         for batch in tail.batches():
-            if batch.at <= at:
-                known += batch.new_series
+            if batch.at > at and known:
+                _follow(known, batch)
+                yield replace(batch, new_series=tuple(known.values()), retired=np.zeros(0, np.int32))
+                known = {}
+            elif batch.at > at:
+                yield batch
             else:
-                yield replace(batch, new_series=known + batch.new_series) if known else batch
-                known = ()
+                _follow(known, batch)
 
     def last_at(self) -> float:
         """The time of the last whole batch; -inf where there is none."""
@@ -193,7 +197,7 @@ class Journal:
     def batches(self) -> Iterator[Batch]:
         """All batches in order; series and topology of segments that are gone enter with the first batch after them."""
         self.torn = self.gaps = self.unordered = self.lost = 0
-        known: set[int] = set()
+        known: dict[int, Series] = {}
         last, expected = float("-inf"), 0
         missed: Header | None = None
         for item in self._items():
@@ -207,7 +211,7 @@ class Journal:
                 self.unordered += 1
             else:
                 batch, missed = _caught_up(item, missed, known), None
-                known.update(s.id for s in batch.new_series)
+                _follow(known, batch)
                 last = batch.at
                 yield batch
 
@@ -280,13 +284,22 @@ def _item(line: bytes) -> Header | End | Batch:
     return batch_from_wire(line)
 
 
-def _caught_up(batch: Batch, missed: Header | None, known: set[int]) -> Batch:
+def _follow(known: dict[int, Series], batch: Batch) -> None:
+    """Which series there are after the batch."""
+    for number in batch.retired.tolist():
+        known.pop(number, None)
+    known.update((s.id, s) for s in batch.new_series)
+
+
+def _caught_up(batch: Batch, missed: Header | None, known: Mapping[int, Series]) -> Batch:
     """After a gap: the batch, with the series and the topology that its segment's header tells besides."""
     if missed is None:
         return batch
-    told = known | {s.id for s in batch.new_series}
-    missing = tuple(s for s in missed.series if s.id not in told)
-    return replace(batch, new_series=missing + batch.new_series, links=batch.links or missed.links)
+    now = {s.id: s for s in missed.series}
+    _follow(now, batch)
+    gone = [number for number, s in known.items() if now.get(number) != s]
+    missing = tuple(s for number, s in now.items() if known.get(number) != s)
+    return replace(batch, new_series=missing, retired=np.array(gone, np.int32), links=batch.links or missed.links)
 
 
 def _packed(path: Path) -> Path:

@@ -62,6 +62,7 @@ class WireBatch(msgspec.Struct, frozen=True, omit_defaults=True):
     links: Links | None = None
     outcomes: tuple[Outcome, ...] = ()
     commands: tuple[Command, ...] = ()
+    retired: list[int] = []
 
 
 _decode = msgspec.json.Decoder(WireBatch).decode
@@ -76,7 +77,7 @@ def batch_to_wire(b: Batch) -> WireBatch:
     return WireBatch(
         b.at, b.series.tolist(), times.tolist(), values.tolist(), _odd(times), _odd(values), b.new_series,
         tuple(_timed(x, b.at) for x in b.lines), tuple(_timed(x, b.at) for x in b.events),
-        tuple(_timed(x, b.at) for x in b.alerts), b.links, b.outcomes, b.commands)
+        tuple(_timed(x, b.at) for x in b.alerts), b.links, b.outcomes, b.commands, b.retired.tolist())
 
 
 def batch_from_wire(line: bytes) -> Batch:
@@ -89,7 +90,7 @@ def batch_from_wire(line: bytes) -> Batch:
     if not len(times) == len(values) == n:
         raise ValueError(f"{n} series, {len(times)} times, {len(values)} values")
     return Batch(w.at, np.array(w.series, np.int32), times, values, w.new_series, w.lines, w.events, w.alerts, w.links,
-                 w.outcomes, w.commands)
+                 w.outcomes, w.commands, np.array(w.retired, np.int32))
 
 
 def _odd(values: Floats) -> list[Odd]:

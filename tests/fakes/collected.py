@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiops.types import Event, Floats, Ints, Links, LogLine, RawAlert
@@ -22,6 +22,8 @@ class Sample:
 class Collected:
     samples: list[Sample] = field(default_factory=list)
     interned: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
+    listeners: list[Callable[[Ints], None]] = field(default_factory=list)
+    over: list[int] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     alerts: list[RawAlert] = field(default_factory=list)
@@ -40,6 +42,12 @@ class Collected:
             entity, metric, labels, kind = self.interned[number]
             self.samples.append(Sample(at, entity, metric, labels, x, kind))
         return True
+
+    def on_retire(self, forget: Callable[[Ints], None]) -> None:
+        self.listeners.append(forget)
+
+    def ended(self, series: Ints) -> None:
+        self.over += series.tolist()
 
     def line(self, line: LogLine) -> None:
         self.lines.append(line)

@@ -1,0 +1,169 @@
+"""How signals come from raw series, as arrays: which series is which ingredient of which signal.
+
+`Recipes` is what is known so far; a `Plan` is a frozen view of it that computes a tick's values, O(ingredients), and may be
+used by another thread while the recipes change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiops.arrays import grown
+from aiops.meaning import SignalRule
+from aiops.types import Bools, Floats, Ints
+
+Flags = NDArray[np.uint8]
+HOW = ("sum", "max", "min", "mean")
+COMBINE, DIVIDES, INVERTS, DELTA, LAST, DOWN = 0x3, 0x4, 0x8, 0x10, 0x20, 0x40
+"""Bits of what a rule asks for: two for how series are combined, then one each."""
+
+
+class Samples(NamedTuple):
+    """Of each raw series, float64[R]: its level (the rate of a counter), what it added in this tick, and its last value."""
+
+    level: Floats
+    delta: Floats
+    last: Floats
+
+
+class Recipes:
+    """One rule a signal, any number of ingredients. Signals are added at the end; `keep` renumbers them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._flags: Flags = np.zeros(0, np.uint8)
+        self._size = 0
+        self._signal = np.zeros(0, np.int32)
+        self._raw = np.zeros(0, np.int32)
+        self._part = np.zeros(0, np.int8)
+        self._asked: dict[int, tuple[SignalRule, int]] = {}
+
+    def define(self, rule: SignalRule) -> int:
+        """A signal more; its column."""
+        self._flags = grown(self._flags, self.count + 1, 0)
+        self.count += 1
+        self.redefine(self.count - 1, rule)
+        return self.count - 1
+
+    def redefine(self, column: int, rule: SignalRule) -> None:
+        """From now on the signal is made like this."""
+        known = self._asked.get(id(rule))  # rules are few and hashing them is slow
+        if known is None:
+            known = self._asked[id(rule)] = rule, _flags(rule)
+        self._flags[column] = known[1]
+
+    def add(self, signal: int, raw: int, part: int) -> None:
+        """The series is an ingredient: of the numerator (part 0), or of the denominator (1)."""
+        k, self._size = self._size, self._size + 1
+        self._signal, self._raw = grown(self._signal, k + 1, -1), grown(self._raw, k + 1, -1)
+        self._part = grown(self._part, k + 1, 0)
+        self._signal[k], self._raw[k], self._part[k] = signal, raw, part
+
+    def drop(self, raw: Bools) -> None:
+        """These series (bool[R]) are ingredients of nothing any more."""
+        self._take(np.flatnonzero(~raw[self._raw[:self._size]]))
+
+    def keep(self, columns: NDArray[np.int64]) -> None:
+        """Only these signals stay, in this order, with their ingredients."""
+        where = np.full(self.count, -1, np.int32)
+        where[columns] = np.arange(len(columns))
+        self._signal[:self._size] = where[self._signal[:self._size]]
+        self._take(np.flatnonzero(self._signal[:self._size] >= 0))
+        self._flags, self.count = self._flags[columns], len(columns)
+
+    def _take(self, places: NDArray[np.int64]) -> None:
+        self._signal, self._raw, self._part = self._signal[places], self._raw[places], self._part[places]
+        self._size = len(places)
+
+    def fed(self) -> Bools:
+        """bool[S]: has the signal any ingredient?"""
+        return np.bincount(self._signal[:self._size], minlength=self.count) > 0
+
+    def plan(self) -> Plan:
+        """A view that later changes do not touch."""
+        n = self._size
+        return Plan.of(self._signal[:n].copy(), self._raw[:n].copy(), self._part[:n].copy(), self._flags[:self.count].copy())
+
+
+def _flags(rule: SignalRule) -> int:
+    asked = ((DIVIDES, rule.ratio is not None or rule.mean is not None), (INVERTS, rule.invert),
+             (DELTA, rule.increase is not None), (LAST, rule.total is not None), (DOWN, rule.until is not None))
+    return HOW.index(rule.combine) | sum(bit for bit, wanted in asked if wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ingredient j adds raw series `raw[j]` to part `part[j]` of signal `signal[j]`; `flags[S]` say how.
+
+    alone: ingredients that are all there is of a signal, which nothing is to be done to: most of them, as a rule.
+    """
+
+    signal: Ints
+    raw: Ints
+    part: NDArray[np.int8]
+    flags: Flags
+    alone: NDArray[np.int64]
+    rest: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, signal: Ints, raw: Ints, part: NDArray[np.int8], flags: Flags) -> Plan:
+        single = np.bincount(signal, minlength=len(flags)) == 1
+        plain = single & ((flags & ~np.uint8(COMBINE)) == 0)
+        alone = plain[signal]
+        return cls(signal, raw, part, flags, np.flatnonzero(alone), np.flatnonzero(~alone))
+
+    def values(self, at: float, samples: Samples, fresh: Bools, updated: Bools) -> Floats:
+        """float64[S], NaN where a signal did not report. fresh, updated: bool[R], may count, and reported in this tick."""
+        out = np.full(len(self.flags), np.nan)
+        raw = self.raw[self.alone]
+        level = samples.level[raw]
+        out[self.signal[self.alone]] = np.where(updated[raw] & fresh[raw] & np.isfinite(level), level, np.nan)
+        if len(self.rest):
+            self._combined(out, at, samples, fresh, updated)
+        return out
+
+    def _combined(self, out: Floats, at: float, samples: Samples, fresh: Bools, updated: Bools) -> None:
+        """Fills in the signals of several series, and those that are more than a level."""
+        signal, raw, part = self.signal[self.rest], self.raw[self.rest], self.part[self.rest]
+        flags = self.flags[signal]
+        x = np.where(flags & DELTA, samples.delta[raw], samples.level[raw])
+        x = np.where(flags & LAST, samples.last[raw], x)
+        usable = fresh[raw] & np.isfinite(x)
+        usable &= updated[raw] | (flags & DELTA == 0)  # an increase counts in the tick that brought it only
+        count = len(self.flags)
+        over = self._gathered(signal, x, usable & (part == 0))
+        under = np.bincount(signal[usable & (part == 1)], x[usable & (part == 1)], minlength=count)
+        mine = np.unique(signal[updated[raw]])  # a signal reports where one of its series did
+        some = np.bincount(signal[usable & (part == 0)], minlength=count) > 0
+        how = self.flags[mine]
+        value = np.where(some[mine] | (how & DIVIDES > 0), over[mine], np.nan)  # no errors at all is none of so many requests
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.where(how & DIVIDES, np.where(under[mine] > 0, value / under[mine], np.nan), value)
+        value = np.where(how & INVERTS, np.where(some[mine], 1.0 - value, np.nan), value)  # no part known is not "all used"
+        out[mine] = np.where(how & DOWN, value - at, value)
+
+    def _gathered(self, signal: Ints, x: Floats, which: Bools) -> Floats:
+        """float64[S]: the numerators: sums, and where the rule says so the largest, smallest or mean."""
+        signal, x, count = signal[which], x[which], len(self.flags)
+        out = np.bincount(signal, x, minlength=count).astype(np.float64)
+        how = self.flags & COMBINE
+        for code, ufunc in ((1, np.fmax), (2, np.fmin)):
+            mine = how[signal] == code
+            if mine.any() or (how == code).any():
+                out[how == code] = np.nan
+                ufunc.at(out, signal[mine], x[mine])
+        if (how == 3).any():
+            seen = np.bincount(signal, minlength=count)
+            with np.errstate(invalid="ignore"):
+                out = np.where(how == 3, np.where(seen > 0, out / np.maximum(seen, 1), np.nan), out)
+        return out
+
+    def newest(self, x: Floats) -> Floats:
+        """float64[S]: the largest over a signal's series, NaN where none has a value."""
+        out = np.full(len(self.flags), np.nan)
+        np.fmax.at(out, self.signal, x[self.raw])
+        return out
