@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -98,6 +98,13 @@ class MaskMemory(Memory):
         return self._written != before
 
 
+class Found(NamedTuple):
+    """When what was learned was saved, and whether the run ended in good order then."""
+
+    at: float
+    ended: bool
+
+
 class ModelMemory:
     """Reads what an earlier run learned, hands it to the pipeline, and writes it down every quarter of an hour.
 
@@ -109,12 +116,13 @@ class ModelMemory:
     def __init__(self, files: ModelFiles, pipeline: Pipeline, now: float) -> None:
         self._files, self._pipeline = files, pipeline
         self._writer: threading.Thread | None = None
-        self.found = files.read()
+        found = files.read()
+        self.found = found and Found(found.at, found.ended)
         self._saved_at = -math.inf
-        if self.found is not None:
-            pipeline.restore(self.found, now)
-            self._saved_at = min(self.found.at, now)
-            self._keep_what_is_not_used(self.found)
+        if found is not None:
+            pipeline.restore(found, now)
+            self._saved_at = min(found.at, now)
+            self._keep_what_is_not_used(found)
         for note in files.notes:
             log.error("models", problem=note)
 

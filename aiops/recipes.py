@@ -49,6 +49,10 @@ class Recipes:
         self.redefine(self.count - 1, rule)
         return self.count - 1
 
+    def reserve(self, count: int) -> None:
+        """So many signals more that nothing is an ingredient of, until they are redefined."""
+        self._flags, self.count = grown(self._flags, self.count + count, 0), self.count + count
+
     def redefine(self, column: int, rule: SignalRule) -> None:
         """From now on the signal is made like this."""
         known = self._asked.get(id(rule))  # rules are few and hashing them is slow

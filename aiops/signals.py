@@ -31,8 +31,6 @@ HUGE = 1e150
 _HISTOGRAM_PARTS = ("_sum", "_count")
 _RAW = ("_time", "_last", "_level", "_delta", "_interval")
 _HORIZON_S = Signal(-1, "", "").horizon_s
-_UNHEARD = SignalRule(value=Selector(metric=""))
-"""Stands for the rule of a column from before a restart until one of its series comes again."""
 
 
 class Door:
@@ -56,7 +54,8 @@ class Door:
         self._interval = np.zeros(0)
         self._reserved: set[int] = set()
         self._heard = np.zeros(0)
-        self._past: dict[tuple[str, str, str], tuple[float, ...]] = {}
+        self._past: dict[tuple[str, ...], int] = {}
+        self._past_raw = np.zeros((len(_RAW), 0))
 
     @property
     def series_count(self) -> int:
@@ -88,16 +87,24 @@ class Door:
         self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
         for name in _RAW:
             setattr(self, name, grown(getattr(self, name), size, np.nan))
+        past: list[int] = []
         for series in unheard:
             self._series[series.id] = series
             self._known[series.id] = True
-            for name, value in zip(_RAW, self._past.pop((series.entity, series.metric, series.labels), ()), strict=False):
-                getattr(self, name)[series.id] = value
+            past.append(self._past.pop((series.entity, series.metric, series.labels), -1))
             self._counter[series.id] = self._meanings.kind(series.metric, series.kind) == "counter"
             self._add(series, signals)
+        self._recall(np.array([s.id for s in unheard], np.int64), np.array(past, np.int64))
         if len(signals) != first_new:
             self.signals = tuple(signals)
         self._plan = self._recipes.plan()
+
+    def _recall(self, ids: NDArray[np.int64], past: NDArray[np.int64]) -> None:
+        """The last sample from before a restart, of those that have one (`past` >= 0)."""
+        for name, values in zip(_RAW, self._past_raw, strict=True):
+            getattr(self, name)[ids[past >= 0]] = values[past[past >= 0]]
+        if not self._past:
+            self._past_raw = np.zeros((len(_RAW), 0))
 
     def _retire(self, ids: Ints) -> None:
         """These series do not come again; their ids may be given to others. Columns that nothing feeds stay until `keep`."""
@@ -209,13 +216,12 @@ class Door:
         self.signals = tuple(self._meant(i, Signal(i, *state["signals"][k])) for i, k in enumerate(columns))
         self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
         self._reserved = set(self._names.values())
-        for _ in self.signals:
-            self._recipes.define(_UNHEARD)
+        self._recipes.reserve(len(self.signals))
         self._heard = np.asarray(state["heard"], np.float64)[np.array(columns, np.int64)]
         self._plan = self._recipes.plan()
         if samples:
-            rows = np.asarray(state["raw"], np.float64).T.tolist()
-            self._past = {(e, m, labels): tuple(row) for (e, m, labels), row in zip(state["series"], rows, strict=True)}
+            self._past = {tuple(name): k for k, name in enumerate(state["series"])}
+            self._past_raw = np.asarray(state["raw"], np.float64)
 
     def _meant(self, column: int, s: Signal) -> Signal:
         """The signal as the packs of today mean it; as it was where none has its name."""

@@ -221,16 +221,23 @@ class Baseline:
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        each = {k: np.moveaxis(getattr(self, k), 0, -1).copy() for k in _ROWS}
+        each = {k: _flat(getattr(self, k).copy()).T for k in _ROWS}  # copied and saved as it lies: it is a lot
         seasons = {k: getattr(self, k).copy() for k in ("hour_level", "hour_scale", "day", "week")}
         return {**each, **seasons, "seasons": self.seasons, "hour": self._hour, "offset_s": self._offset_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for k in _ROWS:
-            setattr(self, k, np.moveaxis(np.array(state[k], getattr(self, k).dtype), -1, 0).copy())
+            mine, rows = getattr(self, k), np.asarray(state[k])
+            rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], *mine.shape[1:])
+            setattr(self, k, np.array(rows, mine.dtype, order="C"))
         for k in ("hour_level", "hour_scale", "day", "week"):
             setattr(self, k, np.array(state[k], np.float32))
         self.seasons, self._hour, self._offset_s = int(state["seasons"]), int(state["hour"]), float(state["offset_s"])
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    """A row of numbers for each signal, as a plain array where it is one number."""
+    return array if array.ndim == 1 else array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
 def _rows(array: Any, size: int, fill: Any) -> Any:

@@ -324,7 +324,7 @@ def test_an_upgrade_whose_old_code_is_gone_learns_anew_and_says_so(alive: Callab
     toys.write(version=2)
     second = alive(Telemetry(600.0), start=40, detectors=toy(50))
     assert second.daemon.models.since is None, "the past is read once more, for the one that needs it"
-    assert (tmp_path / "state" / "models" / "toy.set-aside.npz").exists()
+    assert (tmp_path / "state" / "models" / "toy.set-aside.state").exists()
     second.run(45)
     assert second.events[0][0] == "fresh" and second.models["toy"].serving.detector.n[:4].tolist() == [5, 5, 4, 5]
     assert second.models["baseline"].serving.detector.samples_seen()[:2].tolist() == [45, 45]

@@ -1,8 +1,9 @@
-"""What was learned, on disk: one NumPy file a model, one for the columns, and an index that says which of them count.
+"""What was learned, on disk: one file a model, one for the columns, and an index that says which of them count.
 
 A save writes new files first and then replaces `index.json`: a crash at any point leaves the last whole save. Every file
-is checked against the SHA-256 in the index. Nothing is pickled: arrays are arrays, the rest is JSON. Columns are known by
-entity and signal (`columns.…npz`), so that series may come in another order after a restart.
+is checked against the SHA-256 in the index. Large arrays lie in pieces beside the files (`aiops.store.chunks`): a save
+writes only those that changed. Nothing is pickled: it is MessagePack. Columns are known by entity and signal
+(`columns.…state`), so that series may come in another order after a restart.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from aiops.models import Learned, Lineage, Saved
+from aiops.store.chunks import CHUNK, Chunks, Damaged
 
 JSON = dict[str, Any]
-FORMAT = 1
-INDEX = "index.json"
-_OURS = re.compile(r".+\.(?P<number>\d{6,})\.npz(\.part)?\Z")
+FORMAT = 2
+INDEX, PIECES = "index.json", "pieces"
+_OURS = re.compile(r".+\.(?P<number>\d{6,})\.(state|npz)(\.part)?\Z")
 ROLES = ("serving", "candidate", "previous")
-
-
-class Damaged(Exception):  # noqa: N818 - reads as what it is
-    """A file that does not hold what it should. The text says what is wrong with it."""
+_ARRAY, _LIST = 1, 2
+"""MessagePack's codes for what lies beside: an array, a long list."""
+LONG = 10_000
 
 
 class ModelFiles:
@@ -41,6 +43,7 @@ class ModelFiles:
 
     def __init__(self, folder: Path, repair: bool = True) -> None:
         self.folder, self._repair = folder, repair
+        self._chunks = Chunks(folder / PIECES)
         self.notes: list[str] = []
         self._kept: dict[str, tuple[Saved, JSON]] = {}
 
@@ -52,8 +55,8 @@ class ModelFiles:
             return None
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
-            if index.get("aiops_models") != FORMAT:
-                raise Damaged(f"format {index.get('aiops_models')}, this aiops reads format {FORMAT}")
+            if index.get("aiops_models") not in (1, FORMAT):
+                raise Damaged(f"format {index.get('aiops_models')}, this aiops reads formats 1 and {FORMAT}")
             columns = self._load(index["columns"])
             found = {name: lineage for name, entry in index["lineages"].items()
                      if (lineage := self._lineage(name, entry, columns["trials"].get(name, {})))}
@@ -85,12 +88,24 @@ class ModelFiles:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                 raise Damaged("does not match its checksum")
+        if path.suffix == ".npz":
+            return _format_1(path)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found: JSON = unpacked(arrays["json"].tobytes(), arrays)
-                return found
-        except (zipfile.BadZipFile, EOFError) as e:
+            file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
+            found: JSON = unpacked(file.value, [self._array(a) for a in file.arrays])
+            return found
+        except msgspec.DecodeError as e:
             raise Damaged(str(e)) from None
+
+    def _array(self, a: _Array) -> NDArray[Any]:
+        out = np.empty(a.shape, np.dtype(a.dtype), order="F" if a.fortran else "C")
+        if a.pieces:
+            self._chunks.get_array(a.pieces, out)
+        elif out.nbytes != len(a.data):
+            raise Damaged(f"an array of {out.nbytes} bytes is {len(a.data)} bytes long")
+        else:
+            out.reshape(-1, order="A").view(np.uint8)[:] = np.frombuffer(a.data, np.uint8)
+        return out
 
     def _set_aside(self, path: Path, name: str, why: str) -> None:
         """Out of the way, under a name that the next one of its kind takes over: one of each is kept."""
@@ -105,9 +120,9 @@ class ModelFiles:
         self.notes.append(what + ".")
 
     def keep_a_copy(self, name: str) -> None:
-        """What a detector's serving model had learned stays as `NAME.set-aside.npz`: this version cannot read it."""
+        """What a detector's serving model had learned stays as `NAME.set-aside.state`: this version cannot read it."""
         index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-        source, aside = self.folder / index["lineages"][name]["serving"]["file"], self.folder / f"{name}.set-aside.npz"
+        source, aside = self.folder / index["lineages"][name]["serving"]["file"], self.folder / f"{name}.set-aside.state"
         aside.unlink(missing_ok=True)
         _link(source, aside)
 
@@ -119,7 +134,7 @@ class ModelFiles:
         trials = {name: lineage.trial for name, lineage in learned.lineages.items()}
         columns = {"door": learned.door, "more": learned.more, "trials": trials}
         index = {"aiops_models": FORMAT, "at": learned.at, "ended": learned.ended,
-                 "columns": self._dump(f"columns.{number:06d}.npz", columns),
+                 "columns": self._dump(f"columns.{number:06d}.state", columns),
                  "lineages": {name: self._entry(name, lineage, number) for name, lineage in learned.lineages.items()}}
         _replace(self.folder / INDEX, json.dumps(index, indent=1).encode())
         self._sweep(index)
@@ -133,7 +148,7 @@ class ModelFiles:
     def _model(self, saved: Saved, role: str, number: int) -> JSON:
         about = {"detector": saved.detector, "version": saved.version, "settings": dict(saved.settings), "at": saved.at,
                  "state": saved.state}
-        return {"id": saved.id, **self._dump(f"{saved.id}.{role}.{number:06d}.npz", about)}
+        return {"id": saved.id, **self._dump(f"{saved.id}.{role}.{number:06d}.state", about)}
 
     def _former(self, name: str, saved: Saved, number: int) -> JSON:
         """The model of before does not change: it is written once."""
@@ -144,16 +159,21 @@ class ModelFiles:
 
     def _dump(self, name: str, value: JSON) -> JSON:
         text, arrays = packed(value)
-        path, part = self.folder / name, self.folder / f"{name}.part"
-        with part.open("wb") as file:
-            part.chmod(0o600)
-            np.savez(file, json=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        part.replace(path)
-        return {"file": name, "sha256": digest}
+        file = _File(text, [self._entry_of(np.asanyarray(a)) for a in arrays])
+        content = msgspec.msgpack.encode(file)
+        _replace(self.folder / name, content)
+        pieces = [piece for a in file.arrays for piece in a.pieces]
+        return {"file": name, "sha256": hashlib.sha256(content).hexdigest(), **({"pieces": pieces} if pieces else {})}
+
+    def _entry_of(self, array: NDArray[Any]) -> _Array:
+        fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+        array = array if fortran else np.ascontiguousarray(array)
+        entry = _Array(array.dtype.str, array.shape, fortran)
+        if array.nbytes > CHUNK:
+            entry.pieces = self._chunks.put_array(array)
+        else:
+            entry.data = array.tobytes(order="A")
+        return entry
 
     def _sweep(self, index: JSON) -> None:
         """Delete what the index no longer names: earlier saves, and what a crash left half written."""
@@ -161,6 +181,7 @@ class ModelFiles:
         for path in self.folder.iterdir():
             if _OURS.match(path.name) and path.name not in named:
                 path.unlink(missing_ok=True)
+        self._chunks.sweep(_pieces(index))
 
     def link_into(self, target: Path) -> None:
         """The last save once more in another folder, without taking space twice where the disk can do that."""
@@ -169,38 +190,102 @@ class ModelFiles:
         for name in sorted(_files(index)):
             if (self.folder / name).is_file():
                 _link(self.folder / name, target / name)
+        pieces = sorted(_pieces(index))
+        if pieces:
+            (target / PIECES).mkdir()
+        for name in pieces:
+            if self._chunks.path(name).is_file():
+                _link(self._chunks.path(name), target / PIECES / name)
         _link(self.folder / INDEX, target / INDEX)
 
 
+class _Array(msgspec.Struct, array_like=True):
+    """An array: its bytes in the order they lie, here or in pieces."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    fortran: bool
+    data: bytes = b""
+    pieces: list[str] = []
+
+
+class _File(msgspec.Struct, array_like=True):
+    """One value, as MessagePack, and the arrays that it names by number."""
+
+    value: bytes
+    arrays: list[_Array]
+
+
+def _entries(index: JSON) -> list[JSON]:
+    """The columns and every model that the index names."""
+    return [index["columns"], *(e[role] for e in index["lineages"].values() for role in ROLES if e[role])]
+
+
 def _files(index: JSON) -> set[str]:
-    roles = (entry[role] for entry in index["lineages"].values() for role in ROLES if entry[role])
-    return {index["columns"]["file"], *(role["file"] for role in roles)}
+    return {entry["file"] for entry in _entries(index)}
 
 
-def packed(value: Any) -> tuple[bytes, dict[str, NDArray[Any]]]:
-    """A value of maps with text keys, lists, arrays and plain values as JSON, with its arrays beside it. Raises TypeError."""
-    arrays: dict[str, NDArray[Any]] = {}
+def _pieces(index: JSON) -> set[str]:
+    return {piece for entry in _entries(index) for piece in entry.get("pieces", ())}
+
+
+class _Long:
+    """A long list, to be kept as a piece of its own: most of it is as it was in the last save."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.blob = np.frombuffer(msgspec.msgpack.encode(items), np.uint8)
+
+
+def packed(value: Any) -> tuple[bytes, list[NDArray[Any]]]:
+    """A value of maps, lists, arrays and plain values as MessagePack, with its arrays beside it. Raises TypeError."""
+    arrays: list[NDArray[Any]] = []
+
+    def beside(code: int, array: NDArray[Any]) -> msgspec.msgpack.Ext:
+        arrays.append(array)
+        return msgspec.msgpack.Ext(code, str(len(arrays) - 1).encode())
 
     def other(found: Any) -> Any:
         if isinstance(found, np.ndarray) and not found.dtype.hasobject:
-            arrays[f"a{len(arrays)}"] = found
-            return {"$array": f"a{len(arrays) - 1}"}
+            return beside(_ARRAY, found)
+        if isinstance(found, _Long):
+            return beside(_LIST, found.blob)
         if isinstance(found, np.generic):
             return found.item()
         if isinstance(found, Mapping):
             return dict(found)
         raise TypeError(f"a {type(found).__name__} cannot be saved")
-    return json.dumps(value, default=other).encode(), arrays
+    return msgspec.msgpack.encode(_long_lists(value), enc_hook=other), arrays
 
 
-def unpacked(text: bytes, arrays: Mapping[str, NDArray[Any]]) -> Any:
+def _long_lists(value: Any) -> Any:
+    """Maps with their long lists set apart."""
+    if isinstance(value, Mapping):
+        return {k: _long_lists(v) for k, v in value.items()}
+    return _Long(value) if isinstance(value, list) and len(value) >= LONG else value
+
+
+def unpacked(text: bytes, arrays: list[NDArray[Any]]) -> Any:
     """The reverse; tuples come back as lists."""
-    return json.loads(text, object_hook=lambda found: arrays[found["$array"]] if "$array" in found else found)
+    def found(code: int, number: memoryview) -> Any:
+        array = arrays[int(bytes(number))]
+        return array if code == _ARRAY else msgspec.msgpack.decode(array.data)
+    return msgspec.msgpack.decode(text, ext_hook=found)
+
+
+def _format_1(path: Path) -> JSON:
+    """A file of earlier versions: JSON, with places of arrays as `{"$array": NAME}`. Raises Damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found: JSON = json.loads(arrays["json"].tobytes(), object_hook=lambda x: arrays[x["$array"]] if "$array" in x else x)
+            return found
+    except (zipfile.BadZipFile, EOFError) as e:
+        raise Damaged(str(e)) from None
 
 
 def _replace(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
+        part.chmod(0o600)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

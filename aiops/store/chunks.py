@@ -1,0 +1,87 @@
+"""Pieces of large arrays on disk, each a file named after its SHA-256: what did not change is not written again.
+
+A piece is written beside its place and moved there, and is never changed; a crash leaves whole pieces that nobody names, which
+`sweep` removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK = 4 << 20
+
+
+class Damaged(Exception):  # noqa: N818 - reads as what it is
+    """A file that does not hold what it should. The text says what is wrong with it."""
+
+
+class Chunks:
+    """One folder of pieces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """Where the piece of that name lies, or would."""
+        return self.folder / Path(name).name
+
+    def put(self, data: memoryview) -> str:
+        """The name of the piece; written if it is not there. Raises OSError when the disk refuses."""
+        name = hashlib.sha256(data).hexdigest()
+        path = self.path(name)
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(name + ".part")
+            with part.open("wb") as file:
+                part.chmod(0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        return name
+
+    def get(self, name: str, into: memoryview) -> None:
+        """Fills `into` with the piece. Raises Damaged, OSError."""
+        with self.path(name).open("rb") as file:
+            if file.readinto(into) != len(into) or file.read(1):
+                raise Damaged(f"its piece {name[:12]} is not {len(into)} bytes long")
+        if hashlib.sha256(into).hexdigest() != name:
+            raise Damaged(f"its piece {name[:12]} does not match its checksum")
+
+    def put_array(self, array: NDArray[np.generic]) -> list[str]:
+        """The names of its pieces: whole rows as long as those are not large, so that one that changes is one piece."""
+        data = _bytes_of(array)
+        row = array.nbytes // len(array)
+        size = row * max(1, CHUNK // row) if 0 < row <= 4 * CHUNK else CHUNK
+        return [self.put(data[k:k + size]) for k in range(0, len(data), size)]
+
+    def get_array(self, names: list[str], array: NDArray[np.generic]) -> None:
+        """Fills a contiguous array from its pieces. Raises Damaged, OSError."""
+        data = _bytes_of(array)
+        at = 0
+        for name in names:
+            size = self.path(name).stat().st_size
+            self.get(name, data[at:at + size])
+            at += size
+        if at != len(data):
+            raise Damaged(f"its pieces are {at} bytes, not {len(data)}")
+
+    def sweep(self, keep: set[str]) -> None:
+        """Delete all pieces but these, and what a crash left half written."""
+        for path in self._all():
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+    def _all(self) -> Iterator[Path]:
+        return self.folder.iterdir() if self.folder.is_dir() else iter(())
+
+
+def _bytes_of(array: NDArray[np.generic]) -> memoryview:
+    """A contiguous array's memory, in the order it lies."""
+    return array.reshape(-1, order="A").view(np.uint8).data
