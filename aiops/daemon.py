@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -34,6 +35,8 @@ from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
 SEGMENT_BYTES = 64 << 20
+RARELY = 100_000, 20, 100
+"""Garbage is looked for after so many new objects: a million series are made of millions, and none of them is garbage."""
 RECORDED_S = 3600.0
 """At most so much of a killed run is gone through again: the daemon should be watching the present."""
 
@@ -51,6 +54,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        gc.set_threshold(*RARELY)
         self._prepare()
         try:
             self._start()

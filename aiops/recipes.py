@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.arrays import grown
 from aiops.meaning import SignalRule
 from aiops.types import Bools, Floats, Ints
 
@@ -36,61 +35,70 @@ class Recipes:
     def __init__(self) -> None:
         self.count = 0
         self._flags: Flags = np.zeros(0, np.uint8)
-        self._size = 0
-        self._signal = np.zeros(0, np.int32)
-        self._raw = np.zeros(0, np.int32)
-        self._part = np.zeros(0, np.int8)
+        self._made = np.zeros((3, 0), np.int32)  # signal, raw series, part
+        self._new_flags: list[int] = []
+        self._new: list[tuple[int, int, int]] = []
         self._asked: dict[int, tuple[SignalRule, int]] = {}
 
     def define(self, rule: SignalRule) -> int:
         """A signal more; its column."""
-        self._flags = grown(self._flags, self.count + 1, 0)
+        self._new_flags.append(self._of(rule))
         self.count += 1
-        self.redefine(self.count - 1, rule)
         return self.count - 1
 
     def reserve(self, count: int) -> None:
         """So many signals more that nothing is an ingredient of, until they are redefined."""
-        self._flags, self.count = grown(self._flags, self.count + count, 0), self.count + count
+        self._new_flags += [0] * count
+        self.count += count
 
     def redefine(self, column: int, rule: SignalRule) -> None:
         """From now on the signal is made like this."""
+        old = len(self._flags)
+        (self._flags if column < old else self._new_flags)[column - old if column >= old else column] = self._of(rule)
+
+    def _of(self, rule: SignalRule) -> int:
         known = self._asked.get(id(rule))  # rules are few and hashing them is slow
         if known is None:
             known = self._asked[id(rule)] = rule, _flags(rule)
-        self._flags[column] = known[1]
+        return known[1]
 
     def add(self, signal: int, raw: int, part: int) -> None:
         """The series is an ingredient: of the numerator (part 0), or of the denominator (1)."""
-        k, self._size = self._size, self._size + 1
-        self._signal, self._raw = grown(self._signal, k + 1, -1), grown(self._raw, k + 1, -1)
-        self._part = grown(self._part, k + 1, 0)
-        self._signal[k], self._raw[k], self._part[k] = signal, raw, part
+        self._new.append((signal, raw, part))
 
     def drop(self, raw: Bools) -> None:
         """These series (bool[R]) are ingredients of nothing any more."""
-        self._take(np.flatnonzero(~raw[self._raw[:self._size]]))
+        self._settle()
+        self._made = self._made[:, ~raw[self._made[1]]]
 
     def keep(self, columns: NDArray[np.int64]) -> None:
         """Only these signals stay, in this order, with their ingredients."""
+        self._settle()
         where = np.full(self.count, -1, np.int32)
         where[columns] = np.arange(len(columns))
-        self._signal[:self._size] = where[self._signal[:self._size]]
-        self._take(np.flatnonzero(self._signal[:self._size] >= 0))
+        self._made[0] = where[self._made[0]]
+        self._made = self._made[:, self._made[0] >= 0]
         self._flags, self.count = self._flags[columns], len(columns)
-
-    def _take(self, places: NDArray[np.int64]) -> None:
-        self._signal, self._raw, self._part = self._signal[places], self._raw[places], self._part[places]
-        self._size = len(places)
 
     def fed(self) -> Bools:
         """bool[S]: has the signal any ingredient?"""
-        return np.bincount(self._signal[:self._size], minlength=self.count) > 0
+        self._settle()
+        return np.bincount(self._made[0], minlength=self.count) > 0
 
     def plan(self) -> Plan:
         """A view that later changes do not touch."""
-        n = self._size
-        return Plan.of(self._signal[:n].copy(), self._raw[:n].copy(), self._part[:n].copy(), self._flags[:self.count].copy())
+        self._settle()
+        signal, raw, part = self._made.copy()
+        return Plan.of(signal, raw, part, self._flags.copy())
+
+    def _settle(self) -> None:
+        """What was added one by one joins the arrays."""
+        if self._new_flags:
+            self._flags = np.append(self._flags, np.array(self._new_flags, np.uint8))
+            self._new_flags = []
+        if self._new:
+            self._made = np.concatenate([self._made, np.array(self._new, np.int32).T], axis=1)
+            self._new = []
 
 
 def _flags(rule: SignalRule) -> int:
@@ -108,13 +116,13 @@ class Plan:
 
     signal: Ints
     raw: Ints
-    part: NDArray[np.int8]
+    part: Ints
     flags: Flags
     alone: NDArray[np.int64]
     rest: NDArray[np.int64]
 
     @classmethod
-    def of(cls, signal: Ints, raw: Ints, part: NDArray[np.int8], flags: Flags) -> Plan:
+    def of(cls, signal: Ints, raw: Ints, part: Ints, flags: Flags) -> Plan:
         single = np.bincount(signal, minlength=len(flags)) == 1
         plain = single & ((flags & ~np.uint8(COMBINE)) == 0)
         alone = plain[signal]

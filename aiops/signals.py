@@ -7,10 +7,10 @@ cannot be used is counted by reason. Everything after this point sees one column
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,19 @@ _RAW = ("_time", "_last", "_level", "_delta", "_interval")
 _HORIZON_S = Signal(-1, "", "").horizon_s
 
 
+class _Use(NamedTuple):
+    """A signal that a metric is an ingredient of, in which parts. `by`: the labels that are kept, None for all."""
+
+    name: str
+    rule: SignalRule
+    parts: tuple[tuple[int, Selector], ...]
+    by: Sequence[str] | None
+
+    @classmethod
+    def of(cls, metric: str, name: str, rule: SignalRule, by: Sequence[str] | None) -> _Use:
+        return cls(name, rule, tuple((k, s) for k, s in enumerate(rule.parts) if s.metric == metric), by)
+
+
 class Door:
     """Keeps the last sample of each raw series and computes each tick's signal values. O(samples + signals) a tick."""
 
@@ -41,7 +54,7 @@ class Door:
         self.signals: tuple[Signal, ...] = ()
         self.dropped: Counter[str] = Counter()
         self._names: dict[tuple[str, str, str], int] = {}
-        self._defaults: dict[tuple[str, bool], tuple[str, SignalRule | None]] = {}
+        self._uses: dict[tuple[str, bool], tuple[_Use, ...]] = {}
         self._recipes = Recipes()
         self._plan = self._recipes.plan()
         self._series: dict[int, Series] = {}
@@ -139,35 +152,37 @@ class Door:
 
     def _add(self, series: Series, signals: list[Signal]) -> None:
         """The series becomes an ingredient of the signals that it feeds: those of the packs, else itself."""
-        metric, known = series.metric, self._meanings
+        uses = self._uses_of(series.metric, bool(self._counter[series.id]))
         try:
             labels = parse_labels(series.labels) if series.labels else {}
         except ValueError:
             self.dropped["labels_malformed"] += 1
             return
-        used = known.used_by.get(metric, ())
-        for name in used:
-            rule = known.signals[name]
-            self._feed(series, labels, (name, rule, format_labels({k: labels[k] for k in rule.by if k in labels})), signals)
-        if not used and not known.knows(metric) and not known.ignored(metric):
-            name, default = self._default(metric, bool(self._counter[series.id]))
-            if default:
-                self._feed(series, labels, (name, default, format_labels(labels)), signals)
+        for use in uses:
+            kept = labels if use.by is None else {k: labels[k] for k in use.by if k in labels}
+            text = format_labels(kept) if kept else ""
+            for part, selector in use.parts:
+                if not selector.where or selector.matches(labels):
+                    signal = self._signal(series.entity, use.name, use.rule, text, signals)
+                    if signal is not None:
+                        self._recipes.add(signal, series.id, part)
 
-    def _default(self, metric: str, counter: bool) -> tuple[str, SignalRule | None]:
-        """How a metric is watched that no pack knows, worked out once a metric."""
-        known = self._defaults.get((metric, counter))
+    def _uses_of(self, metric: str, counter: bool) -> tuple[_Use, ...]:
+        """What series of a metric are for, worked out once a metric."""
+        known = self._uses.get((metric, counter))
         if known is None:
-            known = self._defaults[metric, counter] = _default_rule(metric, counter, self._meanings.signals.get(metric))
+            known = self._uses[metric, counter] = tuple(self._work_out(metric, counter))
         return known
 
-    def _feed(self, series: Series, labels: Mapping[str, str], made: tuple[str, SignalRule, str], signals: list[Signal]) -> None:
-        name, rule, kept = made
-        for part, selector in enumerate(rule.parts):
-            if selector.metric == series.metric and selector.matches(labels):
-                signal = self._signal(series.entity, name, rule, kept, signals)
-                if signal is not None:
-                    self._recipes.add(signal, series.id, part)
+    def _work_out(self, metric: str, counter: bool) -> Iterator[_Use]:
+        known = self._meanings
+        used = known.used_by.get(metric, ())
+        for name in used:
+            yield _Use.of(metric, name, known.signals[name], known.signals[name].by)
+        if not used and not known.knows(metric) and not known.ignored(metric):
+            name, default = _default_rule(metric, counter, known.signals.get(metric))
+            if default:
+                yield _Use.of(metric, name, default, None)
 
     def _signal(self, entity: str, name: str, rule: SignalRule, text: str, signals: list[Signal]) -> int | None:
         key = (entity, name, text)

@@ -226,12 +226,13 @@ class Baseline:
         return {**each, **seasons, "seasons": self.seasons, "hour": self._hour, "offset_s": self._offset_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes the arrays of the state over: they are a lot, and are not copied."""
         for k in _ROWS:
             mine, rows = getattr(self, k), np.asarray(state[k])
             rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], *mine.shape[1:])
-            setattr(self, k, np.array(rows, mine.dtype, order="C"))
+            setattr(self, k, np.require(rows, mine.dtype, ["C", "W"]))
         for k in ("hour_level", "hour_scale", "day", "week"):
-            setattr(self, k, np.array(state[k], np.float32))
+            setattr(self, k, np.require(state[k], np.float32, ["C", "W"]))
         self.seasons, self._hour, self._offset_s = int(state["seasons"]), int(state["hour"]), float(state["offset_s"])
 
 
