@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from aiops.alerting import Alerting
+from aiops.definitions import CommonDoor
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
 from aiops.history import History
@@ -21,7 +22,6 @@ from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Learned, still_there
 from aiops.readiness import Facts, of_baseline
-from aiops.signals import Door
 from aiops.types import (
     Action,
     Anomaly,
@@ -85,7 +85,7 @@ class Pipeline:
         self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.models = Models(detectors)
-        self.door = Door(meanings)
+        self.door = CommonDoor(meanings)
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
