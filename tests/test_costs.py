@@ -13,19 +13,21 @@ import numpy as np
 import pytest
 from helpers import T0, Feed, frame, graph, links, pipeline, signals
 
+from aiops import config
 from aiops import costs as module
 from aiops.cli import main
 from aiops.client import Client, Denied
 from aiops.costs import MAX_DEPLOYMENTS, OTHERS, UNASSIGNED, Costs, Figures
 from aiops.desk import Desk, Vitals
 from aiops.memory import CostMemory
-from aiops.schema import Prices
+from aiops.schema import Config, Prices
 from aiops.sinks.metrics import MOST_DEPLOYMENTS, Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Node, Report
 from aiops.web import forms
 from aiops.web.app import create_app
 from aiops.web.server import Server
+from aiops.yamlfile import Problems
 from correlators.graph import Graph
 
 POD = "pod/llm/chat-7d4-x"
@@ -238,6 +240,39 @@ def test_prices_of_tokens_by_the_thousand_and_the_million() -> None:
     for wrong in ("many", "-1k", True, "0"):
         with pytest.raises(ValueError, match="per"):
             Prices(tokens={"m": {"input": 3, "output": 0, "per": wrong}})
+
+
+CONFIG = """apiVersion: aiops.io/v1
+kind: Config
+sources: [{host: {}}]
+prices:
+  currency: EUR
+  gpuHour: {default: 2.5, "NVIDIA H100*": 4.1}
+  tokens: {gpt-4o: {input: 3, output: 15, per: 1M}}
+"""
+
+
+def test_prices_come_from_the_configuration_and_survive_the_journal(tmp_path: Path) -> None:
+    """A replay of a run reckons with the prices of that run."""
+    path = tmp_path / "aiops.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    prices = config.load(path, {}).prices
+    assert (prices.of_gpu(["NVIDIA H100 PCIe"]), prices.of_gpu([]), prices.currency_shown) == (4.1, 2.5, "EUR")
+    kept = Config.model_validate(json.loads(config.load(path, {}).model_dump_json(by_alias=True))).prices
+    assert kept == prices
+
+
+@pytest.mark.parametrize(("wrong", "line", "said"), [
+    ("default: 2.5", 6, "greater than or equal to 0, got -1"), ("currency", 5, "unknown key. Did you mean 'currency'?"),
+    ("1M", 7, "is not a number of tokens. Write for example 1M, 1k or 1000."), ("output: 15, ", 7, "output: missing")])
+def test_mistakes_in_prices_are_told_with_their_line(wrong: str, line: int, said: str, tmp_path: Path) -> None:
+    """Before the daemon starts."""
+    path = tmp_path / "aiops.yaml"
+    by = {"default: 2.5": "default: -1", "currency": "curency", "1M": "a lot", "output: 15, ": ""}
+    path.write_text(CONFIG.replace(wrong, by[wrong]), encoding="utf-8")
+    with pytest.raises(Problems) as e:
+        config.load(path, {})
+    assert f"aiops.yaml:{line}: $.prices" in str(e.value) and said in str(e.value)
 
 
 # ------------------------------------------------------------------------------------------------- where they are shown

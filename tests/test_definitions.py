@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Feed
+from helpers import T0, Feed, pipeline
 
 from aiops import meaning, yamlfile
 from aiops.definitions import CommonDoor
 from aiops.meaning import Meanings, Pack
+from aiops.types import Incident
 from aiops.yamlfile import Problems
 
 LLM = {"pack": "llm", "terms": {"wait": {"unit": "seconds", "direction": "up", "min_effect": {"abs": 0.2}, "was": "delay"}}}
@@ -131,7 +132,12 @@ def test_mistakes_in_definitions_are_told(signal: str, said: str) -> None:
 
 
 def test_policies_may_use_former_names() -> None:
-    """What was `kv_cache_usage_ratio` until the packs of engines were brought together is still understood."""
+    """What was `kv_cache_usage_ratio` until the packs of engines were brought together is measured under that name, too."""
     known = meaning.shipped()
-    assert known.current("kv_cache_usage_ratio") == "kv_cache_used_ratio"
     assert known.current("tokens_per_second") == "generated_tokens_per_second"
+    p, feed = pipeline(), Feed()
+    for k in range(3):
+        p.step(feed.batch(T0 + 10 * k, {'service//chat vllm:kv_cache_usage_perc{model="m"}': 0.9 + 0.01 * k}))
+    incident = Incident("i", T0, T0, "open", "warning", ("service//chat",), ())
+    for name in ("kv_cache_usage_ratio", "kv_cache_used_ratio", "vllm:kv_cache_usage_perc"):
+        assert p.evidence.measure(name, incident) == pytest.approx(0.92)
