@@ -243,11 +243,12 @@ def _flows(s: Signal, prices: Prices) -> Iterable[tuple[int, float]]:
 
 
 def _owner(entity: Entity, graph: Graph) -> Entity:
-    """Whose part it is: a workload before a service; itself where nobody owns it."""
+    """Whose part it is: a workload before a service; of a service, whose its pods are; itself where nobody owns it."""
     def rank(e: Entity) -> tuple[int, Entity]:
         kind = e.split("/", 1)[0]
         return (_OWNERS.index(kind) if kind in _OWNERS else len(_OWNERS)), e
-    return min(graph.owners(entity), key=rank, default=entity)
+    owners = graph.owners(entity) or [o for pod in graph.owned(entity)[:1] for o in graph.owners(pod)]
+    return min(owners, key=rank, default=entity)
 
 
 def _users(gpu: Entity, graph: Graph) -> list[Entity]:

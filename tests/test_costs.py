@@ -110,6 +110,14 @@ def test_gpus_that_nobody_uses_are_named_so() -> None:
     assert figures(costs)[UNASSIGNED].idle_ratio == 1.0
 
 
+def test_tokens_of_a_service_and_gpus_of_its_pods_come_together() -> None:
+    """Scraped through the service, without the pod's name: still the workload behind it."""
+    costs = Costs(Prices(gpuHour=2))
+    feed(costs, (*GPUS[:1], "service/llm/chat generated_tokens_per_second"), [[90, 100]] * 361)
+    [f] = costs.sums().figures("total")
+    assert (f.deployment, f.tokens_per_gpu_second) == ("deployment/llm/chat", pytest.approx(100))
+
+
 def test_who_is_scraped_rarely_is_counted_in_full() -> None:
     """Ticks without a value stand for the value before; longer than five minutes nothing is taken for granted."""
     costs = Costs()
