@@ -129,6 +129,7 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known)
     pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
                               build.masks(config))
+    pipeline.costs.prices = config.prices
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])
     if about.get("mask_memory"):

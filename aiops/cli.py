@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import checks, daemon, incidents, models, recordings, tune, watching
+from aiops.commands import checks, costs, daemon, incidents, models, recordings, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -53,8 +53,8 @@ def version() -> None:
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check, incidents.incidents,
-    incidents.show, incidents.approve, incidents.reject, incidents.feedback, watching.readiness, checks.doctor,
-    version)
+    incidents.show, incidents.approve, incidents.reject, incidents.feedback, watching.readiness, costs.costs,
+    checks.doctor, version)
 for command in COMMANDS:
     app.command()(command)
 

@@ -96,6 +96,10 @@ class Client:
         wanted = {"limit": str(limit), "entity": entity, "state": state}
         return self._get("/api/readiness?" + urlencode({k: v for k, v in wanted.items() if v}))
 
+    def costs(self, window: str = "hour") -> JSON:
+        """What each deployment costs and how much of it idles, over an `hour`, a `day` or the `total`."""
+        return self._get(f"/api/costs?window={window}")
+
     def maintenance(self) -> list[JSON]:
         """Windows of maintenance, the active first."""
         return list(self._get("/api/maintenance").get("maintenance", []))

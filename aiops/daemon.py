@@ -20,7 +20,7 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.memory import MaskMemory, ModelMemory, PolicyMemory
+from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory
 from aiops.schema import Config
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
@@ -76,6 +76,8 @@ class Daemon:
                                   build.masks(config))
         self.memory = PolicyMemory(config.store / "policy-memory.json", pipeline.decider)
         self.masks = MaskMemory(config.store / "mask-memory.json", pipeline.masks)
+        pipeline.costs.prices = config.prices
+        self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator()
         recorded = self._recorded()
@@ -88,7 +90,7 @@ class Daemon:
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
         self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step, [*self.receivers, self.models], recorded)
+                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
@@ -158,6 +160,7 @@ class Daemon:
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)
+        self.costs.close()
         for receiver in self.receivers:
             receiver.close()
         self.store.close()

@@ -16,7 +16,7 @@ from aiops.pipeline import Pipeline
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Command, Report, Signal
-from aiops.web.view import Check, NotPossible, Verdict
+from aiops.web.view import Check, CostWindow, NotPossible, Verdict
 from aiops.windows import Once
 
 JSON = dict[str, Any]
@@ -39,6 +39,7 @@ class Vitals:
         self.report: Report | None = None
         self.notes: list[str] = []
         self.models: list[JSON] = []
+        self.costs = pipeline.costs.sums()
         self.steps = 0
 
     @property
@@ -57,6 +58,7 @@ class Vitals:
         self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.models = self._pipeline.models.summaries()
+        self.costs = self._pipeline.costs.sums()
         self.report, self.steps = report, self.steps + 1
 
     def _plot(self, s: Signal, now: float) -> JSON | None:
@@ -109,10 +111,14 @@ class Desk:
     def models(self) -> JSON:
         return {"models": self._vitals.models, "events": self._store.model_events()}
 
+    def costs(self, window: CostWindow) -> JSON:
+        return self._vitals.costs.json(window)
+
     def metrics_text(self) -> str:
         for s in self._sources():
             self._metrics.source(s["name"], s["state"] == "ok")
         self._metrics.readiness(readiness.counted(self._vitals.pipeline.readiness()))
+        self._metrics.costs([asdict(f) for f in self._vitals.costs.figures("hour")])
         return self._metrics.text()
 
     def ready(self) -> tuple[bool, Sequence[Check]]:

@@ -77,7 +77,7 @@ def _coverage(source: Prometheus, base: str, token: str) -> Iterator[Finding]:
     try:
         answer = ask(f"{base}/api/v1/label/{quote('__name__')}/values", token=token, timeout_s=source.timeout_s)
         have = set((answer or {}).get("data", []))
-        packs = meaning.load(names=source.packs).packs
+        packs = [p for p in meaning.load(names=source.packs).packs if p.metrics]
     except (Denied, Unreachable) as e:
         yield Finding("metrics", "problem", f"{e}. The names of the metrics cannot be read.")
         return

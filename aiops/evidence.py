@@ -58,6 +58,7 @@ class RecentEvidence:
 
         A raw metric that packs only use as an ingredient is answered by the first signal made from it.
         """
+        name = self._meanings.current(name)
         signals = self._by_name.get(name) or [
             s for n in self._meanings.used_by.get(name, ()) for s in self._by_name.get(n, [])]
         scope = self._scope(incident)

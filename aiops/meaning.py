@@ -3,6 +3,9 @@
 A pack says for each raw metric which entity it belongs to and whether it counts up, and defines the signals that are
 watched: their unit, which direction is bad, and the smallest deviation worth anybody's attention. A metric that no pack
 knows is watched as it is (its rate if it counts up), with cautious defaults.
+
+A signal may be defined in several ways, by several packs or with `or`: engines that do the same count it under other names.
+What it means (unit, direction, effect, resource, limit) is said once for all of them; whoever says it last is believed.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -79,18 +82,38 @@ class Limit(Strict):
     horizon_s: Duration = Field(default=86_400.0, alias="horizon", gt=0)
 
 
-class SignalRule(Strict):
+class Term(Strict):
+    """What a signal means, whatever it is computed from. `was`: a name it had before, which still leads to it."""
+
+    help: str = ""
+    unit: str = ""
+    direction: Direction = "both"
+    min_effect: Effect = Effect()
+    resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up"] = ""
+    limit: Limit | None = None
+    was: str = ""
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Term:
+        if self.limit and self.direction == "both":
+            raise ValueError("a limit is reached from one side. Add direction: up or direction: down.")
+        return self
+
+
+class Formula(Strict):
     """How a signal comes from raw series. Exactly one of `value`, `rate`, `increase`, `ratio`, `mean`, `total`, `until`.
 
     value     the gauge itself, summed (or `combine: max|min|mean`) over series that share the kept labels
     rate      per second          increase  per tick, adds up over a window
-    ratio     [part, whole]: rates for counters, values for gauges; `invert` gives 1 - ratio
+    ratio     [part, whole]: rates for counters, values for gauges; `invert` gives 1 - ratio; `rest`: it is [part, rest]
     mean      [sum, count]: mean of what was observed in the tick, from a histogram or summary
     total     what a counter has counted in its life, for counters that are never reset
     until     seconds from now to the Unix time that a gauge holds
+
+    `scale` turns the raw unit into that of the signal: 1e-6 for microseconds. `alone`: never added to the series of another
+    definition, which may come beside it.
     """
 
-    help: str = ""
     value: Selected | None = None
     rate: Selected | None = None
     increase: Selected | None = None
@@ -99,21 +122,19 @@ class SignalRule(Strict):
     total: Selected | None = None
     until: Selected | None = None
     invert: bool = False
+    rest: bool = False
     combine: Literal["sum", "max", "min", "mean"] = "sum"
     by: list[str] = []
-    unit: str = ""
-    direction: Direction = "both"
-    min_effect: Effect = Effect()
-    resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up"] = ""
-    limit: Limit | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    alone: bool = False
 
     @model_validator(mode="after")
-    def _one_kind(self) -> SignalRule:
+    def _one_kind(self) -> Formula:
         given = [k for k in _KINDS if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(_KINDS)} is needed, found {given or 'none'}.")
-        if self.limit and self.direction == "both":
-            raise ValueError("a limit is reached from one side. Add direction: up or direction: down.")
+        if self.rest and self.ratio is None:
+            raise ValueError("rest belongs to ratio. Remove it, or write ratio: [part, rest].")
         return self
 
     @property
@@ -121,6 +142,28 @@ class SignalRule(Strict):
         """The selectors of the numerator and, for ratio and mean, of the denominator."""
         one = self.value or self.rate or self.increase or self.total or self.until
         return self.ratio or self.mean or (one,)  # type: ignore[return-value]
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The raw metrics it is made of."""
+        return frozenset(part.metric for part in self.parts)
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """Two formulas of one form may be added up; those of different forms may not."""
+        kind = next(k for k in _KINDS if getattr(self, k) is not None)
+        return kind, self.invert, self.rest, self.combine, self.scale, self.metrics if self.alone else None
+
+
+class SignalRule(Term, Formula):
+    """A signal of a pack: what it means, unless that is said elsewhere, and how it is computed; `or` in other ways, too."""
+
+    other: list[Formula] = Field(default=[], alias="or")
+
+    @property
+    def ways(self) -> tuple[SignalRule, ...]:
+        """Itself, and itself computed in each other way."""
+        return (self, *(self.model_copy(update={n: getattr(f, n) for n in Formula.model_fields}) for f in self.other))
 
 
 class MetricRule(Strict):
@@ -133,12 +176,18 @@ class MetricRule(Strict):
 
 
 class Pack(Strict):
-    """One file in `packs/`. `entity` lists rules, tried in order; the first whose labels are all present wins."""
+    """One file in `packs/`. `entity` lists rules, tried in order; the first whose labels are all present wins.
+
+    `labels` gives labels a common name: `{model: [model_name]}`; the first that a series carries, unless it has that name
+    already. `terms` say what signals mean that other packs define.
+    """
 
     pack: str
     help: str = ""
     entity: list[EntityRule] = []
-    metrics: dict[str, MetricRule]
+    labels: dict[str, list[str]] = {}
+    metrics: dict[str, MetricRule] = {}
+    terms: dict[str, Term] = {}
     signals: dict[str, SignalRule] = {}
 
 
@@ -153,19 +202,57 @@ class Meanings:
         return {name: (pack, rule) for pack in self.packs for name, rule in pack.metrics.items()}
 
     @cached_property
+    def terms(self) -> dict[str, dict[str, Any]]:
+        """What each signal means, as far as it was said: whoever says it last."""
+        out: dict[str, dict[str, Any]] = {}
+        for pack in self.packs:
+            for name, said in (*pack.terms.items(), *pack.signals.items()):
+                about = said.model_fields_set & Term.model_fields.keys()
+                out.setdefault(name, {}).update({n: getattr(said, n) for n in about})
+        return out
+
+    @cached_property
+    def definitions(self) -> dict[str, tuple[SignalRule, ...]]:
+        """Every way in which each signal is computed. One that shares a raw metric with an earlier pack's takes its place."""
+        out: dict[str, tuple[SignalRule, ...]] = {}
+        for pack in self.packs:
+            for name, rule in pack.signals.items():
+                meant = rule.model_copy(update=self.terms[name] | ({"help": rule.help} if rule.help else {}))
+                used = frozenset[str]().union(*(way.metrics for way in meant.ways))
+                kept = (d for d in out.get(name, ()) if not d.metrics & used)
+                out[name] = (*kept, *meant.ways)
+        return out
+
+    @cached_property
     def signals(self) -> dict[str, SignalRule]:
-        """Every defined signal by name."""
-        return {name: rule for pack in self.packs for name, rule in pack.signals.items()}
+        """Every defined signal by name. Where there are several definitions all mean the same; this is the first."""
+        return {name: ways[0] for name, ways in self.definitions.items()}
+
+    @cached_property
+    def _uses(self) -> dict[str, tuple[tuple[str, SignalRule], ...]]:
+        out: dict[str, list[tuple[str, SignalRule]]] = {}
+        for name, ways in self.definitions.items():
+            for way in ways:
+                for metric in sorted(way.metrics):
+                    out.setdefault(metric, []).append((name, way))
+        return {metric: tuple(found) for metric, found in out.items()}
+
+    def uses(self, metric: str) -> tuple[tuple[str, SignalRule], ...]:
+        """The signals that a raw metric goes into, each with the definition that it belongs to."""
+        return self._uses.get(metric, ())
 
     @cached_property
     def used_by(self) -> dict[str, tuple[str, ...]]:
         """Raw metric -> the signals that are computed from it."""
-        out: dict[str, list[str]] = {}
-        for name, rule in self.signals.items():
-            for part in rule.parts:
-                if name not in out.setdefault(part.metric, []):
-                    out[part.metric].append(name)
-        return {metric: tuple(names) for metric, names in out.items()}
+        return {metric: tuple(dict.fromkeys(name for name, _ in found)) for metric, found in self._uses.items()}
+
+    def current(self, name: str) -> str:
+        """What a signal is called today that once had this name."""
+        return self._renamed.get(name, name)
+
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        return {said["was"]: name for name, said in self.terms.items() if said.get("was") and said["was"] not in self.terms}
 
     def knows(self, metric: str) -> bool:
         return metric in self._metric
@@ -199,8 +286,18 @@ class Meanings:
                 used = {*rule.name, *rule.drop} | ({within} if within else set())
                 namespace = labels.get(within, "") if within else ""
                 name = "/".join(labels[n] for n in rule.name)
-                return f"{rule.kind}/{namespace}/{name}", {k: v for k, v in labels.items() if k not in used}
+                left = {k: v for k, v in labels.items() if k not in used}
+                return f"{rule.kind}/{namespace}/{name}", self._called(metric, left)
         return "unknown//" + metric, dict(labels)
+
+    def _called(self, metric: str, labels: dict[str, str]) -> dict[str, str]:
+        """The labels under the names that the metric's pack gives them."""
+        known = self._metric.get(metric)
+        for name, others in known[0].labels.items() if known else ():
+            other = next((o for o in others if labels.get(o)), None)
+            if other and not labels.get(name):
+                labels[name] = labels.pop(other)
+        return labels
 
     def _rules(self, metric: str) -> list[EntityRule]:
         known = self._metric.get(metric)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from aiops.costs import Costs
 from aiops.masks import Masks
 from aiops.models import Learned
 from aiops.pipeline import Decider, Pipeline
@@ -103,6 +104,24 @@ class Found(NamedTuple):
 
     at: float
     ended: bool
+
+
+class CostMemory(Memory):
+    """What was added up of costs: written every quarter of an hour, in event time."""
+
+    def __init__(self, path: Path, costs: Costs) -> None:
+        super().__init__(path, costs)
+        self._written = -math.inf
+
+    def due(self, report: Report) -> bool:
+        if report.at - self._written < SAVE_EVERY_S:
+            return False
+        self._written = report.at
+        return True
+
+    def close(self) -> None:
+        """Write once more what has come since."""
+        self._write(json.dumps(self._keeper.state(), sort_keys=True))
 
 
 class ModelMemory:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from aiops.alerting import Alerting
+from aiops.costs import Costs
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
 from aiops.history import History
@@ -91,6 +92,7 @@ class Pipeline:
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
+        self.costs = Costs()
         self.book = IncidentBook()
         self._totals = Totals()
         self._at = -np.inf
@@ -162,6 +164,7 @@ class Pipeline:
         self.alerting.keep(columns, count)
         self.door.keep(columns)
         self.history.keep(columns)
+        self.costs.keep(columns)
         self.evidence.renumber()
         self.masks.renumber()
         self._place = {}
@@ -201,6 +204,7 @@ class Pipeline:
         expected, width = self._banded.band if self._banded and len(frame.values) else (none, none)
         self.history.add(frame.at, frame.values, expected, width)
         self.evidence.update(frame.at, frame.signals, frame.lines, anomalies)
+        self.costs.update(frame, self.graph)
 
     # ----------------------------------------------------------------------------------------------- the way out
     def _count(self, batch: Batch, anomalies: Sequence[Anomaly], alerts: Sequence[Any]) -> None:

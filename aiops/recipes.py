@@ -16,6 +16,7 @@ from aiops.meaning import SignalRule
 from aiops.types import Bools, Floats, Ints
 
 Flags = NDArray[np.uint8]
+Form = tuple[object, ...]
 HOW = ("sum", "max", "min", "mean")
 COMBINE, DIVIDES, INVERTS, DELTA, LAST, DOWN = 0x3, 0x4, 0x8, 0x10, 0x20, 0x40
 """Bits of what a rule asks for: two for how series are combined, then one each."""
@@ -29,38 +30,63 @@ class Samples(NamedTuple):
     last: Floats
 
 
+class _Asked(NamedTuple):
+    """What a rule asks for. The rule stays here so that nothing else gets its `id`."""
+
+    rule: SignalRule | None
+    flags: int
+    scale: float
+    form: Form
+
+
+_NOTHING = _Asked(None, 0, 1.0, ())
+
+
 class Recipes:
     """One rule a signal, any number of ingredients. Signals are added at the end; `keep` renumbers them."""
 
     def __init__(self) -> None:
         self.count = 0
         self._flags: Flags = np.zeros(0, np.uint8)
+        self._scale = np.zeros(0)
+        self._forms: list[Form] = []
         self._made = np.zeros((3, 0), np.int32)  # signal, raw series, part
-        self._new_flags: list[int] = []
+        self._unsettled: list[_Asked] = []
         self._new: list[tuple[int, int, int]] = []
-        self._asked: dict[int, tuple[SignalRule, int]] = {}
+        self._asked: dict[int, _Asked] = {}
 
     def define(self, rule: SignalRule) -> int:
         """A signal more; its column."""
-        self._new_flags.append(self._of(rule))
+        asked = self._of(rule)
+        self._unsettled.append(asked)
+        self._forms.append(asked.form)
         self.count += 1
         return self.count - 1
 
     def reserve(self, count: int) -> None:
         """So many signals more that nothing is an ingredient of, until they are redefined."""
-        self._new_flags += [0] * count
+        self._unsettled += [_NOTHING] * count
+        self._forms += [_NOTHING.form] * count
         self.count += count
 
     def redefine(self, column: int, rule: SignalRule) -> None:
         """From now on the signal is made like this."""
-        old = len(self._flags)
-        (self._flags if column < old else self._new_flags)[column - old if column >= old else column] = self._of(rule)
+        asked, settled = self._of(rule), len(self._flags)
+        self._forms[column] = asked.form
+        if column < settled:
+            self._flags[column], self._scale[column] = asked.flags, asked.scale
+        else:
+            self._unsettled[column - settled] = asked
 
-    def _of(self, rule: SignalRule) -> int:
+    def fits(self, column: int, rule: SignalRule) -> bool:
+        """Whether series may be added to the signal by this rule: it is made in the same form."""
+        return self._forms[column] == self._of(rule).form
+
+    def _of(self, rule: SignalRule) -> _Asked:
         known = self._asked.get(id(rule))  # rules are few and hashing them is slow
         if known is None:
-            known = self._asked[id(rule)] = rule, _flags(rule)
-        return known[1]
+            known = self._asked[id(rule)] = _Asked(rule, _flags(rule), rule.scale, rule.form)
+        return known
 
     def add(self, signal: int, raw: int, part: int) -> None:
         """The series is an ingredient: of the numerator (part 0), or of the denominator (1)."""
@@ -78,7 +104,8 @@ class Recipes:
         where[columns] = np.arange(len(columns))
         self._made[0] = where[self._made[0]]
         self._made = self._made[:, self._made[0] >= 0]
-        self._flags, self.count = self._flags[columns], len(columns)
+        self._flags, self._scale, self.count = self._flags[columns], self._scale[columns], len(columns)
+        self._forms = [self._forms[k] for k in columns.tolist()]
 
     def fed(self) -> Bools:
         """bool[S]: has the signal any ingredient?"""
@@ -89,13 +116,14 @@ class Recipes:
         """A view that later changes do not touch."""
         self._settle()
         signal, raw, part = self._made.copy()
-        return Plan.of(signal, raw, part, self._flags.copy())
+        return Plan.of(signal, raw, part, self._flags.copy(), self._scale.copy())
 
     def _settle(self) -> None:
         """What was added one by one joins the arrays."""
-        if self._new_flags:
-            self._flags = np.append(self._flags, np.array(self._new_flags, np.uint8))
-            self._new_flags = []
+        if self._unsettled:
+            self._flags = np.append(self._flags, np.array([a.flags for a in self._unsettled], np.uint8))
+            self._scale = np.append(self._scale, [a.scale for a in self._unsettled])
+            self._unsettled = []
         if self._new:
             self._made = np.concatenate([self._made, np.array(self._new, np.int32).T], axis=1)
             self._new = []
@@ -111,22 +139,24 @@ def _flags(rule: SignalRule) -> int:
 class Plan:
     """Ingredient j adds raw series `raw[j]` to part `part[j]` of signal `signal[j]`; `flags[S]` say how.
 
-    alone: ingredients that are all there is of a signal, which nothing is to be done to: most of them, as a rule.
+    scale[S] turns raw units into those of signals. alone: ingredients that are all there is of a signal, which nothing is to be
+    done to: most of them, as a rule.
     """
 
     signal: Ints
     raw: Ints
     part: Ints
     flags: Flags
+    scale: Floats
     alone: NDArray[np.int64]
     rest: NDArray[np.int64]
 
     @classmethod
-    def of(cls, signal: Ints, raw: Ints, part: Ints, flags: Flags) -> Plan:
+    def of(cls, signal: Ints, raw: Ints, part: Ints, flags: Flags, scale: Floats) -> Plan:
         single = np.bincount(signal, minlength=len(flags)) == 1
         plain = single & ((flags & ~np.uint8(COMBINE)) == 0)
         alone = plain[signal]
-        return cls(signal, raw, part, flags, np.flatnonzero(alone), np.flatnonzero(~alone))
+        return cls(signal, raw, part, flags, scale, np.flatnonzero(alone), np.flatnonzero(~alone))
 
     def values(self, at: float, samples: Samples, fresh: Bools, updated: Bools) -> Floats:
         """float64[S], NaN where a signal did not report. fresh, updated: bool[R], may count, and reported in this tick."""
@@ -136,7 +166,7 @@ class Plan:
         out[self.signal[self.alone]] = np.where(updated[raw] & fresh[raw] & np.isfinite(level), level, np.nan)
         if len(self.rest):
             self._combined(out, at, samples, fresh, updated)
-        return out
+        return out * self.scale
 
     def _combined(self, out: Floats, at: float, samples: Samples, fresh: Bools, updated: Bools) -> None:
         """Fills in the signals of several series, and those that are more than a level."""

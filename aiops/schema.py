@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,6 +204,70 @@ class Journal(Strict):
     keep_s: Duration = Field(default=7 * 86400.0, alias="keep", gt=0)
 
 
+def _many(text: object) -> object:
+    """`1M`, `1k`, or a number."""
+    m = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKM]?)", str(text).strip())
+    if isinstance(text, bool) or not m:
+        raise ValueError(f"{text!r} is not a number of tokens. Write for example 1M, 1k or 1000.")
+    return float(m[1]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6}[m[2]]
+
+
+def _gpu_hour(value: object) -> object:
+    """`gpuHour: 2.5` is a price for every GPU."""
+    return {"default": value} if isinstance(value, int | float | str) else value
+
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TokenPrice(Strict):
+    """What so many (`per`) tokens cost that a model reads (`input`) and writes (`output`)."""
+
+    input: Price
+    output: Price
+    per: Annotated[float, BeforeValidator(_many), Field(gt=0)] = 1e6
+
+    @property
+    def input_each(self) -> float:
+        return self.input / self.per
+
+    @property
+    def output_each(self) -> float:
+        return self.output / self.per
+
+
+class Prices(Strict):
+    """What GPUs cost an hour, by globs over what is known of them, and what tokens cost, by globs over models.
+
+    Of several globs that fit the longest counts; `default` is for GPUs that none fits.
+    """
+
+    currency: str = Field(default="USD", min_length=1, max_length=10)
+    gpu_hour: Annotated[dict[str, Price], BeforeValidator(_gpu_hour), Field(max_length=1000)] = Field(
+        default={}, alias="gpuHour")
+    tokens: dict[str, TokenPrice] = Field(default={}, max_length=1000)
+
+    @property
+    def currency_shown(self) -> str:
+        """The currency; empty where nothing has a price."""
+        return self.currency if self.gpu_hour or self.tokens else ""
+
+    def of_gpu(self, names: Iterable[str]) -> float | None:
+        """The price of an hour of a GPU that goes by these names; None where it has none."""
+        found = _longest(self.gpu_hour.keys() - {"default"}, names)
+        return self.gpu_hour.get(found or "default")
+
+    def of_tokens(self, model: str) -> TokenPrice | None:
+        found = _longest(self.tokens, [model])
+        return self.tokens[found] if found else None
+
+
+def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
+    known = list(names)
+    fits = [g for g in globs if any(g == n or fnmatchcase(n, g) for n in known)]
+    return max(fits, key=lambda g: (len(g), g), default=None)
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -219,6 +284,7 @@ class Config(Strict):
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()
+    prices: Prices = Prices()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None

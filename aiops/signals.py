@@ -166,6 +166,8 @@ class Door:
                     signal = self._signal(series.entity, use.name, use.rule, text, signals)
                     if signal is not None:
                         self._recipes.add(signal, series.id, part)
+                        if use.rule.rest and part == 0:  # of [part, rest] the part belongs to the whole as well
+                            self._recipes.add(signal, series.id, 1)
 
     def _uses_of(self, metric: str, counter: bool) -> tuple[_Use, ...]:
         """What series of a metric are for, worked out once a metric."""
@@ -176,9 +178,9 @@ class Door:
 
     def _work_out(self, metric: str, counter: bool) -> Iterator[_Use]:
         known = self._meanings
-        used = known.used_by.get(metric, ())
-        for name in used:
-            yield _Use.of(metric, name, known.signals[name], known.signals[name].by)
+        used = known.uses(metric)
+        for name, rule in used:
+            yield _Use.of(metric, name, rule, rule.by)
         if not used and not known.knows(metric) and not known.ignored(metric):
             name, default = _default_rule(metric, counter, known.signals.get(metric))
             if default:
@@ -186,8 +188,12 @@ class Door:
 
     def _signal(self, entity: str, name: str, rule: SignalRule, text: str, signals: list[Signal]) -> int | None:
         key = (entity, name, text)
-        if key in self._names and self._confirmed(self._names[key], rule):
-            return self._names[key]
+        column = self._names.get(key)
+        if column is not None and self._confirmed(column, rule):
+            if self._recipes.fits(column, rule):
+                return column
+            self.dropped["defined_otherwise"] += 1
+            return None
         if len(signals) >= MAX_SIGNALS:
             self.dropped["too_many_signals"] += 1
             return None

@@ -63,6 +63,16 @@ class Graph:
         runs = [e for e in self._g.predecessors(host) if self._g.edges[e, host]["kind"] == "runs_on"]
         return sorted({*runs, *(e for e, kind in self.dependencies(host) if kind == "uses")})
 
+    def users(self, resource: Entity) -> list[Entity]:
+        """Who uses a resource (a GPU): the machine it is in, and the pods that it was given to. Sorted."""
+        if resource not in self._g:
+            return []
+        return sorted(e for e in self._g.predecessors(resource) if self._g.edges[e, resource]["kind"] == "uses")
+
+    def labels(self, entity: Entity) -> dict[str, str]:
+        """What the topology says of an entity beyond its name; {} for nothing."""
+        return dict(self._g.nodes[entity].get("labels", {})) if entity in self._g else {}
+
     def dependents(self, entity: Entity) -> list[Entity]:
         """All who depend on the entity, directly or not. Sorted."""
         return sorted(nx.ancestors(self._g, entity)) if entity in self._g else []

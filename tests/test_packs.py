@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aiops import meaning
-from aiops.meaning import Meanings, Pack, format_labels
+from aiops.meaning import Meanings, Pack, Term, format_labels
 from aiops.signals import Door
 from aiops.types import Batch, Series
 
@@ -33,7 +33,7 @@ def rows(*samples: tuple[str, dict[str, str], float, float]) -> dict[tuple[str, 
 @pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
 def test_a_pack_uses_exactly_what_it_declares(pack: Pack) -> None:
     """Each metric feeds a signal or is ignored on purpose; each signal is made of metrics that the pack declares."""
-    used = {part.metric for rule in pack.signals.values() for part in rule.parts}
+    used = {part.metric for rule in pack.signals.values() for way in rule.ways for part in way.parts}
     assert used <= set(pack.metrics)
     assert {m for m, rule in pack.metrics.items() if not rule.ignore} == used
 
@@ -41,8 +41,8 @@ def test_a_pack_uses_exactly_what_it_declares(pack: Pack) -> None:
 @pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
 def test_a_signal_fits_the_kinds_of_its_metrics(pack: Pack) -> None:
     """Rates and means are of counters, values of gauges; a ratio does not mix the two."""
-    for name, rule in pack.signals.items():
-        kinds = {pack.metrics[part.metric].kind for part in rule.parts}
+    for name, rule in ((n, way) for n, r in pack.signals.items() for way in r.ways):
+        kinds = {pack.metrics[metric].kind for metric in rule.metrics}
         gauge, counter = rule.value or rule.until, rule.rate or rule.increase or rule.mean or rule.total
         wanted = {"gauge"} if gauge else {"counter"} if counter else kinds
         assert kinds == wanted and len(kinds) == 1, name
@@ -51,16 +51,40 @@ def test_a_signal_fits_the_kinds_of_its_metrics(pack: Pack) -> None:
 @pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
 def test_every_signal_has_a_smallest_effect_and_a_resource(pack: Pack) -> None:
     """Without an absolute smallest effect, noise on a quiet series is an alert."""
-    for name, rule in pack.signals.items():
-        assert rule.min_effect.abs > 0, name
-        assert rule.resource, name
+    for name in (*pack.signals, *pack.terms):
+        assert MEANINGS.terms[name]["min_effect"].abs > 0, name
+        assert MEANINGS.terms[name]["resource"], name
 
 
 def test_no_name_is_defined_twice() -> None:
-    """Two packs that define one metric or signal would silently overrule one another."""
-    for kind in ("metrics", "signals"):
-        names = [n for p in MEANINGS.packs for n in getattr(p, kind)]
-        assert len(names) == len(set(names))
+    """Two packs that define one metric would silently overrule one another; a signal of several packs is a common term."""
+    metrics = [n for p in MEANINGS.packs for n in p.metrics]
+    assert [n for n in set(metrics) if metrics.count(n) > 1] == []
+    signals = [n for p in MEANINGS.packs for n in p.signals]
+    assert {n for n in signals if signals.count(n) > 1} <= set(PACKS["llm"].terms)
+
+
+def test_a_common_term_is_described_once() -> None:
+    """The pack of an engine says how a common signal is computed there, not anew what it means; each has a definition."""
+    terms = PACKS["llm"].terms
+    for pack in MEANINGS.packs:
+        for name in terms.keys() & pack.signals.keys():
+            assert pack.signals[name].model_fields_set & Term.model_fields.keys() <= {"help"}, (pack.pack, name)
+    assert set(terms) <= set(MEANINGS.definitions)
+
+
+ENGINES = ("dynamo", "gen_ai", "inference_extension", "litellm", "llm", "rate_limit", "ray_serve", "sglang", "tgi", "triton",
+           "vllm")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_serves_models_is_explained(name: str) -> None:
+    """Each signal has a unit, the side that is bad, and a sentence for people; the pack says of which version it is."""
+    for signal in (*PACKS[name].signals, *PACKS[name].terms):
+        told = MEANINGS.terms[signal]
+        assert told["unit"] and told["direction"] in ("up", "down", "both"), signal
+        assert told.get("help"), signal
+    assert name in ("llm", "rate_limit") or re.search(r"documented for|\(1\.37\)", PACKS[name].help)
 
 
 def test_regular_expressions_leave_out_what_they_should() -> None:
@@ -149,7 +173,7 @@ def test_time_to_first_token_is_the_mean_of_the_tick() -> None:
     pod = {"namespace": "llm", "pod": "vllm-0", "model_name": "m", "engine": "0"}
     out = rows(("vllm:time_to_first_token_seconds_sum", pod, 1000.0, 1001.5),
                ("vllm:time_to_first_token_seconds_count", pod, 10.0, 13.0))
-    assert out["pod/llm/vllm-0", "time_to_first_token"] == pytest.approx(0.5)
+    assert out["pod/llm/vllm-0", 'time_to_first_token{model="m"}'] == pytest.approx(0.5)
 
 
 def test_replicas_of_a_service_do_not_share_one_series() -> None:
@@ -178,8 +202,8 @@ def test_the_resources_that_run_out_are_known() -> None:
     limited = {name for name, rule in MEANINGS.signals.items() if rule.limit}
     assert limited == {
         "node_filesystem_used_ratio", "node_filesystem_inodes_used_ratio", "volume_used_ratio", "volume_inodes_used_ratio",
-        "node_memory_used_ratio", "container_memory_limit_ratio", "gpu_memory_used_ratio", "kv_cache_usage_ratio",
-        "gpu_cache_usage_ratio", "node_open_files_ratio", "process_open_fds_ratio", "node_conntrack_used_ratio",
+        "node_memory_used_ratio", "container_memory_limit_ratio", "gpu_memory_used_ratio", "kv_cache_used_ratio",
+        "team_budget_used_ratio", "node_open_files_ratio", "process_open_fds_ratio", "node_conntrack_used_ratio",
         "quota_used_ratio", "gpu_remapped_rows", "probed_certificate_left_seconds", "certificate_left_seconds"}
 
 

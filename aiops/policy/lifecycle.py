@@ -35,7 +35,7 @@ class Lifecycle:
     def look(self, turn: Turn, policy: Policy, incident: str) -> Look:
         """What verification sees now."""
         name = policy.spec.feedback.success_metric
-        rule = self.meanings.signals.get(name or "")
+        rule = self.meanings.signals.get(self.meanings.current(name or ""))
         value = turn.measure(name, incident) if name else None
         return Look(value, turn.clear(incident), rule.direction if rule else "both")
 

@@ -219,7 +219,7 @@ def _undeclared(document: Document, i: int, step: Step, spec: Spec, meanings: Me
     known = [*listed, *meanings.signals, "logs"]
     problems = []
     for name in step.condition.correlations:
-        if name in known or meanings.knows(name):
+        if meanings.current(name) in known or meanings.knows(name):
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else "List it under $.spec.diagnosis.correlations."

@@ -66,7 +66,7 @@ def _hits(policy: Policy, incident: Incident, evidence: Evidence, meanings: Mean
         return
     if not rare_enough(incident, trigger.sensitivity):
         return
-    names = {trigger.metric, *meanings.used_by.get(trigger.metric, ())}
+    names = {trigger.metric, meanings.current(trigger.metric), *meanings.used_by.get(trigger.metric, ())}
     about = {hit.entity for hit, _ in seen if hit.name in names}
     for hit, whole in seen:
         fits = hit.name in names or (whole and trigger.model is not None and hit.entity in about)

@@ -1,10 +1,12 @@
 """The daemon's own metrics in a registry of its own; names after https://prometheus.io/docs/practices/naming/.
 
-No entity, series or pod name is ever a label value: the number of time series does not grow with what is watched.
+No entity, series or pod name is ever a label value: the number of time series does not grow with what is watched. But for
+costs: a hundred deployments at most.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,6 +26,14 @@ _COUNTERS = {
     "suppressed": "Alerts that raised nothing: under maintenance, or called a false alarm.",
 }
 _GAUGES = {"series": "Raw time series known.", "signals": "Signals watched.", "ready": "Signals past their warm-up."}
+_COSTS = {
+    "idle_ratio": ("aiops_gpu_idle_ratio", "Share of GPU-hours without work while memory was held."),
+    "tokens_per_gpu_second": ("aiops_tokens_per_gpu_second", "Tokens generated a second and GPU."),
+    "cost_per_hour": ("aiops_cost_per_hour", "Cost of an hour, in the currency of the prices."),
+    "cost_per_request": ("aiops_cost_per_request", "Cost of a request, in the currency of the prices."),
+    "cost_per_1k_tokens": ("aiops_cost_per_1k_tokens", "Cost of 1000 tokens read or written, in the currency of the prices."),
+}
+MOST_DEPLOYMENTS = 100
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -45,6 +55,8 @@ class Metrics:
         self._up = Gauge("aiops_source_up", "1 when the last poll of the source worked.", ["source"], registry=self.registry)
         self._readiness = Gauge("aiops_signals_readiness", "Signals by whether they are judged by now, and why not.", ["state"],
                                 registry=self.registry)
+        self._costs = {name: Gauge(metric, f"{what} In the last hour.", ["deployment"], registry=self.registry)
+                       for name, (metric, what) in _COSTS.items()}
         self._at = Gauge("aiops_last_step_timestamp_seconds", "Event time of the newest batch.", registry=self.registry)
 
     def publish(self, report: Report) -> None:
@@ -71,6 +83,15 @@ class Metrics:
         """How many signals are in each state of readiness."""
         for state, count in counts.items():
             self._readiness.labels(state).set(count)
+
+    def costs(self, deployments: Iterable[Mapping[str, Any]]) -> None:
+        """What each deployment cost in the last hour, in the form of `aiops.costs.Figures`; the first hundred are shown."""
+        for gauge in self._costs.values():
+            gauge.clear()
+        for d in itertools.islice(deployments, MOST_DEPLOYMENTS):
+            for name, gauge in self._costs.items():
+                if d[name] is not None:
+                    gauge.labels(d["deployment"]).set(d[name])
 
     def text(self) -> str:
         """The text format of Prometheus, version 0.0.4."""

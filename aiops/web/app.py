@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from aiops.web import forms, pages
 from aiops.web.guard import LOOPBACK, Guard
-from aiops.web.view import NotPossible, ReadinessState, View
+from aiops.web.view import CostWindow, NotPossible, ReadinessState, View
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
@@ -118,6 +118,11 @@ def _reads(app: FastAPI, view: View) -> None:
     def status() -> Response:
         """Mode, sources and totals."""
         return _json(view.status())
+
+    @app.get("/api/costs", responses={200: {"model": forms.Costs}}, tags=["status"])
+    def costs(window: Annotated[CostWindow, Query(description="The last hour, the last day, or all.")] = "hour") -> Response:
+        """What each deployment costs, and how much of its GPUs idles."""
+        return _json(view.costs(window))
 
     @app.get("/api/models", responses={200: {"model": forms.Models}}, tags=["models"])
     def models() -> Response:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from aiops.web.view import ReadinessState, Verdict
+from aiops.web.view import CostWindow, ReadinessState, Verdict
 from aiops.windows import entity_glob
 
 
@@ -61,6 +61,35 @@ class ListedWindow(Window):
 
 class Windows(Form):
     maintenance: list[ListedWindow]
+
+
+class DeploymentCost(Form):
+    """What one deployment cost and how much of it idled; null where it is not known. Money in the currency of the prices."""
+
+    deployment: str
+    seen_hours: float = Field(description="How much of the window it reported anything in.")
+    gpus: float = Field(description="Their mean number in that time.")
+    gpu_hours: float
+    idle_gpu_hours: float = Field(description="GPU-hours without work while memory was held.")
+    idle_ratio: float | None
+    requests: float
+    prompt_tokens: float
+    generated_tokens: float
+    tokens_per_gpu_second: float | None
+    cost: float | None
+    idle_cost: float | None
+    cost_per_hour: float | None
+    cost_per_request: float | None
+    cost_per_1k_tokens: float | None
+
+
+class Costs(Form):
+    """The most expensive deployments first. `currency` is empty where no prices are configured."""
+
+    at: float | None
+    window: CostWindow
+    currency: str
+    deployments: list[DeploymentCost]
 
 
 class SignalReadiness(Form):

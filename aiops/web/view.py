@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 JSON = dict[str, Any]
 Verdict = Literal["false_alarm", "useful"]
+CostWindow = Literal["hour", "day", "total"]
 ReadinessState = Literal["masked", "warming_up", "constant", "no_season", "silent", "ready"]
 
 
@@ -51,6 +52,10 @@ class View(Protocol):
 
     def models(self) -> JSON:
         """{models: as aiops.generations sums them up, events: newest first}."""
+        ...
+
+    def costs(self, window: CostWindow) -> JSON:
+        """{at, window, currency, deployments: [...]}, each as in aiops.costs.Figures; the most expensive first."""
         ...
 
     def metrics_text(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from aiops import serial
 from aiops.types import Action, Alert, Cause, Counts, Impact, Incident, Outcome, Reason, TimelineEntry
-from aiops.web.view import Check, NotPossible
+from aiops.web.view import Check, CostWindow, NotPossible
 
 JSON = dict[str, Any]
 NOW = 1_772_031_900.0
@@ -91,6 +91,9 @@ class DemoView:
         if known[needed] is None:
             raise NotPossible(f"{detector} has no {needed}")
         self.said.append((verb, detector, by))
+
+    def costs(self, window: CostWindow) -> JSON:
+        return {"at": NOW, "window": window, "currency": "", "deployments": []}
 
     def metrics_text(self) -> str:
         return "# TYPE aiops_incidents_open gauge\naiops_incidents_open 2.0\n"
