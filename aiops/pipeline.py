@@ -35,6 +35,7 @@ from aiops.types import (
     Point,
     Report,
 )
+from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
 from correlators.graph import Graph
 
@@ -86,6 +87,7 @@ class Pipeline:
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.models = Models(detectors)
         self.door = Door(meanings)
+        self.xids = Xids()
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
@@ -101,6 +103,7 @@ class Pipeline:
         if not batch.at > self._at:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         self._at = batch.at
+        batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
         self._learn_topology(batch)
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
@@ -122,13 +125,14 @@ class Pipeline:
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.masks.notes, *decided.notes, *(e.text for e in events)),
+            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *decided.notes, *(e.text for e in events)),
             tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
 
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        return Learned(self._at, self.door.state(), self.models.lineages(), {"alerting": self.alerting.state()}, ended)
+        more = {"alerting": self.alerting.state(), "xids": self.xids.state()}
+        return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
         """Goes on from what an earlier run learned; before the first step. `now`: a time after it is no excuse to wait.
@@ -142,6 +146,8 @@ class Pipeline:
         self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
         if "alerting" in kept.more:
             self.alerting.restore(kept.more["alerting"])
+        if "xids" in kept.more:
+            self.xids.restore(kept.more["xids"])
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

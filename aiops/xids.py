@@ -107,6 +107,12 @@ def fault(event: Event) -> FaultClass | None:
     return "driver" if xid is None else None if xid.severity == "info" else xid.fault
 
 
+def headline(event: Event) -> str:
+    """The meaning and the advice of an XID, without the words of who told it; the whole text of other events."""
+    number = event.reason.removeprefix("XID ")
+    return describe(int(number)) if number != event.reason and number.isdecimal() else event.text or event.reason
+
+
 LOST = ("GPULost", "GPUUnavailable")
 """Reasons of events by which the driver says that a GPU is gone, without an XID."""
 

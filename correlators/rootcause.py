@@ -2,8 +2,8 @@
 
 A candidate's score is the strength of its own deviation, less what its dependencies explain: a dependency that turned
 bad no later explains most of it, one that turned bad afterwards little. A change just before the onset speaks for a
-candidate. Pods, processes and services that took the very resource that their node lacks explain the node, and not the
-other way round. Each item is a reason with its contribution; shares add up to 1.
+candidate, and so does a fault that the hardware itself tells of (XIDs). Pods, processes and services that took the very
+resource that their node lacks explain the node, and not the other way round. Each item is a reason with its contribution; shares add up to 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from aiops import xids
 from aiops.humanise import quantity, utc
 from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
@@ -21,6 +23,9 @@ ENOUGH = 0.5
 """A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
 SAME_TIME_S = 15.0
 CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
+FAULT_BEFORE_S, FAULT_AFTER_S = 900.0, 60.0
+FAULT_BONUS: Mapping[str, float] = MappingProxyType({"hardware": 2.0, "fabric": 2.0, "driver": 1.0, "application": 0.0})
+"""By where the fault lies: the GPU is the victim of an application's fault, which is told and not held against it."""
 SEVERAL_BONUS = 0.25
 FLOOR = 0.05
 CLOCK = "%H:%M:%S"
@@ -50,12 +55,16 @@ class _Candidate:
         return {a.resource for a in self.alerts if a.resource in CONSUMED}
 
 
-def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0) -> tuple[Cause, ...]:
-    """All candidates, best first. `changes` are the change events remembered; `tick_s` is how exactly onsets are known."""
+def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0,
+         faults: Sequence[Event] = ()) -> tuple[Cause, ...]:
+    """All candidates, best first. `changes` are the change events remembered, `faults` those that tell of broken hardware;
+    `tick_s` is how exactly onsets are known.
+    """
     candidates = _candidates(alerts, graph)
     scored = []
     for entity, candidate in candidates.items():
-        reasons = [*_own(candidate), *_explained(candidate, candidates, graph, tick_s), *_changed(candidate, changes)]
+        reasons = [*_own(candidate), *_explained(candidate, candidates, graph, tick_s), *_changed(candidate, changes),
+                   *_faulted(candidate, faults)]
         scored.append((max(FLOOR, sum(r.contribution for r in reasons)), candidate, tuple(reasons), entity))
     total = sum(s for s, *_ in scored) or 1.0
     ordered = sorted(scored, key=lambda x: (-x[0], x[1].onset, x[3]))
@@ -141,3 +150,14 @@ def _changed(c: _Candidate, changes: Sequence[Event]) -> list[Reason]:
     ago = max(c.onset - last.time, 0.0)
     bonus = CHANGE_BONUS * (1.0 - ago / CHANGE_BEFORE_S)
     return [Reason(f"changed {ago:.0f} s before: {last.text or last.reason}", bonus)]
+
+
+def _faulted(c: _Candidate, faults: Sequence[Event]) -> list[Reason]:
+    """The worst that the hardware told of itself around the onset, the earliest of equals."""
+    near = [e for e in faults if e.entity == c.entity and -FAULT_AFTER_S <= c.onset - e.time <= FAULT_BEFORE_S]
+    if not near:
+        return []
+    worst = min(near, key=lambda e: (-FAULT_BONUS[xids.fault(e) or "application"], e.time, e.text))
+    others = len({e.reason for e in near} - {worst.reason})
+    more = f" (and {others} other fault{'s' if others > 1 else ''})" if others else ""
+    return [Reason(f"{utc(worst.time, CLOCK)} {xids.headline(worst)}{more}", FAULT_BONUS[xids.fault(worst) or "application"])]
