@@ -397,8 +397,8 @@ def test_a_gpu_tells_how_busy_its_parts_are(driver: ctypes.CDLL) -> None:
     assert "DCGM_FI_PROF_SM_ACTIVE" not in of(poll(source), "gpu/n/0")
     for k in (1, 2, 3):
         first = of(poll(source, NOW + k), "gpu/n/0")
-        assert [first[f"DCGM_FI_PROF_{name}"] for name in ("GR_ENGINE_ACTIVE", "SM_ACTIVE", "PIPE_TENSOR_ACTIVE", "DRAM_ACTIVE")] \
-            == [0.1, 0.2, 0.3, 0.4]
+        names = ("GR_ENGINE_ACTIVE", "SM_ACTIVE", "PIPE_TENSOR_ACTIVE", "DRAM_ACTIVE")
+        assert [first[f"DCGM_FI_PROF_{name}"] for name in names] == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_the_binding_finds_the_library_by_its_own_name(library: Path) -> None:
