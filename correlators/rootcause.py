@@ -165,11 +165,11 @@ def _is_victim(c: _Candidate, faults: Sequence[Event]) -> bool:
 
 
 def _faulted(c: _Candidate, faults: Sequence[Event]) -> list[Reason]:
-    """The worst that the hardware told of itself around the onset, the earliest of equals."""
+    """The worst that the hardware told of itself around the onset; of equals an XID, which brings advice, then the earliest."""
     near = _near(c, faults)
     if not near:
         return []
-    worst = min(near, key=lambda e: (-FAULT_BONUS[xids.fault(e) or "application"], e.time, e.text))
+    worst = min(near, key=lambda e: (-FAULT_BONUS[xids.fault(e) or "application"], "XID " not in e.reason, e.time, e.text))
     others = len({e.reason for e in near} - {worst.reason})
     more = f" (and {others} other fault{'s' if others > 1 else ''})" if others else ""
     bonus = -EXPLAINED * c.strength if _is_victim(c, faults) else FAULT_BONUS[xids.fault(worst) or "application"]

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from fakes.collected import Collected
+from helpers import T0, pipeline
 
-from aiops import meaning
+from aiops import doctor, meaning
+from aiops.intake import Intake
 from aiops.sources.gpuprocesses import MAX_NAMES, GpuUsers, User, shares
 from aiops.sources.nvml import SLOW_S, NvmlSource
 from aiops.sources.nvmlprobes import REASONS
@@ -408,3 +410,46 @@ def test_the_binding_finds_the_library_by_its_own_name(library: Path) -> None:
     env = os.environ | {"LD_LIBRARY_PATH": str(library.parent), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "2\n"
+
+
+# ---------------------------------------------------------------------------------------------------- what people see
+def test_the_doctor_says_what_can_be_read_and_what_is_absent(driver: ctypes.CDLL) -> None:
+    """Driver, GPUs by what they have in common, and what a right would bring."""
+    driver.fake_permitted(0)
+    found = [(f.what, f.state, f.text) for f in doctor._nvml(None)]
+    assert found[0] == ("NVML", "ok", "driver 580.65.06, 2 GPUs")
+    assert [what for what, state, text in found if state == "ok" and "metrics can be read" in text] == ["GPU 0", "GPU 1"]
+    assert ("GPU 1", "problem", "no permission: persistence. Run as root, or with CAP_SYS_ADMIN.") in found
+    [absent] = [text for what, state, text in found if what == "GPU 1" and state == "info"]
+    assert absent.startswith("not supported by this GPU or driver: ") and "ECC_DBE_VOL_TOTAL" in absent
+    assert driver.fake_events_in_use() == 0, "it gave everything back"
+
+
+def test_the_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason and a remedy."""
+    def missing(name: str) -> None:
+        raise OSError(name)
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", missing)
+    pynvml._nvmlGetFunctionPointer_cache.clear()
+    [finding] = doctor._nvml(None)
+    assert finding.state == "unreachable" and finding.text.endswith("Install the NVIDIA driver, or remove the source.")
+
+
+def test_an_xid_of_the_driver_opens_an_incident_that_names_it(driver: ctypes.CDLL, users: GpuUsers) -> None:
+    """The whole way: driver, binding, source, intake, pipeline; the pod on the GPU is near, and the advice is there."""
+    source, intake, line = NvmlSource(node="n", users=users), Intake(10.0), pipeline()
+    incidents = {}
+    for k in range(40):
+        now = T0 + 10 * k
+        if k == 30:
+            driver.fake_xid(0, 79)
+            driver.fake_lose(0, 1)
+        source.poll(now, intake)
+        for batch in intake.drain(now):
+            incidents |= {i.id: i for i in line.step(batch).incidents}
+        if k == 29:
+            assert incidents == {}
+    [incident] = incidents.values()
+    assert incident.causes[0].entity == "gpu/n/0"
+    assert any("XID 79" in r.text and "restart" in r.text for r in incident.causes[0].reasons)

@@ -28,6 +28,8 @@ SLOW_S = 30.0
 class NvmlSource:
     """All GPUs that the driver shows. `notes` names what they do not offer, once for all that lack the same."""
 
+    hang_s = 20.0
+
     def __init__(self, name: str = "nvml", interval_s: float = 15.0, *, node: str | None = None,
                  users: GpuUsers | None = None) -> None:
         self.name, self.interval_s = name, interval_s
@@ -63,6 +65,11 @@ class NvmlSource:
         if self._gpus and all(g.lost for g in self._gpus.values()):
             self.close()  # a reset may have brought them back: begin anew at the next poll
             raise RuntimeError(f"no GPU of {self.host} answers")
+
+    @property
+    def driver(self) -> str:
+        """Its version, empty where it does not tell."""
+        return self._ask(lambda _: self._nvml.nvmlSystemGetDriverVersion(), None) if self._nvml else ""
 
     def offers(self) -> Iterator[tuple[int, list[str], dict[str, str]]]:
         """For each GPU: the metrics that it gives, sorted, and what it does not offer with the reason. For `aiops doctor`."""
@@ -125,11 +132,7 @@ class NvmlSource:
 
     def _greet(self, now: float, into: Samples) -> None:
         """Tells of other GPUs, or another driver, than before it was opened anew."""
-        nvml, node = self._nvml, f"node//{self.host}"
-        try:
-            driver = str(nvml.nvmlSystemGetDriverVersion())
-        except nvml.NVMLError:
-            driver = ""
+        driver, node = self.driver, f"node//{self.host}"
         known = dict(enumerate(self._uuids or ()))  # a lost GPU does not tell its own
         uuids = tuple(g.uuid or known.get(index, "") for index, g in enumerate(self._gpus.values()))
         if self._driver and driver and driver != self._driver:
