@@ -115,13 +115,13 @@ class Xids:
         """Where a series has another value than before: its row, time, value before (NaN: first seen), value; by time."""
         if not len(self._row):
             return _NOTHING
-        known = (batch.series >= 0) & (batch.series < len(self._row))
-        rows = np.where(known, self._row[np.where(known, batch.series, 0)], -1)
-        mine: Bools = (rows >= 0) & np.isfinite(batch.value) & (batch.time <= batch.at + FUTURE_S)
-        mine[mine] = batch.time[mine] > self._heard[rows[mine]]
-        if not mine.any():
+        mine = np.flatnonzero((batch.series >= 0) & (batch.series < len(self._row)))
+        mine = mine[self._row[batch.series[mine]] >= 0]
+        rows, times, values = self._row[batch.series[mine]], batch.time[mine], batch.value[mine]
+        usable: Bools = np.isfinite(values) & (times <= batch.at + FUTURE_S) & (times > self._heard[rows])
+        if not usable.any():
             return _NOTHING
-        rows, times, values = rows[mine], batch.time[mine], batch.value[mine]
+        rows, times, values = rows[usable], times[usable], values[usable]
         order = np.lexsort((times, rows))
         rows, times, values = rows[order], times[order], values[order]
         first = np.append(True, rows[1:] != rows[:-1])
@@ -131,7 +131,7 @@ class Xids:
             self._known.setdefault(self._keys[r][0], batch.at)
         changed = np.flatnonzero(values != before)
         changed = changed[np.argsort(times[changed], kind="stable")]
-        return rows[changed].astype(np.int32), times[changed], before[changed], values[changed]
+        return rows[changed], times[changed], before[changed], values[changed]
 
     # -------------------------------------------------------------------------------------------------- the judgement
     def _number(self, c: _Change) -> int:
