@@ -7,7 +7,7 @@ set, a line of the kernel log, or the gauge of dcgm-exporter. https://docs.nvidi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aiops import yamlfile
-from aiops.types import Entity, Event, LogLine, Severity
+from aiops.types import Entity, Event, LogLine, Node, Severity
 from aiops.yamlfile import Strict
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -23,7 +23,7 @@ FaultClass = Literal["application", "driver", "hardware", "fabric"]
 MAX_DETAIL = 160
 """Characters of the driver's own words that are kept of a log line."""
 
-_XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{4,16})\): (\d{1,5})(?!\d)[, ]*([^\r\n]*)")
+_XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{4,16})(?: GPU-I:(\d{1,3}))?\): (\d{1,5})(?!\d)[, ]*([^\r\n]*)")
 _SXID = re.compile(r"\bSXid \(PCI:([0-9a-fA-F:.]{4,16})\): (\d{5})(?!\d)[, ]*([^\r\n]*)")
 _FATAL = re.compile(r"(Non-fatal|Fatal)\b")
 
@@ -121,15 +121,28 @@ LOST = ("GPULost", "GPUUnavailable")
 def of_line(line: LogLine, gpus: Mapping[str, Entity] | None = None) -> Event | None:
     """The event that a line of the kernel log tells of; None for every other line.
 
-    `gpus` says which entity has which PCI address (any way of writing it, see `pci`); without it the event belongs to
-    whom the line belongs, its node. Never raises, whatever the line holds.
+    `gpus` says which GPU of that node has which PCI address, written as `pci` does (see `by_address`); without it the event
+    belongs to whom the line belongs, its node. Never raises, whatever the line holds.
     """
     if found := _XID.search(line.text):
-        entity = (gpus or {}).get(pci(found[1]), line.entity)
-        return event(line.time, entity, int(found[2]), f"PCI {found[1]}: {found[3]}" if found[3] else f"PCI {found[1]}")
+        address, instance, number, words = found.groups()
+        gpu = (gpus or {}).get(pci(address))
+        entity = f"mig/{gpu.removeprefix('gpu/')}/{int(instance)}" if gpu and instance else gpu or line.entity
+        where = f"PCI {address}" + (f", GPU instance {int(instance)}" if instance else "")
+        return event(line.time, entity, int(number), f"{where}: {words}" if words else where)
     if found := _SXID.search(line.text):
         return _switch(line, found)
     return None
+
+
+def by_address(nodes: Iterable[Node]) -> dict[Entity, dict[str, Entity]]:
+    """Node -> its GPUs by PCI address, from the topology of the `nvml` source: `of_line(line, found.get(line.entity))`."""
+    out: dict[Entity, dict[str, Entity]] = {}
+    for node in nodes:
+        if node.entity.startswith("gpu/") and node.labels.get("pci"):
+            host = node.entity.removeprefix("gpu/").rpartition("/")[0]
+            out.setdefault(f"node//{host}", {})[pci(node.labels["pci"])] = node.entity
+    return out
 
 
 def _switch(line: LogLine, found: re.Match[str]) -> Event:

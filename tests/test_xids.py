@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import T0, Feed, alert, graph
+from helpers import T0, Feed, alert, graph, pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops import xids
-from aiops.types import Batch, Event, LogLine
+from aiops.types import Batch, Event, LogLine, Node
 from aiops.xidgauges import LAST, MAX_NOTES, Xids
 from correlators.correlate import Correlate
 from correlators.rootcause import rank
@@ -74,6 +74,17 @@ def test_a_line_of_the_kernel_log_is_an_event(text: str) -> None:
     assert event is not None and (event.time, event.entity, event.reason) == (T0, GPU, "XID 79")
     unmapped = xids.of_line(line)
     assert unmapped is not None and unmapped.entity == NODE and "3b:00" in unmapped.text.lower()
+
+
+def test_a_line_names_the_instance_of_a_gpu() -> None:
+    """With MIG; the addresses of a node's GPUs come with the topology of the `nvml` source."""
+    nodes = (Node("node//n"), Node(GPU, labels={"pci": "0000:3b:00"}), Node("gpu/m/0", labels={"pci": "0000:3b:00"}))
+    gpus = xids.by_address(nodes)
+    assert gpus == {NODE: {"0000:3b:00": GPU}, "node//m": {"0000:3b:00": "gpu/m/0"}}
+    line = LogLine(T0, NODE, "NVRM: Xid (PCI:0000:3b:00 GPU-I:05): 43, pid=7, name=python3, Ch 00000008")
+    found = xids.of_line(line, gpus.get(line.entity)), xids.of_line(line)
+    assert [(e.entity, e.reason) for e in found if e] == [("mig/n/0/5", "XID 43"), (NODE, "XID 43")]
+    assert found[0] is not None and "GPU instance 5" in found[0].text
 
 
 @pytest.mark.parametrize(("text", "kind", "words"), [
@@ -216,6 +227,20 @@ def test_over_a_restart_nothing_is_told_twice_and_nothing_is_missed() -> None:
     assert again.witness.observe(Batch(T0 + 1499)) == ()
     assert again.tick({KEY: 79, other: 48}) == [("gpu/n/1", "XID 48")]
     assert Xids().state() == {"series": [], "known": {}, "told": {}}
+
+
+def test_a_restarted_pipeline_knows_what_it_was_told() -> None:
+    """Kept with all else that is learned: an XID of before the restart is neither news nor a note."""
+    first, feed = pipeline(), Feed()
+    for k, value in enumerate((0, 79, 79)):
+        notes = first.step(feed.batch(T0 + 10 * k, {KEY: value})).notes
+    assert notes == ()
+    for kept, told in ((first.learned(), False), (None, True)):
+        again = pipeline()
+        if kept:
+            again.restore(kept, T0 + 40)
+        report = again.step(Feed().batch(T0 + 50, {KEY: 79}))
+        assert any("XID 79 was there before" in note for note in report.notes) == told
 
 
 def test_many_old_xids_are_few_notes() -> None:
