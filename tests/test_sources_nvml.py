@@ -300,6 +300,7 @@ def test_without_any_gpu_that_answers_the_source_fails_and_starts_anew(driver: c
 def test_a_driver_that_is_replaced_is_opened_anew(driver: ctypes.CDLL) -> None:
     """The poll fails in plain words; the next one works and says which driver it is now."""
     source = NvmlSource(node="n")
+    assert source.available() is None
     poll(source)
     driver.fake_driver(1)
     driver.fake_gone(1)

@@ -45,6 +45,7 @@ class NvmlSource:
         self._uuids: tuple[str, ...] | None = None
         self._lost: set[int] = set()
         self._links: Links | None = None
+        self._greeted = False
 
     # ------------------------------------------------------------------------------------------------ what is called
     def available(self) -> str | None:
@@ -93,10 +94,10 @@ class NvmlSource:
                 self.notes["close"] = f"close: {e}"
 
     # ------------------------------------------------------------------------------------------------------- opening
-    def _open(self) -> bool:
-        """True where this call opened the driver. Raises RuntimeError with the reason where there is none."""
+    def _open(self) -> None:
+        """Opens the driver where it is not open. Raises RuntimeError with the reason where there is none."""
         if self._nvml is not None:
-            return False
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             import pynvml
@@ -108,8 +109,7 @@ class NvmlSource:
         self._nvml, self._unreadable = pynvml, {}
         self._gpus = {g.index: g for g in self._found(count)}
         self._events = EventSet(pynvml, {i: g.handle for i, g in self._gpus.items()})
-        self._slow_at = float("-inf")
-        return True
+        self._slow_at, self._greeted = float("-inf"), False
 
     def _found(self, count: int) -> Iterator[Gpu]:
         nvml = self._nvml
@@ -140,11 +140,12 @@ class NvmlSource:
         if self._uuids is not None and uuids != self._uuids:
             text = f"{len(uuids)} GPUs, before {len(self._uuids)}; {len(set(uuids) - set(self._uuids))} of them are new"
             into.event(Event(now, node, "warning" if len(uuids) < len(self._uuids) else "change", "GPUChange", text))
-        self._driver, self._uuids = driver or self._driver, uuids
+        self._driver, self._uuids, self._greeted = driver or self._driver, uuids, True
 
     # ------------------------------------------------------------------------------------------------------- polling
     def _poll(self, now: float, into: Samples) -> None:
-        if self._open():
+        self._open()
+        if not self._greeted:  # `available` may have opened it
             self._greet(now, into)
         for gpu in self._gpus.values():
             gpu.lost = False

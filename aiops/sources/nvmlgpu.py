@@ -103,6 +103,7 @@ class Gpu:
         wanted = [f for f in fields if f.metric not in self.absent]
         for asked, value, code in read_fields(self._nvml, self.handle, wanted) if wanted else ():
             if value is not None:
+                self.troubles.pop(asked.metric, None)
                 yield asked.metric, {}, value, asked.kind
             else:
                 self._failed(asked.metric, self._nvml.NVMLError(code))
