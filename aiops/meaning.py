@@ -33,8 +33,9 @@ def _words(value: object) -> object:
 class EntityRule(Strict):
     """Turns labels into `kind/namespace/name`. Applies when every label of `name` is present and not empty.
 
-    `namespace` names a label that may be absent. `host` takes its place: the first of these labels that is there and does
-    not match `not_host` (a regular expression, from end to end); the rule needs one. None of them stays a label.
+    `namespace` names a label that may be absent. `host` takes its place: the first of these labels that is there, one that
+    matches `not_host` (a regular expression, from end to end) only for want of another; the rule needs one. None of them
+    stays a label.
     """
 
     kind: str
@@ -58,8 +59,9 @@ class EntityRule(Strict):
             return None
         if not self.host:
             return labels.get(self.namespace, "") if self.namespace else ""
-        hosts = (labels[h] for h in self.host if labels.get(h))
-        return next((h for h in hosts if not (self.not_host and re.fullmatch(self.not_host, h))), None)
+        hosts = [labels[h] for h in self.host if labels.get(h)]
+        good = [h for h in hosts if not (self.not_host and re.fullmatch(self.not_host, h))]
+        return next(iter(good or hosts), None)
 
     @property
     def used(self) -> frozenset[str]:
