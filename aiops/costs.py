@@ -149,7 +149,7 @@ class Costs:
         """Of the frame's columns only these stay, in this order (rising)."""
         ids = np.array([s.id for s in self._watched], np.int64)
         new = np.searchsorted(columns, ids)
-        here = np.flatnonzero((new < len(columns)) & (columns[np.minimum(new, len(columns) - 1)] == ids)) if len(columns) else ids[:0]
+        here = np.flatnonzero(np.isin(ids, columns))
         self._watched = [replace(self._watched[k], id=int(new[k])) for k in here.tolist()]
         self._last, self._value = self._last[here], self._value[here]
         self._size, self._graph = len(columns), None

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from aiops import meaning, rbac
 from aiops.client import Denied, Unreachable, ask
+from aiops.humanise import count
 from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
 from aiops.schema import Config, Slack, Webhook
@@ -167,18 +168,34 @@ def _short(error: BaseException) -> str:
 
 # ------------------------------------------------------------------------------------------------------ this machine
 def _nvml(_: object) -> Iterator[Finding]:
-    import pynvml
+    """Driver and GPUs, and what each group of equal GPUs gives and lacks."""
+    from aiops.sources.nvml import NvmlSource
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as e:
-        yield Finding("NVML", "unreachable", f"{e}. Install the NVIDIA driver, or remove the source.")
+    source = NvmlSource()
+    reason = source.available()
+    if reason:
+        yield Finding("NVML", "unreachable", f"{reason.rstrip('.')}. Install the NVIDIA driver, or remove the source.")
         return
     try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        yield Finding("NVML", "ok", f"driver {driver}, {pynvml.nvmlDeviceGetCount()} GPUs")
+        alike: dict[tuple[int, tuple[tuple[str, str], ...]], list[int]] = {}
+        for index, metrics, absent in source.offers():
+            alike.setdefault((len(metrics), tuple(sorted(absent.items()))), []).append(index)
+        yield Finding("NVML", "ok", f"driver {source.driver}, {count(sum(map(len, alike.values())), 'GPU')}")
+        for (found, lacking), gpus in alike.items():
+            yield from _gpus(f"GPU {', '.join(map(str, gpus))}", found, dict(lacking))
+    except RuntimeError as e:
+        yield Finding("NVML", "problem", str(e))
     finally:
-        pynvml.nvmlShutdown()
+        source.close()
+
+
+def _gpus(who: str, found: int, absent: Mapping[str, str]) -> Iterator[Finding]:
+    yield Finding(who, "ok" if found else "problem", f"{found} metrics can be read." if found else "does not answer. Reset it.")
+    for reason in sorted(set(absent.values())):
+        names = sorted(name.removeprefix("DCGM_FI_DEV_") for name, why in absent.items() if why == reason)
+        denied = reason == "no permission"
+        remedy = " Run as root, or with CAP_SYS_ADMIN." if denied else ""
+        yield Finding(who, "problem" if denied else "info", f"{reason}: {', '.join(names)}.{remedy}")
 
 
 def _host(_: object) -> Iterator[Finding]:

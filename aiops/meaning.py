@@ -29,17 +29,47 @@ _KINDS = ("value", "rate", "increase", "ratio", "mean", "total", "until")
 _LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"\s*,?')
 
 
+def _words(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class EntityRule(Strict):
     """Turns labels into `kind/namespace/name`. Applies when every label of `name` is present and not empty.
 
-    `namespace` names a label that may be absent; `host` one that must be there and takes the namespace's place.
+    `namespace` names a label that may be absent. `host` takes its place: the first of these labels that is there, one that
+    matches `not_host` (a regular expression, from end to end) only for want of another; the rule needs one. None of them
+    stays a label.
     """
 
     kind: str
     namespace: str | None = None
-    host: str | None = None
+    host: Annotated[list[str], BeforeValidator(_words)] = []
+    not_host: str | None = None
     name: list[str]
     drop: list[str] = []
+
+    @model_validator(mode="after")
+    def _regex(self) -> EntityRule:
+        try:
+            re.compile(self.not_host or "")
+        except re.error as e:
+            raise ValueError(f"not_host: not a regular expression: {e}") from None
+        return self
+
+    def within(self, labels: Mapping[str, str]) -> str | None:
+        """What stands between kind and name; None where the rule does not apply."""
+        if not all(labels.get(name) for name in self.name):
+            return None
+        if not self.host:
+            return labels.get(self.namespace, "") if self.namespace else ""
+        hosts = [labels[h] for h in self.host if labels.get(h)]
+        good = [h for h in hosts if not (self.not_host and re.fullmatch(self.not_host, h))]
+        return next(iter(good or hosts), None)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The labels that are gone once the entity is made."""
+        return frozenset({*self.name, *self.drop, *self.host, *([self.namespace] if self.namespace else [])})
 
 
 class Selector(Strict):
@@ -281,13 +311,10 @@ class Meanings:
     def entity(self, metric: str, labels: Mapping[str, str]) -> tuple[Entity, dict[str, str]]:
         """The entity that a series belongs to, and the labels that remain to tell series of that entity apart."""
         for rule in self._rules(metric):
-            if all(labels.get(name) for name in (*rule.name, *([rule.host] if rule.host else []))):
-                within = rule.host or rule.namespace
-                used = {*rule.name, *rule.drop} | ({within} if within else set())
-                namespace = labels.get(within, "") if within else ""
-                name = "/".join(labels[n] for n in rule.name)
-                left = {k: v for k, v in labels.items() if k not in used}
-                return f"{rule.kind}/{namespace}/{name}", self._called(metric, left)
+            within = rule.within(labels)
+            if within is not None:
+                name, used = "/".join(labels[n] for n in rule.name), rule.used
+                return f"{rule.kind}/{within}/{name}", self._called(metric, {k: v for k, v in labels.items() if k not in used})
         return "unknown//" + metric, dict(labels)
 
     def _called(self, metric: str, labels: dict[str, str]) -> dict[str, str]:

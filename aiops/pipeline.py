@@ -36,6 +36,7 @@ from aiops.types import (
     Point,
     Report,
 )
+from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
 from correlators.graph import Graph
 
@@ -89,6 +90,7 @@ class Pipeline:
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.models = Models(detectors)
         self.door = Door(meanings)
+        self.xids = Xids()
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
         self.graph = Graph()
@@ -107,6 +109,7 @@ class Pipeline:
         self._at = batch.at
         if len(batch.retired):
             self._tidy()
+        batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
         self._learn_topology(batch)
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
@@ -128,13 +131,14 @@ class Pipeline:
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.masks.notes, *decided.notes, *(e.text for e in events)),
+            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *decided.notes, *(e.text for e in events)),
             tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
 
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        return Learned(self._at, self.door.state(), self.models.lineages(), {"alerting": self.alerting.state()}, ended)
+        more = {"alerting": self.alerting.state(), "xids": self.xids.state()}
+        return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
         """Goes on from what an earlier run learned; before the first step. `now`: a time after it is no excuse to wait.
@@ -148,6 +152,8 @@ class Pipeline:
         self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
         if "alerting" in kept.more:
             self.alerting.restore(kept.more["alerting"])
+        if "xids" in kept.more:
+            self.xids.restore(kept.more["xids"])
 
     # ------------------------------------------------------------------------------------------------ what is gone
     def _tidy(self) -> None:

@@ -25,6 +25,8 @@ FUTURE_S = 300.0
 STALE_S, STALE_INTERVALS = 300.0, 3.0
 """A series that missed three of its own intervals, or 300 s (Prometheus' look-back), no longer counts in sums."""
 MAX_SIGNALS = 2_000_000
+BLANK = 2.0**63
+"""What DCGM writes for a figure that it does not have: 0x7ffffffffffffff0 and following, as float64."""
 HUGE = 1e150
 """Larger values are learned as this: their differences and quotients stay numbers."""
 
@@ -257,7 +259,7 @@ class Door:
         ids, times, values = batch.series, batch.time, batch.value
         known = (ids >= 0) & (ids < len(self._known))
         known[known] = self._known[ids[known]]
-        finite = np.isfinite(values) & np.isfinite(times)
+        finite = np.isfinite(values) & np.isfinite(times) & (values != BLANK)
         self._count("unknown_series", ~known)
         self._count("not_a_number", known & ~finite)
         ahead = known & finite & (times > batch.at + FUTURE_S)

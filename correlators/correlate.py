@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiops import xids
 from aiops.types import Alert, Event, Impact, Incident, Severity
 from correlators.graph import Graph
 from correlators.group import Group, Grouper
@@ -11,6 +12,7 @@ from correlators.impact import impact
 from correlators.rootcause import rank
 
 MAX_CHANGES = 1000
+MAX_FAULTS = 1000
 
 
 class Correlate:
@@ -19,6 +21,7 @@ class Correlate:
     def __init__(self, window_s: float = 300.0, distance: int = 2) -> None:
         self._grouper = Grouper(window_s, distance)
         self._changes: list[Event] = []
+        self._faults: list[Event] = []
         self._last_at = 0.0
 
     @property
@@ -29,13 +32,14 @@ class Correlate:
     def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event]) -> list[Incident]:
         """Incidents that are open, or changed in this step, without actions and outcomes."""
         self._changes = [*self._changes, *(e for e in events if e.kind == "change")][-MAX_CHANGES:]
+        self._faults = [*self._faults, *(e for e in events if xids.fault(e))][-MAX_FAULTS:]
         tick_s = now - self._last_at if self._last_at else 0.0
         self._last_at = now
         return [self._incident(now, g, graph, tick_s) for g in self._grouper.update(now, alerts, graph)]
 
     def _incident(self, now: float, group: Group, graph: Graph, tick_s: float) -> Incident:
         alerts = tuple(sorted(group.alerts.values(), key=lambda a: (a.since, a.key)))
-        causes = rank(alerts, graph, self._changes, tick_s)
+        causes = rank(alerts, graph, self._changes, tick_s, self._faults)
         severity: Severity = "critical" if any(a.severity == "critical" for a in alerts) else "warning"
         return Incident(
             group.id, group.opened_at, now, "closed" if group.closed_at is not None else "open", severity,

@@ -2,8 +2,9 @@
 
 A candidate's score is the strength of its own deviation, less what its dependencies explain: a dependency that turned
 bad no later explains most of it, one that turned bad afterwards little. A change just before the onset speaks for a
-candidate. Pods, processes and services that took the very resource that their node lacks explain the node, and not the
-other way round. Each item is a reason with its contribution; shares add up to 1.
+candidate, and so does a fault that the hardware itself tells of (XIDs). Pods, processes and services that took the very
+resource that their node lacks explain the node, and not the other way round. Each item is a reason with its contribution;
+shares add up to 1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from aiops import xids
 from aiops.humanise import quantity, utc
 from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
@@ -21,6 +24,9 @@ ENOUGH = 0.5
 """A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
 SAME_TIME_S = 15.0
 CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
+FAULT_BEFORE_S, FAULT_AFTER_S = 900.0, 60.0
+FAULT_BONUS: Mapping[str, float] = MappingProxyType({"hardware": 2.0, "fabric": 2.0, "driver": 1.0, "application": 0.0})
+"""By where the fault lies. A GPU that shows nothing but the errors of an application is explained by that application."""
 SEVERAL_BONUS = 0.25
 FLOOR = 0.05
 CLOCK = "%H:%M:%S"
@@ -50,12 +56,17 @@ class _Candidate:
         return {a.resource for a in self.alerts if a.resource in CONSUMED}
 
 
-def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0) -> tuple[Cause, ...]:
-    """All candidates, best first. `changes` are the change events remembered; `tick_s` is how exactly onsets are known."""
+def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0,
+         faults: Sequence[Event] = ()) -> tuple[Cause, ...]:
+    """All candidates, best first. `changes` are the change events remembered, `faults` those that tell of broken hardware;
+    `tick_s` is how exactly onsets are known.
+    """
     candidates = _candidates(alerts, graph)
+    culprits = {e: c for e, c in candidates.items() if not _is_victim(c, faults)}
     scored = []
     for entity, candidate in candidates.items():
-        reasons = [*_own(candidate), *_explained(candidate, candidates, graph, tick_s), *_changed(candidate, changes)]
+        reasons = [*_own(candidate), *_explained(candidate, culprits, graph, tick_s), *_changed(candidate, changes),
+                   *_faulted(candidate, faults)]
         scored.append((max(FLOOR, sum(r.contribution for r in reasons)), candidate, tuple(reasons), entity))
     total = sum(s for s, *_ in scored) or 1.0
     ordered = sorted(scored, key=lambda x: (-x[0], x[1].onset, x[3]))
@@ -141,3 +152,25 @@ def _changed(c: _Candidate, changes: Sequence[Event]) -> list[Reason]:
     ago = max(c.onset - last.time, 0.0)
     bonus = CHANGE_BONUS * (1.0 - ago / CHANGE_BEFORE_S)
     return [Reason(f"changed {ago:.0f} s before: {last.text or last.reason}", bonus)]
+
+
+def _near(c: _Candidate, faults: Sequence[Event]) -> list[Event]:
+    return [e for e in faults if e.entity == c.entity and -FAULT_AFTER_S <= c.onset - e.time <= FAULT_BEFORE_S]
+
+
+def _is_victim(c: _Candidate, faults: Sequence[Event]) -> bool:
+    """Nothing but errors, and all that was told of them lies with the application: what depends on it is not its victim."""
+    near = _near(c, faults)
+    return bool(near) and all(xids.fault(e) == "application" for e in near) and all(a.resource == "errors" for a in c.alerts)
+
+
+def _faulted(c: _Candidate, faults: Sequence[Event]) -> list[Reason]:
+    """The worst that the hardware told of itself around the onset; of equals an XID, which brings advice, then the earliest."""
+    near = _near(c, faults)
+    if not near:
+        return []
+    worst = min(near, key=lambda e: (-FAULT_BONUS[xids.fault(e) or "application"], "XID " not in e.reason, e.time, e.text))
+    others = len({e.reason for e in near} - {worst.reason})
+    more = f" (and {others} other fault{'s' if others > 1 else ''})" if others else ""
+    bonus = -EXPLAINED * c.strength if _is_victim(c, faults) else FAULT_BONUS[xids.fault(worst) or "application"]
+    return [Reason(f"{utc(worst.time, CLOCK)} {xids.headline(worst)}{more}", bonus)]

@@ -202,7 +202,8 @@ def test_the_resources_that_run_out_are_known() -> None:
     limited = {name for name, rule in MEANINGS.signals.items() if rule.limit}
     assert limited == {
         "node_filesystem_used_ratio", "node_filesystem_inodes_used_ratio", "volume_used_ratio", "volume_inodes_used_ratio",
-        "node_memory_used_ratio", "container_memory_limit_ratio", "gpu_memory_used_ratio", "kv_cache_used_ratio",
+        "node_memory_used_ratio", "container_memory_limit_ratio", "gpu_memory_used_ratio", "gpu_memory_used_share",
+        "kv_cache_used_ratio",
         "team_budget_used_ratio", "node_open_files_ratio", "process_open_fds_ratio", "node_conntrack_used_ratio",
         "quota_used_ratio", "gpu_remapped_rows", "probed_certificate_left_seconds", "certificate_left_seconds"}
 

@@ -5,9 +5,9 @@
 One word is a run of samples: `VxN` N times V · `V~WxN` with noise of that width · `V+WxN` each W more than the one
 before · `_xN` silence. Times (`at`) count from the first tick. `expect` is checked in order of time, each line after the
 step of its time: `alert` and `no_alert` (entity and signal: firing now), `suppressed` (the same, kept from people),
-`incidents` (opened so far), `open` (entities of
-each open incident), `cause` (first cause of the newest incident), `action` and `no_action` (type, or decision and type,
-or decision, type and target: decided so far), `outcome` (of an action so far). `maintenance` lists windows: entity, from, until.
+`incidents` (opened so far), `open` (entities of each open incident), `cause` (first cause of the newest incident), `reason`
+(words of one of its reasons), `any_reason` (of any candidate's), `action` and `no_action` (type, or decision and type, or
+decision, type and target: decided so far), `outcome` (of an action so far). `maintenance` lists windows: entity, from, until.
 """
 
 from __future__ import annotations
@@ -151,6 +151,16 @@ class Scenario:
         found = [c.entity for c in self._newest().causes] if self._newest() else "no incident"
         return None if found and found[0] == entity else found
 
+    def _is_reason(self, words: str) -> object:
+        newest = self._newest()
+        found = [r.text for r in newest.causes[0].reasons] if newest else []
+        return None if any(words in text for text in found) else found
+
+    def _is_any_reason(self, words: str) -> object:
+        newest = self._newest()
+        found = [r.text for c in newest.causes for r in c.reasons] if newest else []
+        return None if any(words in text for text in found) else found
+
     def _is_action(self, words: str) -> object:
         return None if any(words in a for a in self._actions()) else self._actions()
 
@@ -177,8 +187,8 @@ def test_the_specification_is_there() -> None:
 
 
 @pytest.mark.parametrize("expected", [
-    {"alert": "service//a x"}, {"incidents": 7}, {"cause": "service//a"}, {"action": "Restart"}, {"outcome": "helped"},
-    {"open": [["service//a"]]}, {"suppressed": "service//a x"}, {"nonsense": 1}])
+    {"alert": "service//a x"}, {"incidents": 7}, {"cause": "service//a"}, {"reason": "x"}, {"any_reason": "x"},
+    {"action": "Restart"}, {"outcome": "helped"}, {"open": [["service//a"]]}, {"suppressed": "service//a x"}, {"nonsense": 1}])
 def test_a_scenario_can_fail(expected: dict[str, Any]) -> None:
     """Or it would specify nothing."""
     scenario = Scenario(FILES[0])

@@ -185,3 +185,22 @@ def test_history_comes_piece_by_piece_and_goes_on_after_a_failure() -> None:
     assert list(supervised.history(into)) == [3.0, 4.0]
     assert supervised.filled
     assert Supervised(Flaky(), clock).filled, "no history, nothing to wait for"
+
+
+def test_a_call_that_does_not_come_back_is_shown_while_it_lasts() -> None:
+    """A driver hangs: the poll's thread is stuck, and whoever asks from another one is told since when."""
+    clock = ManualClock(1000.0)
+    seen: list[tuple[str, str]] = []
+
+    class Stuck(Flaky):
+        hang_s = 20.0
+
+        def poll(self, now: float, into: Samples) -> None:
+            for spent in (10.0, 95.0):
+                clock.sleep_until(now + spent)
+                seen.append((supervised.status()["state"], supervised.status()["error"]))
+
+    supervised = Supervised(Stuck(), clock)
+    supervised.poll(Collected())
+    assert seen == [("starting", ""), ("failing", "a call has not come back for 95 s; other sources go on without it")]
+    assert supervised.status()["state"] == "ok"

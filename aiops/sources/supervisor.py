@@ -18,6 +18,8 @@ from aiops.interfaces import Clock, Samples, Source
 
 MAX_BACKOFF_S = 300.0
 MIN_BACKOFF_S = 1.0
+HANG_S = 300.0
+"""A poll that takes longer is shown as failing while it lasts; a source that knows better has its own `hang_s`."""
 MAX_ERROR_CHARS = 300
 State = Literal["ok", "failing", "starting"]
 _SECRET = re.compile(r"(://)[^/\s@]+@|(?i:\b(authorization:\s*(?:\w+\s+)?|bearer\s+|token=|password=|passwd=|secret=|api_?key=))[^\s&'\",;]+")
@@ -38,6 +40,7 @@ class Supervised:
         self._failures_in_row = 0
         self._last_success: float | None = None
         self._next_try: float | None = None
+        self._busy_since: float | None = None
         self._closed = False
         self.filled = not hasattr(source, "history")
 
@@ -89,9 +92,17 @@ class Supervised:
     def status(self) -> dict[str, Any]:
         """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes."""
         notes = getattr(self.source, "notes", {})
-        return {"name": self.name, "state": self._state, "error": self._error, "last_success": self._last_success,
+        hanging = self._hanging()
+        return {"name": self.name, "state": "failing" if hanging else self._state, "error": hanging or self._error,
+                "last_success": self._last_success,
                 "failures": self._failures, "next_try": self._next_try,
                 "notes": sorted(notes.values() if isinstance(notes, dict) else notes)}
+
+    def _hanging(self) -> str:
+        """What to say of a call that does not come back: a driver or a peer that is stuck; empty while all is well."""
+        since, most = self._busy_since, getattr(self.source, "hang_s", HANG_S)
+        spent = self._clock.now() - since if since is not None else 0.0
+        return f"a call has not come back for {spent:.0f} s; other sources go on without it" if spent > most else ""
 
     def close(self) -> None:
         """Close the source; polls after that do nothing. Never raises."""
@@ -102,11 +113,14 @@ class Supervised:
             self._error = brief(e)
 
     def _attempt(self, work: Callable[[], object], now: float) -> bool:
+        self._busy_since = now
         try:
             work()
         except Exception as e:  # noqa: BLE001 - any source may fail in any way; the daemon goes on and shows it
             self._failed(brief(e))
             return False
+        finally:
+            self._busy_since = None
         self._state, self._error, self._next_try = "ok", "", None
         self._failures_in_row = 0
         self._last_success = now
