@@ -20,6 +20,7 @@ _IN = r"\w.\-@#%+$~\\*&"
 _MASKS = (
     r"[A-Za-z][\w+.\-]*://[^\s,;()\[\]{}\"'<>|]*[\w/]",                            # the address of a page
     r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b",                                     # of a network card
+    r"(?:[0-9a-fA-F]{1,4}:){1,6}(?::[0-9a-fA-F]{1,4}){1,6}\b|(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}\b",   # IPv6
     r"[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+",                                            # of a person
     r"(?:[A-Za-z]:)?(?:[/\\][\w.\-@+%~$:]*[\w*~$])(?:[/\\][\w.\-@+%~$:?&=]*[\w*~$])*[/\\]?",       # a path
     r"[\w\-]+(?:\.[\w\-]+)*\.[a-z]{2,6}:\d+\b",                                    # host:port
@@ -51,8 +52,10 @@ class Words(dict[str, str]):
         return masked
 
     def line(self, text: str) -> str:
-        """The text, cut to MAX_CHARS, with every word masked: the key of its kind."""
-        return " ".join([self[word] for word in text[:MAX_CHARS].split(" ")])
+        """The text, cut after MAX_CHARS, with every word masked: the key of its kind."""
+        if len(text) > MAX_CHARS:
+            text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]
+        return " ".join([self[word] for word in text.split(" ")])
 
 
 def mask(word: str) -> str:

@@ -21,8 +21,8 @@ from aiops.logtext import UNIT, VARIABLE, Level, Words, phrase
 
 ANY = "\x01"
 """A word of a template that fits every word: it was seen to vary."""
-MAX_TEMPLATES, EVICT = 3_000, 750
-MAX_WORDS, MAX_PLACES = 60, 24
+MAX_TEMPLATES, EVICT = 2_000, 500
+MAX_WORDS, MAX_PLACES = 48, 24
 """Words of a template; the first so many of them may turn out to be variables."""
 MAX_KEYS, MAX_STEPS = 10_000, 400
 NEED, NEED_NAME, NEED_VALUE, NEED_FIRST = 4, 3, 2, 12
@@ -300,7 +300,7 @@ def shown(words: Tokens, seps: Tokens) -> str:
     out = [words[0]]
     for sep, word in zip(seps, words[1:], strict=True):
         out += (sep, word)
-    return "".join(out).replace(" " + UNIT, "").replace(VARIABLE, "<*>").replace(ANY, "<*>")
+    return "".join(out).replace(" " + UNIT, "").replace(UNIT, "").replace(VARIABLE, "<*>").replace(ANY, "<*>")
 
 
 def _id(level: Level, text: str) -> str:
