@@ -84,6 +84,10 @@ class Templates:
         """The templates, in the order in which they were born."""
         return iter(sorted((t for b in self._buckets.values() for t in b.templates), key=_born))
 
+    def by_id(self, id: str) -> Template | None:
+        """The template with this id, None where there is none any more."""
+        return next((t for b in self._buckets.values() for t in b.templates if t.id == id), None)
+
     def add(self, text: str) -> Template:
         """The template of one line (or of what `aiops.logframes` made of several). Never fails, whatever the text."""
         self._lines += 1

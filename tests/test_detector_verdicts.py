@@ -9,7 +9,7 @@ from helpers import STEP_S, T0, frame, frames, noise, signals
 from aiops.types import LogLine
 from detectors.absence import FORGET_S, Absence
 from detectors.baseline import READY_AFTER, Baseline
-from detectors.logs import READY_TICKS, Logs, is_error, masked, poisson_tail
+from detectors.logs import READY_TICKS, Logs, is_error, poisson_tail
 
 MONDAY = 4 * 86_400.0  # 1970-01-05
 DAY_S, HOUR_S, WEEK_S = 86_400.0, 3600.0, 604_800.0
@@ -259,11 +259,6 @@ def test_a_new_kind_of_error_weighs_more_than_a_known_one():
 def test_what_speaks_of_an_error(text, expected):
     """Level words and exceptions; not every word that holds one."""
     assert is_error(text) == expected
-
-
-def test_what_varies_is_masked():
-    """Numbers, hex and quoted parts."""
-    assert masked("id 17 at 0xDEADbeef, user \"bob\" 'x' 3f2a9c1b77") == "id * at *, user * * *"
 
 
 def test_the_bound_is_never_below_the_poisson_tail():

@@ -53,7 +53,8 @@ def test_what_loggers_put_in_front_is_taken_off(frame: str) -> None:
 @pytest.mark.parametrize(("line", "level"), [
     ("2026-01-01 03:04:05 ERROR x", "error"), ("E0102 15:04:05.123456 1 f.go:1] x", "error"), ("level=warn msg=x", "warning"),
     ("W0102 15:04:05.123456 1 f.go:1] error", "warning"), ("[INFO] no error", "info"),
-    ("java.lang.NullPointerException: y", "error"), ("time=3 level=error msg=z", "error"), ("panic: runtime", "error"), ("GET /errors 200", "info"), ("", "info"),
+    ("java.lang.NullPointerException: y", "error"),
+    ("time=3 level=error msg=z", "error"), ("panic: runtime", "error"), ("GET /errors 200", "info"), ("", "info"),
     ("it is a warning", "warning"), ("INFO request met FooException", "info"), ("error-rate 5", "error")])
 def test_the_logger_says_how_bad_a_line_is(line: str, level: str) -> None:
     """Its level in front counts; where there is none, the usual words. The masked line has the same level."""
