@@ -17,19 +17,22 @@ MAX_CHARS = 1_000
 
 # ----------------------------------------------------------------------------------------------------------- words
 _IN = r"\w.\-@#%+$~\\*&"
-_MASKS = (
+_DIGITS = (
+    r"(?:[Tt]rue|TRUE|[Ff]alse|FALSE)\b|"
+    rf"(?!(?![0-9a-fA-F]+(?![{_IN}]))[A-Za-z_]+\d[A-Za-z_]+(?![{_IN}]))"           # not a name with a digit inside: jk2_init
+    rf"[A-Za-z_.\-@#%+$~\\*&]*+\d(?:[{_IN}]*[\w%])?(?::\d(?:[{_IN}]*[\w%])?)*")    # whatever else holds a digit
+_PLACES = (
     r"[A-Za-z][\w+.\-]*://[^\s,;()\[\]{}\"'<>|]*[\w/]",                            # the address of a page
     r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b",                                     # of a network card
-    r"(?:[0-9a-fA-F]{1,4}:){1,6}(?::[0-9a-fA-F]{1,4}){1,6}\b|(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}\b",   # IPv6
+    r"(?:[0-9a-fA-F]{1,4}:){1,6}(?::[0-9a-fA-F]{1,4}){1,6}\b|(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}\b",     # IPv6
     r"[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+",                                            # of a person
     r"(?:[A-Za-z]:)?(?:[/\\][\w.\-@+%~$:]*[\w*~$])(?:[/\\][\w.\-@+%~$:?&=]*[\w*~$])*[/\\]?",       # a path
     r"[\w\-]+(?:\.[\w\-]+)*\.[a-z]{2,6}:\d+\b",                                    # host:port
     r"\w+(?:\.\w+)+/[\w.$\-/:@]*\w",                                               # registry.io/image, org.app/.Activity
-    r"(?:[Tt]rue|TRUE|[Ff]alse|FALSE)\b",
-    rf"(?!(?![0-9a-fA-F]+(?![{_IN}]))[A-Za-z_]+\d[A-Za-z_]+(?![{_IN}]))"           # not a name with a digit inside: jk2_init
-    rf"[A-Za-z_.\-@#%+$~\\*&]*+\d(?:[{_IN}]*[\w%])?(?::\d(?:[{_IN}]*[\w%])?)*",    # whatever else holds a digit
 )
-_VARIABLE = re.compile(rf"(?<![{_IN}])(?:{'|'.join(_MASKS)})")
+_DIGIT = re.compile(rf"(?<![{_IN}])(?:{_DIGITS})")
+_PLACE = re.compile(rf"(?<![{_IN}])(?:{'|'.join(_PLACES)}|{_DIGITS})")
+_NUMBER = re.compile(r"[+\-]?\d+(?:[.:\-]\d+)*%?")
 _KLOG = re.compile(r"[IWEF]\d{4}")
 _DATE, _TIME = r"\d{4}[\-/.]\d\d[\-/.]\d\d", r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
 _MOMENT = re.compile(rf"(?:{_DATE}(?:[T_]{_TIME})?|{_TIME})(?:Z|[+\-]\d\d:?\d\d)?")
@@ -42,7 +45,7 @@ class Words(dict[str, str]):
     LIMIT, LONGEST = 50_000, 80
 
     def __missing__(self, word: str) -> str:
-        if word.isdigit():
+        if _NUMBER.fullmatch(word) and not _MOMENT.fullmatch(word):
             return VARIABLE
         masked = mask(word)
         if len(word) <= self.LONGEST:
@@ -63,7 +66,10 @@ def mask(word: str) -> str:
     if len(word) == 5 and _KLOG.fullmatch(word):
         return word[0] + VARIABLE
     stamp = _STAMPED.fullmatch(word) if word[:1] in "[(0123456789" else None
-    return f"{stamp[1]}{MOMENT}{stamp[2]}" if stamp else _VARIABLE.sub(VARIABLE, word)
+    if stamp:
+        return f"{stamp[1]}{MOMENT}{stamp[2]}"
+    pattern = _PLACE if ":" in word or "/" in word or "@" in word or "\\" in word else _DIGIT  # what the others need
+    return pattern.sub(VARIABLE, word)
 
 
 # --------------------------------------------------------------------------------------------------------- phrases

@@ -70,7 +70,7 @@ class Habit:
         self.spread = max(1.0, self.spread + share * ((near - before) ** 2 / max(before, 1.0) - self.spread))
         self.rate, self.tick = before + share * (near - before), tick
         if self.ticks > 1:
-            self._learn_gap(at - self.at, line - self.line, share)
+            self._learn_gap(at - self.at, line - self.line, max(FORGET, 1.0 / (self.ticks - 1)))
         self.at, self.line = at, line
 
     def _learn_gap(self, seconds: float, lines: float, share: float) -> None:
