@@ -41,13 +41,15 @@ def _of_json(text: str) -> str:
         return "{" + ", ".join(sorted(map(str, fields))[:MAX_KEYS]) + "}"
     level = next((fields[k].upper() for k in _LEVEL_KEYS if isinstance(fields.get(k), str)), "")
     error = next((fields[k][:MAX_FIELD_CHARS] for k in _ERROR_KEYS if isinstance(fields.get(k), str)), "")
-    return " ".join(part for part in (level, said.rstrip("\n"), error) if part)
+    return " ".join(part for part in (level, condensed(said.rstrip("\n").split("\n")), error) if part)
 
 
 # --------------------------------------------------------------------------------------------------- several lines
 _PYTHON = "Traceback (most recent call last):"
 _LINKS = ("During handling of the above", "The above exception was the direct")
 _GO = re.compile(r"panic: |fatal error: |goroutine \d+ \[")
+_MAYBE = frozenset(("", " ", "\t", "C", "D", "T", "f", "g", "p"))
+"""What a line begins with that belongs to a trace."""
 _GO_FRAME = re.compile(r"[\w./*()\[\]\-{}]+\(.*\)$|created by |\[signal |exit status |goroutine \d+ \[")
 
 
@@ -60,6 +62,8 @@ class Trace:
 
     def continues(self, text: str) -> bool:
         """Whether this line belongs to the one before."""
+        if text[:1] not in _MAYBE and not self.kind:
+            return False
         if text[:1] in " \t" or not text:  # "" too: empty lines end nothing
             return True
         if self.kind == "python":  # the first line that is not indented says which error it was

@@ -84,6 +84,8 @@ def test_words_are_masked_alike_with_a_full_cache() -> None:
     ("2026-01-02T03:04:05.6Z stderr F disk full", "disk full"),
     ('{"level":"error","msg":"disk full","code":3}', "ERROR disk full"),
     ('2026-01-02T03:04:05.6Z stdout F {"severity":"warn","message":"slow","err":"timeout"}', "WARN slow timeout"),
+    ('{"msg":"Traceback (most recent call last):\\n  File x\\nValueError: y"}',
+     "Traceback (most recent call last): ValueError: y"),
     ('{"code":3,"path":"/x"}', "{code, path}"), ('{"msg":17}', "{msg}"), ("{}", "{}"),
     ("{not json}", "{not json}"), ('{"msg":"x"', '{"msg":"x"'), ('{"msg": "\udc80"}', '{"msg": "\udc80"}'),
     ("{" * 5000, "{" * 5000), ('{"a":' * 3000 + "1" + "}" * 3000, None)])

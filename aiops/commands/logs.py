@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,29 +58,35 @@ class Sorter:
         self._miner, self._trace = miner, Trace()
         self._last: Template | None = None
 
-    def __call__(self, lines: list[bytes]) -> list[Template]:
+    def __call__(self, lines: list[str]) -> list[Template]:
         """One a line, each as general as it is after the last of these lines."""
         from aiops.logframes import condensed, message
 
-        found: list[Template] = []
-        texts = [message(raw[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")) for raw in lines]
-        follows = [self._trace.continues(text) for text in texts]
-        start = 0
-        while start < len(texts):
-            end = start + 1
-            while end < len(texts) and follows[end]:
-                end += 1
-            if start or not follows[0] or self._last is None:
-                self._last = self._miner.add(condensed(texts[start:end]))
-            found += [self._last] * (end - start)
-            start = end
-        self._last = self._last.root() if self._last else None
+        add, continues = self._miner.add, self._trace.continues
+        texts = [message(line) for line in lines]
+        heads = [k for k, text in enumerate(texts) if not continues(text)]
+        if len(heads) == len(texts):
+            found = [add(text) for text in texts]
+        else:
+            found = self._continued(texts[:heads[0] if heads else None])
+            for start, end in pairwise([*heads, len(texts)]):
+                found += [add(condensed(texts[start:end]))] * (end - start)
+        found = [t if t.parent is None else t.root() for t in found]
+        self._last = found[-1]
         self._miner.merged.clear()
-        return [t if t.parent is None else t.root() for t in found]
+        return found
+
+    def _continued(self, texts: list[str]) -> list[Template]:
+        """Of lines that belong to the last one of the block before."""
+        from aiops.logframes import condensed
+
+        if texts and self._last is None:
+            self._last = self._miner.add(condensed(texts))
+        return [self._last] * len(texts) if self._last else []
 
 
-def blocks(fd: int, read: Callable[[int, int], bytes] = os.read) -> Iterator[list[bytes]]:
-    """The lines that can be read by now, without their ends; again and again until the end. The last one needs no end.
+def blocks(fd: int, read: Callable[[int, int], bytes] = os.read) -> Iterator[list[str]]:
+    """The lines that can be read by now, as text, without their ends; again and again until the end. The last one needs no end.
 
     Memory: one block of 2 MiB; of a line that has no end the first 64 KiB are kept.
     """
@@ -92,9 +99,17 @@ def blocks(fd: int, read: Callable[[int, int], bytes] = os.read) -> Iterator[lis
             pieces.append(data)
             size += len(data)
             patience -= len(data) < SMALL
-        lines = b"".join(pieces).split(b"\n")
-        rest = lines.pop()[:MAX_LINE_BYTES]
-        if ended and rest:
-            lines.append(rest)
-        if lines:
-            yield lines
+        block = b"".join(pieces)
+        whole, end, rest = (block.removesuffix(b"\n"), block, b"") if ended else block.rpartition(b"\n")
+        rest = rest[:MAX_LINE_BYTES]
+        if end:
+            yield lines_of(whole)
+
+
+def lines_of(block: bytes) -> list[str]:
+    """As text, each of at most 64 Ki characters."""
+    text = block.decode("utf-8", "replace")
+    lines = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
+    return [line[:MAX_LINE_BYTES] for line in lines]
