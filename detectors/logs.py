@@ -168,7 +168,8 @@ class Logs:
         limit = entity.rate + 3.0 * math.sqrt(entity.rate + 1.0) if entity.ticks > READY_TICKS else math.inf
         entity.rate += share * (min(float(len(now.errors)), limit) - entity.rate)
         for _, template in now.errors:
-            entity.known[template.id] = None
+            entity.known.pop(template.id, None)
+            entity.known[template.id] = None  # what came last stands last
         while len(entity.known) > MAX_KNOWN:
             del entity.known[next(iter(entity.known))]
         self._learn_habits(entity, now)
