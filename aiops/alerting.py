@@ -236,7 +236,7 @@ def _deviation(a: Anomaly) -> float:
 
 
 def _resource(name: str) -> str:
-    return {"absent": "up", "log_errors": "errors"}.get(name, "")
+    return {"absent": "up", "log_errors": "errors", "log_burst": "errors"}.get(name, "")
 
 
 def _severity(signal: Signal) -> Severity:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import checks, costs, daemon, incidents, models, recordings, tune, watching
+from aiops.commands import checks, costs, daemon, incidents, logs, models, recordings, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -78,6 +78,10 @@ model.command("promote")(models.promote)
 model.command("rollback")(models.rollback)
 app.add_typer(model, name="model")
 
+log = typer.Typer(no_args_is_help=True, help="Work on log lines.")
+log.command("templates")(logs.templates)
+app.add_typer(log, name="logs")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Never shows a traceback without --debug."""
@@ -92,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (KeyboardInterrupt, Abort):
         return INTERRUPTED
+    except SystemExit as e:  # what typer makes of a closed pipe, with exit code 1
+        if not isinstance(e.__context__, BrokenPipeError):
+            raise
+        return BROKEN_PIPE
     except Exception as e:  # the last stop: every error becomes a line
         if debug:
             raise

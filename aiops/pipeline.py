@@ -18,6 +18,7 @@ from aiops.generations import Models
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector, Relearns, Settles
+from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Learned, still_there
@@ -90,6 +91,7 @@ class Pipeline:
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self.models = Models(detectors)
         self.door = Door(meanings)
+        self.log_counts = LogCounts()
         self.xids = Xids()
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
@@ -137,7 +139,7 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        more = {"alerting": self.alerting.state(), "xids": self.xids.state()}
+        more = {"alerting": self.alerting.state(), "xids": self.xids.state(), "log_counts": self.log_counts.state()}
         return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
@@ -154,6 +156,8 @@ class Pipeline:
             self.alerting.restore(kept.more["alerting"])
         if "xids" in kept.more:
             self.xids.restore(kept.more["xids"])
+        if "log_counts" in kept.more:
+            self.log_counts.restore(kept.more["log_counts"])
 
     # ------------------------------------------------------------------------------------------------ what is gone
     def _tidy(self) -> None:
@@ -187,7 +191,7 @@ class Pipeline:
                 self.alerting.budget.judge(command.target, command.verb)
 
     def _frame(self, batch: Batch) -> Frame:
-        values = self.door.values(batch)
+        values = self.door.values(batch, self.log_counts.count(batch.at, batch.lines))
         learn = self.masks.learn(batch, self.door.signals, self.graph)
         return Frame(batch.at, values, learn, self.door.signals, batch.lines, batch.events, frozenset(self.masks.held))
 

@@ -7,10 +7,10 @@ cannot be used is counted by reason. Everything after this point sees one column
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ HUGE = 1e150
 """Larger values are learned as this: their differences and quotients stay numbers."""
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
+DERIVED_S = 3600.0
+"""A derived series that was not told for an hour is given up."""
 _RAW = ("_time", "_last", "_level", "_delta", "_interval")
 _HORIZON_S = Signal(-1, "", "").horizon_s
 
@@ -48,8 +50,24 @@ class _Use(NamedTuple):
         return cls(name, rule, tuple((k, s) for k, s in enumerate(rule.parts) if s.metric == metric), by)
 
 
+class Derived(Protocol):
+    """One sample of a series that the pipeline itself made out of a batch, at the batch's time."""
+
+    @property
+    def entity(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def value(self) -> float: ...
+
+
 class Door:
-    """Keeps the last sample of each raw series and computes each tick's signal values. O(samples + signals) a tick."""
+    """Keeps the last sample of each raw series and computes each tick's signal values. O(samples + signals) a tick.
+
+    A raw series has a row in the arrays here; series of batches are known by their ids, derived ones by name.
+    """
 
     def __init__(self, meanings: Meanings) -> None:
         self._meanings = meanings
@@ -60,6 +78,9 @@ class Door:
         self._recipes = Recipes()
         self._plan = self._recipes.plan()
         self._series: dict[int, Series] = {}
+        self._free: list[int] = []
+        self._row = np.zeros(0, np.int32)
+        self._derived: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
         self._known = np.zeros(0, np.bool_)
         self._counter = np.zeros(0, np.bool_)
         self._time = np.zeros(0)
@@ -76,13 +97,16 @@ class Door:
     def series_count(self) -> int:
         return len(self._series)
 
-    def values(self, batch: Batch) -> Floats:
+    def values(self, batch: Batch, derived: Sequence[Derived] = ()) -> Floats:
         """One float64 a signal, NaN where it did not report in this tick."""
         if len(batch.retired):
-            self._retire(batch.retired)
-        if batch.new_series:
-            self._register(batch.new_series)
-        updated = self._absorb(*self._usable(batch))
+            self._retire(self._rows_of(batch.retired), batch.at)
+        rows, times, values = self._usable(batch) if not batch.new_series else self._introduced(batch)
+        if derived:
+            more = self._named(derived)
+            rows, times = np.append(rows, more), np.append(times, np.full(len(more), batch.at))
+            values = np.append(values, [d.value for d in derived])
+        updated = self._absorb(rows, times, values)
         return self._plan.values(batch.at, Samples(self._level, self._delta, self._last), self._fresh(batch.at), updated)
 
     def heard(self) -> tuple[Floats, Floats]:
@@ -94,40 +118,74 @@ class Door:
         return plan.newest(self._time), plan.newest(self._interval)
 
     # ------------------------------------------------------------------------------------------------ registration
-    def _register(self, new: Iterable[Series]) -> None:
+    def _introduced(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
+        """The usable samples, after the new series have been given their rows."""
+        self._row = grown(self._row, max(s.id for s in batch.new_series) + 1, -1)
+        new = [s for s in batch.new_series if s.id >= 0 and self._row[s.id] < 0]
+        self._row[[s.id for s in new]] = self._register(new)
+        return self._usable(batch)
+
+    def _named(self, derived: Sequence[Derived]) -> Ints:
+        """The row of each derived series; one that was not there before gets one."""
+        keys = [(d.entity, d.metric, tuple(d.labels.items())) for d in derived]
+        new = [key for key in keys if key not in self._derived]
+        if new:
+            rows = self._register([Series(-1, e, m, format_labels(dict(labels)), "gauge") for e, m, labels in new])
+            self._derived |= zip(new, rows, strict=True)
+        return np.array([self._derived[key] for key in keys], np.int32)
+
+    def _register(self, new: Sequence[Series]) -> list[int]:
+        """Their rows in the arrays. They become ingredients of signals, old or new."""
         first_new = len(self.signals)
         signals = list(self.signals)
-        unheard = [series for series in new if series.id >= 0 and series.id not in self._series]
-        size = max((series.id for series in unheard), default=-1) + 1
-        self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
-        for name in _RAW:
-            setattr(self, name, grown(getattr(self, name), size, np.nan))
+        rows = self._rooms(len(new))
         past: list[int] = []
-        for series in unheard:
-            self._series[series.id] = series
-            self._known[series.id] = True
+        for row, series in zip(rows, new, strict=True):
+            self._series[row] = series
+            self._known[row] = True
             past.append(self._past.pop((series.entity, series.metric, series.labels), -1))
-            self._counter[series.id] = self._meanings.kind(series.metric, series.kind) == "counter"
-            self._add(series, signals)
-        self._recall(np.array([s.id for s in unheard], np.int64), np.array(past, np.int64))
+            self._counter[row] = self._meanings.kind(series.metric, series.kind) == "counter"
+            self._add(row, series, signals)
+        self._recall(np.array(rows, np.int64), np.array(past, np.int64))
         if len(signals) != first_new:
             self.signals = tuple(signals)
         self._plan = self._recipes.plan()
+        return rows
 
-    def _recall(self, ids: NDArray[np.int64], past: NDArray[np.int64]) -> None:
+    def _rooms(self, count: int) -> list[int]:
+        """So many rows that are free."""
+        used, reused = len(self._series) + len(self._free), self._free[:count]
+        rows = [*reused, *range(used, used + count - len(reused))]
+        del self._free[:count]
+        size = max(rows, default=-1) + 1
+        self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
+        for name in _RAW:
+            setattr(self, name, grown(getattr(self, name), size, np.nan))
+        return rows
+
+    def _recall(self, rows: NDArray[np.int64], past: NDArray[np.int64]) -> None:
         """The last sample from before a restart, of those that have one (`past` >= 0)."""
         for name, values in zip(_RAW, self._past_raw, strict=True):
-            getattr(self, name)[ids[past >= 0]] = values[past[past >= 0]]
+            getattr(self, name)[rows[past >= 0]] = values[past[past >= 0]]
         if not self._past:
             self._past_raw = np.zeros((len(_RAW), 0))
 
-    def _retire(self, ids: Ints) -> None:
-        """These series do not come again; their ids may be given to others. Columns that nothing feeds stay until `keep`."""
+    def _rows_of(self, ids: Ints) -> Ints:
+        """The rows of those ids that are known; they are known no more."""
+        ids = np.unique(ids[(ids >= 0) & (ids < len(self._row))])
+        rows = self._row[ids]
+        self._row[ids] = -1
+        return rows[rows >= 0]
+
+    def _retire(self, rows: Ints, at: float) -> None:
+        """Series that do not come again, and derived ones that were not told for long. Columns that nothing feeds stay
+        until `keep`."""
+        silent = [key for key, row in self._derived.items() if at - self._time[row] > DERIVED_S]
         gone = np.zeros(len(self._known), np.bool_)
-        gone[ids[(ids >= 0) & (ids < len(gone))]] = True
-        gone &= self._known
-        for k in np.flatnonzero(gone).tolist():
-            del self._series[k]
+        gone[rows] = gone[[self._derived.pop(key) for key in silent]] = True
+        for row in np.flatnonzero(gone).tolist():
+            del self._series[row]
+            self._free.append(row)
         self._heard = self.last_heard()
         for name in _RAW:
             getattr(self, name)[gone] = np.nan
@@ -152,9 +210,9 @@ class Door:
         self._recipes.keep(columns)
         self._plan = self._recipes.plan()
 
-    def _add(self, series: Series, signals: list[Signal]) -> None:
+    def _add(self, row: int, series: Series, signals: list[Signal]) -> None:
         """The series becomes an ingredient of the signals that it feeds: those of the packs, else itself."""
-        uses = self._uses_of(series.metric, bool(self._counter[series.id]))
+        uses = self._uses_of(series.metric, bool(self._counter[row]))
         try:
             labels = parse_labels(series.labels) if series.labels else {}
         except ValueError:
@@ -167,9 +225,9 @@ class Door:
                 if not selector.where or selector.matches(labels):
                     signal = self._signal(series.entity, use.name, use.rule, text, signals)
                     if signal is not None:
-                        self._recipes.add(signal, series.id, part)
+                        self._recipes.add(signal, row, part)
                         if use.rule.rest and part == 0:  # of [part, rest] the part belongs to the whole as well
-                            self._recipes.add(signal, series.id, 1)
+                            self._recipes.add(signal, row, 1)
 
     def _uses_of(self, metric: str, counter: bool) -> tuple[_Use, ...]:
         """What series of a metric are for, worked out once a metric."""
@@ -257,41 +315,43 @@ class Door:
     def _usable(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
         """The newest usable sample of each series; the rest is counted by reason."""
         ids, times, values = batch.series, batch.time, batch.value
-        known = (ids >= 0) & (ids < len(self._known))
-        known[known] = self._known[ids[known]]
+        known = (ids >= 0) & (ids < len(self._row))
+        rows = np.full(len(ids), -1, np.int32)
+        rows[known] = self._row[ids[known]]
+        known = rows >= 0
         finite = np.isfinite(values) & np.isfinite(times) & (values != BLANK)
         self._count("unknown_series", ~known)
         self._count("not_a_number", known & ~finite)
         ahead = known & finite & (times > batch.at + FUTURE_S)
         self._count("in_the_future", ahead)
         keep = known & finite & ~ahead
-        ids, times, values = ids[keep], times[keep], values[keep]
-        if len(ids) > 1 and not np.all(np.diff(ids) > 0):
-            order = np.lexsort((times, ids))
-            ids, times, values = ids[order], times[order], values[order]
-            last = np.append(np.diff(ids) != 0, True)
-            same = np.append((np.diff(ids) == 0) & (np.diff(times) == 0), False)
+        rows, times, values = rows[keep], times[keep], values[keep]
+        if len(rows) > 1 and not np.all(np.diff(rows) > 0):
+            order = np.lexsort((times, rows))
+            rows, times, values = rows[order], times[order], values[order]
+            last = np.append(np.diff(rows) != 0, True)
+            same = np.append((np.diff(rows) == 0) & (np.diff(times) == 0), False)
             self._count("duplicate", same)
-            ids, times, values = ids[last], times[last], values[last]
-        late = times <= self._time[ids]
+            rows, times, values = rows[last], times[last], values[last]
+        late = times <= self._time[rows]
         self._count("late_or_duplicate", late)
-        return ids[~late], times[~late], values[~late]
+        return rows[~late], times[~late], values[~late]
 
-    def _absorb(self, ids: Ints, times: Floats, values: Floats) -> Bools:
+    def _absorb(self, rows: Ints, times: Floats, values: Floats) -> Bools:
         """Remember the samples; bool per raw series: did it report something usable now?"""
-        change = values - self._last[ids]
+        change = values - self._last[rows]
         delta = np.where(change < 0, values, change)  # a counter that fell was reset: it counted `value` since then
-        span = times - self._time[ids]
-        counter = self._counter[ids]
+        span = times - self._time[rows]
+        counter = self._counter[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
-            self._level[ids] = np.where(counter, delta / span, values)
-        self._delta[ids] = np.where(counter, delta, values)
-        usual = self._interval[ids]
+            self._level[rows] = np.where(counter, delta / span, values)
+        self._delta[rows] = np.where(counter, delta, values)
+        usual = self._interval[rows]
         near = np.clip(span, 0.5 * usual, 2.0 * usual)  # one outage does not change what is usual
-        self._interval[ids] = np.where(np.isfinite(usual), usual + 0.3 * (near - usual), span)
-        self._time[ids], self._last[ids] = times, values
+        self._interval[rows] = np.where(np.isfinite(usual), usual + 0.3 * (near - usual), span)
+        self._time[rows], self._last[rows] = times, values
         updated = np.zeros(len(self._known), np.bool_)
-        updated[ids] = np.isfinite(self._level[ids])
+        updated[rows] = np.isfinite(self._level[rows])
         return updated
 
     def _fresh(self, at: float) -> Bools:

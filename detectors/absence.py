@@ -1,7 +1,8 @@
 """An entity that reported regularly and then fell silent.
 
 Silence of a whole source (most entities at once) is the source's failure, not theirs: it is left to the source's own
-health. Single metrics that vanish while their entity still speaks are no absence: labels change, exporters are updated.
+health. Counts of log lines are no sign of life: they are made here, zeros too. Single metrics that vanish while their entity
+still speaks are no absence: labels change, exporters are updated.
 Processes, containers and pods come and go on purpose and are left out: whoever needs them speaks for them. Fails on other
 entities that are taken out of service without a word: they are forgotten after an hour. After a restart somebody is only
 missed once he was heard again: the time in which nobody listened is not his silence.
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from aiops.arrays import grown
+from aiops.logcounts import COUNTED
 from aiops.types import Anomaly, Frame
 
 REGULAR_AFTER = 30
@@ -24,7 +26,7 @@ LEAST_S = 20.0
 """A poll may be late by this much on a busy machine."""
 FORGET_S = 3600.0
 SOURCE_SHARE = 0.5
-EPHEMERAL = ("process/", "container/", "pod/")
+EPHEMERAL = ("process/", "container/", "pod/", "mig/", "job/")
 
 
 class Absence:
@@ -47,8 +49,9 @@ class Absence:
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         self._register(frame)
         size = len(self._names)
-        spoke = np.zeros(size, np.bool_)
+        spoke = np.zeros(size + 1, np.bool_)  # the last place is nobody's
         spoke[self._of_signal[np.isfinite(frame.values)]] = True
+        spoke = spoke[:size]
         if self._unheard:
             self._unheard -= {self._names[i] for i in np.flatnonzero(spoke)}
         found = self._silent(frame.at, spoke)
@@ -58,7 +61,7 @@ class Absence:
     def _register(self, frame: Frame) -> None:
         if len(self._of_signal) == len(frame.signals):
             return
-        new = [self._place(s.entity) for s in frame.signals[len(self._of_signal):]]
+        new = [-1 if s.name in COUNTED else self._place(s.entity) for s in frame.signals[len(self._of_signal):]]
         self._of_signal = np.concatenate([self._of_signal, np.array(new, np.int64)])
         for name in ("last", "interval", "spread", "n"):
             setattr(self, name, grown(getattr(self, name), len(self._names), 0.0))

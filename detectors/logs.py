@@ -1,105 +1,220 @@
-"""Error lines per entity: more than usual, or a kind of error never seen before.
+"""Logs per entity: more errors than usual or of a new kind, a burst of one kind of line, a kind of line that stopped.
 
-Counts error-level lines in each tick and compares them with the entity's own past rate (Poisson tail with a robust
-rate). A new error text - masked of numbers, hex and quoted parts - is evidence of its own. The full template miner is
-another matter; this one keeps at most 1,000 masked texts an entity.
+Lines of a trace are one event; events are sorted into templates (aiops/templates.py). Error events in each tick are compared
+with the entity's own past rate (Poisson tail with a robust rate); an error template that this entity never logged is evidence
+of its own. Each template has a habit: how often, and how regularly. One that came steadily and is missing for far longer than
+ever is odd, if the entity logs other things meanwhile: then neither less traffic nor a broken log is the reason. It is
+forgotten after half an hour. Fails on what an entity logs less than once in some minutes: there is no habit.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from aiops.logframes import Joiner
+from aiops.logtext import level_of
+from aiops.templates import Template, Templates
 from aiops.types import Anomaly, Frame, LogLine
+from detectors._loghabit import FORGET, MIN_RATE, Habit, poisson_tail
+
+__all__ = ["READY_TICKS", "Logs", "is_error", "poisson_tail"]
 
 REPORT_P = 1e-3
 READY_TICKS = 30
-FORGET = 0.02
-MIN_RATE = 0.05
-MAX_TEXTS, MAX_ENTITIES = 1000, 10_000
-NEW_TEXT_P = 1e-4
-_ERROR = re.compile(r"\b(ERROR|ERR|FATAL|CRITICAL|PANIC|SEVERE|EMERG|ALERT)\b|Exception\b|Traceback|\w+Error\b"
-                    r"|OutOfMemory|panic:|segfault|No space left on device", re.IGNORECASE)
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8,}\b|\d+|\"[^\"]*\"|'[^']*'")
+NEW_TEMPLATE_P = 1e-4
+BURST_TIMES, BURST_MORE = 3.0, 10.0
+"""A burst is at least so many times the usual lines, and so many more."""
+STOPPED_S = 1800.0
+MAX_STEP_S = 120.0
+"""Longer than this between two ticks nobody listened: it counts for so much silence."""
+MAX_KNOWN, MAX_HABITS, MAX_ENTITIES = 200, 32, 5_000
+
+
+@dataclass(slots=True)
+class _Entity:
+    """ticks: since it was first heard; rate: error events a tick; lines: events so far; known: ids of its error templates."""
+
+    ticks: int = 0
+    rate: float = 0.0
+    lines: int = 0
+    known: dict[str, None] = field(default_factory=dict)
+    habits: dict[str, Habit] = field(default_factory=dict)
+
+    def rename(self, gone: str, kept: str) -> None:
+        """Two templates became one."""
+        if gone in self.known:
+            del self.known[gone]
+            self.known[kept] = None
+        habit = self.habits.pop(gone, None)
+        if habit and (kept not in self.habits or habit.ticks > self.habits[kept].ticks):
+            self.habits[kept] = habit
+
+
+@dataclass(slots=True)
+class _Said:
+    """What one entity logged in one tick: errors with their templates; of each template how often, and the first line of it."""
+
+    errors: list[tuple[LogLine, Template]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, tuple[LogLine, Template]] = field(default_factory=dict)
 
 
 class Logs:
-    """State: a rate and the known masked error texts per entity that ever logged an error."""
+    """State: the miner's templates; a rate, the known error templates and at most 32 habits per entity that logged."""
 
-    VERSION = 1
+    VERSION = 2
     BY_SIGNAL = ()
 
     def __init__(self) -> None:
-        self._rate: dict[str, float] = {}
-        self._ticks: dict[str, int] = {}
-        self._texts: dict[str, dict[str, None]] = {}
+        self._miner, self._joiner = Templates(), Joiner()
+        self._entities: dict[str, _Entity] = {}
+        self._clock, self._last_at = 0.0, math.nan
 
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
-        errors: dict[str, list[LogLine]] = {}
-        for line in frame.lines:
-            self._first_seen(line.entity)
-            if is_error(line.text):
-                errors.setdefault(line.entity, []).append(line)
-        found = [a for entity in sorted(errors) for a in self._judge(frame.at, entity, errors[entity])]
-        for entity in self._ticks:
-            self._learn(entity, errors.get(entity, []), entity in frame.held)
+        if frame.at > self._last_at:
+            self._clock += min(frame.at - self._last_at, MAX_STEP_S)
+        self._last_at = frame.at
+        said = self._listen(frame.lines)
+        found = [a for name in sorted(said) for a in self._judge(frame.at, name, said[name])]
+        for name, entity in self._entities.items():
+            self._learn(entity, said.get(name) or _Said(), name in frame.held)
         return found
 
-    def _first_seen(self, entity: str) -> None:
-        if entity not in self._ticks and len(self._ticks) < MAX_ENTITIES:
-            self._ticks[entity], self._rate[entity], self._texts[entity] = 0, 0.0, {}
+    def _listen(self, lines: Sequence[LogLine]) -> dict[str, _Said]:
+        sorted_in = [(line, self._miner.add(line.text)) for line in self._joiner.events(lines)]
+        self._rename()
+        said: dict[str, _Said] = {}
+        for line, first_template in sorted_in:
+            template = first_template if first_template.parent is None else first_template.root()
+            now = said.get(line.entity) or said.setdefault(line.entity, _Said())
+            now.counts[template.id] = now.counts.get(template.id, 0) + 1
+            now.first.setdefault(template.id, (line, template))
+            if template.level == "error":
+                now.errors.append((line, template))
+        for name, now in said.items():
+            entity = self._entities.pop(name) if name in self._entities else _Entity()
+            self._entities[name] = entity  # who spoke last stands last
+            entity.lines += sum(now.counts.values())
+        while len(self._entities) > MAX_ENTITIES:
+            said.pop(gone := next(iter(self._entities)), None)
+            del self._entities[gone]
+        return said
 
-    def _judge(self, at: float, entity: str, lines: list[LogLine]) -> list[Anomaly]:
-        if self._ticks.get(entity, 0) < READY_TICKS:
-            return []
-        p = poisson_tail(len(lines), max(self._rate[entity], MIN_RATE))
-        new = [line for line in lines if masked(line.text) not in self._texts[entity]]
+    def _rename(self) -> None:
+        for gone, kept in self._miner.merged:
+            for entity in self._entities.values():
+                entity.rename(gone, kept)
+        self._miner.merged.clear()
+
+    # ------------------------------------------------------------------------------------------------------ judgement
+    def _judge(self, at: float, name: str, now: _Said) -> Iterator[Anomaly]:
+        entity = self._entities[name]
+        if entity.ticks < READY_TICKS:
+            return
+        if now.errors:
+            yield from self._errors(at, name, entity, now.errors)
+        yield from self._bursts(at, name, entity, now)
+        yield from self._stopped(at, name, entity, now)
+
+    def _errors(self, at: float, name: str, entity: _Entity, errors: list[tuple[LogLine, Template]]) -> Iterator[Anomaly]:
+        p = poisson_tail(len(errors), max(entity.rate, MIN_RATE))
+        new = [line for line, template in errors if template.id not in entity.known]
         if new:
-            p *= NEW_TEXT_P / REPORT_P
-        if p >= REPORT_P:
-            return []
-        shown = (new or lines)[0]
-        kind = "new error" if new else "errors"
-        text = f"{len(lines)} error lines in one tick ({self._rate[entity]:.2g} usual), {kind}: {shown.text[:200]}"
-        return [Anomaly(at, entity, "log_errors", 1.0 - p, max(p, 1e-300), "logs", -1, float(len(lines)),
-                        self._rate[entity], onset=min(line.time for line in lines), text=text)]
+            p *= NEW_TEMPLATE_P / REPORT_P
+        if p < REPORT_P:
+            shown = new[0] if new else errors[0][0]
+            text = (f"{len(errors)} error lines in one tick ({entity.rate:.2g} usual), {'new error' if new else 'errors'}: "
+                    f"{shown.text[:200]}")
+            yield _anomaly(at, name, "log_errors", p, float(len(errors)), entity.rate, min(e.time for e, _ in errors), text)
 
-    def _learn(self, entity: str, lines: list[LogLine], held: bool) -> None:
-        self._ticks[entity] += 1
+    def _bursts(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
+        """The most unusual one; all the entity's habits were tried."""
+        odd = []
+        for id, count in now.counts.items():
+            habit = entity.habits.get(id)
+            usual = habit.usual(entity.ticks) if habit else 0.0
+            if habit and habit.ticks >= READY_TICKS and count >= BURST_TIMES * usual + BURST_MORE:
+                odd.append((habit.burst(count, entity.ticks) * len(entity.habits), id, count, usual))
+        if odd and (best := min(odd))[0] < REPORT_P:
+            p, id, count, usual = best
+            line, template = now.first[id]
+            what = "log_errors" if template.level == "error" else "log_burst"
+            text = f"{count} lines of one kind in one tick ({usual:.2g} usual): {line.text[:200]}"
+            yield _anomaly(at, name, what, p, float(count), usual, line.time, text)
+
+    def _stopped(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
+        """The most unusual silence of a template, while its entity logs others."""
+        tried = [(habit.silence(self._clock, entity.lines), id) for id, habit in entity.habits.items() if id not in now.counts]
+        if tried and (best := min(tried))[0] * len(tried) < REPORT_P:
+            p, id = best
+            habit, silent_s = entity.habits[id], self._clock - entity.habits[best[1]].at
+            template = self._miner.by_id(id)
+            text = (f"not logged for {silent_s:.0f} s, else every {max(habit.gap_s, 0.1):.2g} s: "
+                    f"{template.text[:200] if template else id}")
+            yield _anomaly(at, name, "log_stopped", p * len(tried), 0.0, habit.rate, at - silent_s, text)
+
+    # --------------------------------------------------------------------------------------------------------- memory
+    def _learn(self, entity: _Entity, now: _Said, held: bool) -> None:
+        entity.ticks += 1
+        for id in now.counts:
+            if held and id in entity.habits:
+                entity.habits[id].at, entity.habits[id].line = self._clock, entity.lines
         if held:
             return
-        rate = self._rate[entity]
-        share = max(FORGET, 1.0 / self._ticks[entity])
-        limit = rate + 3.0 * math.sqrt(rate + 1.0) if self._ticks[entity] > READY_TICKS else math.inf
-        self._rate[entity] = rate + share * (min(float(len(lines)), limit) - rate)
-        texts = self._texts[entity]
-        for line in lines:
-            texts[masked(line.text)] = None
-        while len(texts) > MAX_TEXTS:
-            del texts[next(iter(texts))]
+        share = max(FORGET, 1.0 / entity.ticks)
+        limit = entity.rate + 3.0 * math.sqrt(entity.rate + 1.0) if entity.ticks > READY_TICKS else math.inf
+        entity.rate += share * (min(float(len(now.errors)), limit) - entity.rate)
+        for _, template in now.errors:
+            entity.known.pop(template.id, None)
+            entity.known[template.id] = None  # what came last stands last
+        while len(entity.known) > MAX_KNOWN:
+            del entity.known[next(iter(entity.known))]
+        self._learn_habits(entity, now)
 
+    def _learn_habits(self, entity: _Entity, now: _Said) -> None:
+        for id, count in now.counts.items():
+            if id not in entity.habits and len(entity.habits) < MAX_HABITS:
+                entity.habits[id] = Habit(entity.ticks - 1, self._clock, entity.lines)
+            if id in entity.habits:
+                entity.habits[id].learn(count, entity.ticks, self._clock, entity.lines)
+        for id in [k for k, h in entity.habits.items() if self._clock - h.at > STOPPED_S] if now.counts else ():
+            del entity.habits[id]
+
+    # ---------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        return {"rate": dict(self._rate), "ticks": dict(self._ticks), "texts": {k: list(v) for k, v in self._texts.items()}}
+        entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}]
+                    for name, e in self._entities.items()}
+        return {"clock": self._clock, "miner": self._miner.state(), "open": self._joiner.state(), "entities": entities}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._rate, self._ticks = dict(state["rate"]), dict(state["ticks"])
-        self._texts = {k: dict.fromkeys(v) for k, v in state["texts"].items()}
+        self._clock, self._last_at = float(state["clock"]), math.nan
+        self._miner.restore(state["miner"])
+        self._joiner.restore(state["open"])
+        self._entities = {
+            name: _Entity(int(ticks), rate, int(lines), dict.fromkeys(known), {k: Habit.of(row) for k, row in habits.items()})
+            for name, (ticks, rate, lines, known, habits) in state["entities"].items()}
+
+    @staticmethod
+    def migrate(state: Mapping[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 1 kept masked error texts, with `*` for what varies: they are mined as lines."""
+        if version != 1:
+            return None
+        new = Logs()
+        for name, rate in state["rate"].items():
+            known = [new._miner.add(str(text).replace("*", "0")) for text in state["texts"][name]]
+            entity = new._entities[name] = _Entity(int(state["ticks"][name]), float(rate))
+            entity.known = {t.root().id: None for t in known}
+        new._rename()
+        return new.state()
 
 
 def is_error(text: str) -> bool:
-    """Does the line speak of an error? Level words and the usual spellings of exceptions."""
-    return _ERROR.search(text[:500]) is not None
+    """Does the line speak of an error? What its logger says of it, else the usual spellings of exceptions."""
+    return level_of(text) == "error"
 
 
-def masked(text: str) -> str:
-    """The line without what varies from one occurrence to the next."""
-    return _VARIABLE.sub("*", text[:300])
-
-
-def poisson_tail(count: int, rate: float) -> float:
-    """P(X >= count) for X ~ Poisson(rate), by its Chernoff bound beyond the mean: cheap, and never too small."""
-    if count <= rate:
-        return 1.0
-    return math.exp(count - rate - count * math.log(count / rate))
+def _anomaly(at: float, entity: str, name: str, p: float, value: float, usual: float, onset: float, text: str) -> Anomaly:
+    return Anomaly(at, entity, name, 1.0 - p, max(p, 1e-300), "logs", -1, value, usual, onset=onset, text=text)

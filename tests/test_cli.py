@@ -96,7 +96,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 def test_every_command_explains_itself(run: Any) -> None:
     """--help of each command is there, with a sentence."""
     for command in ("run", "replay", "record", "score", "check", "incidents", "show", "approve", "reject", "feedback",
-                    "doctor", "version", "policy", "config", "readiness", "maintenance", "model"):
+                    "doctor", "version", "policy", "config", "readiness", "maintenance", "model", "logs"):
         code, out, _ = run(command, "--help")
         assert code == 0 and f"aiops {command}" in out, command
     assert run("version") == (0, f"aiops {__version__}\n", "")

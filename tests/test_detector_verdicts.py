@@ -9,7 +9,7 @@ from helpers import STEP_S, T0, frame, frames, noise, signals
 from aiops.types import LogLine
 from detectors.absence import FORGET_S, Absence
 from detectors.baseline import READY_AFTER, Baseline
-from detectors.logs import READY_TICKS, Logs, is_error, masked, poisson_tail
+from detectors.logs import READY_TICKS, Logs, is_error, poisson_tail
 
 MONDAY = 4 * 86_400.0  # 1970-01-05
 DAY_S, HOUR_S, WEEK_S = 86_400.0, 3600.0, 604_800.0
@@ -261,9 +261,86 @@ def test_what_speaks_of_an_error(text, expected):
     assert is_error(text) == expected
 
 
-def test_what_varies_is_masked():
-    """Numbers, hex and quoted parts."""
-    assert masked("id 17 at 0xDEADbeef, user \"bob\" 'x' 3f2a9c1b77") == "id * at *, user * * *"
+MIXED = [["INFO ok", f"INFO took {k} ms"] for k in range(100)]
+
+
+def test_a_burst_of_one_kind_of_line_is_reported() -> None:
+    """A note that comes forty times as often, while nothing is an error."""
+    [*before, found] = logged([*MIXED, ["INFO ok", *["INFO took 7 ms"] * 40]])
+    assert not any(before)
+    [a] = found
+    assert (a.name, a.value, a.expected) == ("log_burst", 40.0, pytest.approx(1.0))
+    assert a.text == "40 lines of one kind in one tick (1 usual): INFO took 7 ms"
+
+
+def test_what_always_comes_in_bursts_is_no_burst() -> None:
+    """Its own spread is what counts."""
+    plan = [["INFO ok", *["INFO flushed 3 rows"] * (40 if k % 7 == 0 else 1)] for k in range(200)]
+    assert not any(logged(plan))
+
+
+def test_a_kind_of_line_that_stopped_is_reported_while_others_come() -> None:
+    """Since when, and how often it used to come; no more after half an hour."""
+    found = logged([*MIXED, *[["INFO ok"]] * 300])
+    assert not any(found[:105])
+    said = [a for step in found[105:130] for a in step]
+    assert {a.name for a in said} == {"log_stopped"} and len(said) >= 15
+    assert (said[-1].onset, said[-1].text) == (T0 + 990, "not logged for 300 s, else every 10 s: INFO took <*> ms")
+    assert not any(found[-100:])
+
+
+def test_an_entity_that_logs_less_of_everything_is_no_news() -> None:
+    """Neither a night without traffic nor a log that is not read is a kind of line that stopped."""
+    night = [line if k % 20 == 0 else [] for k, line in enumerate(MIXED * 2)]
+    assert not any(logged([*MIXED, *night, *[[]] * 100, *MIXED]))
+
+
+def test_what_comes_now_and_then_may_stay_away() -> None:
+    """Without a steady habit nothing is missing."""
+    plan = [["INFO ok", *(["INFO cleaned up"] if k < 400 and k % 97 < 3 else [])] for k in range(600)]
+    assert not any(logged(plan))
+
+
+def test_the_time_in_which_nobody_listened_is_no_silence() -> None:
+    """Over a restart, and over an hour without a tick."""
+    of, first = signals("service//a x"), Logs()
+
+    def step(detector, at, *texts):
+        return detector.observe(frame(at, [1.0], of, lines=[LogLine(at, "service//a", t) for t in texts]))
+    for k, (one, two) in enumerate(MIXED):
+        step(first, T0 + 10 * k, one, two)
+    second = Logs()
+    second.restore(first.state())
+    assert not step(second, T0 + 5000, "INFO ok") and not step(first, T0 + 5000, "INFO ok")
+
+
+def test_an_error_in_a_trace_is_one_error() -> None:
+    """Of twenty lines."""
+    trace = ["Traceback (most recent call last):", *['  File "a.py", line 3'] * 20, "ValueError: bad"]
+    [*before, found] = logged([*CALM, trace * 3])
+    assert not any(before)
+    assert [a.value for a in found] == [3.0]
+    assert found[0].text.endswith("new error: Traceback (most recent call last): ValueError: bad")
+
+
+def test_the_first_version_is_read() -> None:
+    """Rates go on, and the errors it knew are known."""
+    old = {"rate": {"service//a": 0.5}, "ticks": {"service//a": 500}, "texts": {"service//a": ["ERROR disk * full"]}}
+    detector, of = Logs(), signals("service//a x")
+    detector.restore(Logs.migrate(old, 1))
+    for text, kind in (("ERROR disk 7 full", "errors"), ("ERROR no route", "new error")):
+        [a] = detector.observe(frame(T0, [1.0], of, learn=False, lines=[LogLine(T0, "service//a", text)] * 20))
+        assert f"(0.5 usual), {kind}: {text}" in a.text
+    assert Logs.migrate(old, 0) is None
+
+
+def test_who_was_silent_for_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods come and go for ever; the newest are watched."""
+    monkeypatch.setattr("detectors.logs.MAX_ENTITIES", 10)
+    of, detector = signals("service//a x"), Logs()
+    for k in range(100):
+        detector.observe(frame(T0 + k, [1.0], of, lines=[LogLine(T0, f"pod//{k}", "x"), LogLine(T0, "pod//stays", "x")]))
+    assert set(detector.state()["entities"]) == {f"pod//{k}" for k in range(91, 100)} | {"pod//stays"}
 
 
 def test_the_bound_is_never_below_the_poisson_tail():
