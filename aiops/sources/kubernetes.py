@@ -5,6 +5,7 @@ The cluster is watched (`kubewatch`) by a thread that this source owns; a poll h
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -55,6 +56,11 @@ class KubernetesSource:
         self._users: dict[tuple[str, str, str], list[Entity]] = {}
         self._links: Links | None = None
         self._first_poll: float | None = None
+
+    @property
+    def fresh(self) -> threading.Event:
+        """Set once something has come in since the last poll, or failed."""
+        return self._watching.fresh
 
     @property
     def synced(self) -> bool:

@@ -12,7 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from aiops.interfaces import Samples
@@ -75,10 +75,11 @@ class PodLogs:
     def __init__(self, selector: str, namespaces: Sequence[str] = ()) -> None:
         self._selector, self._namespaces = selector, tuple(namespaces)
         self._lock = threading.Lock()
-        self._waiting: list[tuple[str, str, str]] = []  # entity, stamp, text
+        self._waiting: list[LogLine] = []
         self._bytes = 0
         self._streams: dict[Key, _Stream] = {}
         self._reflectors: list[Reflector[_Pod]] = []
+        self._told = asyncio.Event()
         self._since = ""
         self.notes: dict[str, str] = {}
         self.dropped: Counter[str] = Counter()
@@ -91,8 +92,8 @@ class PodLogs:
         """All lines that came since the last call, with the times the kubelet gave them."""
         with self._lock:
             lines, self._waiting, self._bytes = self._waiting, [], 0
-        for entity, stamp, text in lines:
-            into.line(LogLine(min(_seconds(stamp), now), entity, text))
+        for line in lines:
+            into.line(line if line.time <= now else replace(line, time=now))
 
     def trouble(self) -> KubeError | None:
         """Why the pods are not known."""
@@ -101,7 +102,7 @@ class PodLogs:
     # ------------------------------------------------------------------------------------------------ which streams
     async def run(self, api: KubeApi) -> None:
         """Follows until it is cancelled."""
-        told = asyncio.Event()
+        told = self._told = asyncio.Event()
         self._reflectors = [Reflector(api, path, Pod, _pod, query={"labelSelector": self._selector}, told=told.set)
                             for path in PODS.paths(self._namespaces)]
         self._streams = {}
@@ -154,6 +155,7 @@ class PodLogs:
         finally:
             self.notes.pop(name, None)
             del self._streams[s.key]
+            self._told.set()  # there is room for another one
 
     async def _turn(self, api: KubeApi, s: _Stream) -> KubeError | None:
         """What was written since the last line, to the end of the stream; why that ended, None where all is read."""
@@ -192,13 +194,14 @@ class PodLogs:
         stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
         if not text.strip():
             return
-        if not _STAMP.fullmatch(stamp):
+        at = _seconds(stamp)
+        if at is None:
             self.dropped["no_time"] += 1  # the kubelet's own words about a log that it cannot read
             return
         if not again.known(stamp, raw):
             line = plain(text.rstrip("\r"))
             with self._lock:
-                self._waiting.append((entity, stamp, line))
+                self._waiting.append(LogLine(at, entity, line))
                 self._bytes += len(line) + len(entity) + OVERHEAD
 
 
@@ -229,7 +232,12 @@ def _pod(p: Pod) -> _Pod:
     return _Pod(running | {c.name for c in every if c.state.terminated or c.restart_count}, running, p.metadata.uid)
 
 
-def _seconds(stamp: str) -> float:
-    """RFC 3339 in UTC, with as many digits as there are."""
+def _seconds(stamp: str) -> float | None:
+    """RFC 3339 in UTC, with as many digits as there are; None for anything else."""
+    if not _STAMP.fullmatch(stamp):
+        return None
     whole, _, part = stamp.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{part or 0}")
+    try:
+        return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{part or 0}")
+    except ValueError:
+        return None

@@ -49,11 +49,12 @@ class KubeWatch:
         self.chunk, self.version, self.oldest = 500, 100, 0
         self.history: list[tuple[int, str, str, Object]] = []
         self.logs: dict[tuple[str, str, str], list[list[str]]] = {}
+        self.ended: dict[tuple[str, str, str], bool] = {}
         self.requests: list[Request] = []
         self.tokens: set[str] = set()
         self.fault: Callable[[Request], Fault] = lambda request: None
         self.news = threading.Condition()
-        self.closed, self.generation, self.bookmarks = False, 0, 0
+        self.closed, self.generation, self.log_generation, self.bookmarks = False, 0, 0, 0
         for path, items in (objects or {}).items():
             self.objects[path] = {}
             for item in items:
@@ -98,19 +99,22 @@ class KubeWatch:
         with self.news:
             self.oldest, self.history = self.version, []
 
-    def cut(self) -> None:
-        """End every stream that is open."""
+    def cut(self, logs: bool = False) -> None:
+        """End every stream that is open, or only those of logs."""
         with self.news:
-            self.generation += 1
+            self.generation += not logs
+            self.log_generation += 1
             self.news.notify_all()
 
-    def write(self, namespace: str, pod: str, container: str, *lines: str, restarted: bool = False) -> None:
-        """Lines (`STAMP text`) of a container; `restarted`: of a new instance of it."""
+    def write(self, namespace: str, pod: str, container: str, *lines: str, restarted: bool = False,
+              ended: bool = False) -> None:
+        """Lines (`STAMP text`) of a container; `restarted`: of a new instance of it; `ended`: it writes no more."""
         with self.news:
             instances = self.logs.setdefault((namespace, pod, container), [[]])
             if restarted:
                 instances.append([])
             instances[-1].extend(lines)
+            self.ended[namespace, pod, container] = ended
             self.news.notify_all()
 
     def seen(self, path: str, watch: bool | None = None) -> list[Request]:
@@ -202,20 +206,21 @@ class KubeWatch:
             if len(instances) < 2:
                 return 400, status(400, "previous terminated container not found")
             return 200, "".join(f"{line}\n" for line in since(instances[-2], request)).encode()
-        return 200, self.followed(instances, request)
+        key = namespace, pod, request.args["container"]
+        return 200, self.followed(instances, lambda: self.ended[key], request)
 
-    def followed(self, instances: list[list[str]], request: Request) -> Iterator[bytes]:
-        mine, told, generation, number = instances[-1], 0, self.generation, len(instances)
+    def followed(self, instances: list[list[str]], ended: Callable[[], bool], request: Request) -> Iterator[bytes]:
+        mine, told, generation, number = instances[-1], 0, self.log_generation, len(instances)
         while True:
             with self.news:
-                if told == len(mine) and len(instances) == number:
+                if told == len(mine) and len(instances) == number and not ended():
                     self.news.wait(0.5)
                 new, told = mine[told:], len(mine)
-            if self.closed or self.generation != generation:
+            if self.closed or self.log_generation != generation:
                 return
             for line in since(new, request):
                 yield line.encode(errors="surrogateescape") + (b"" if line.endswith("\r") else b"\n")
-            if len(instances) > number:
+            if len(instances) > number or ended():
                 return
 
 
