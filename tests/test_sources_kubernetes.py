@@ -623,3 +623,40 @@ def test_a_watch_that_broke_down_is_told_and_begins_anew(source: KubernetesSourc
     monkeypatch.undo()
     got = until(source, lambda got: bool(got.topology))
     assert "pod/shop/api-y" in {n.entity for n in got.topology[-1][1].nodes}
+
+
+def test_a_bad_rollout_is_seen_from_the_watch_to_the_signals(kubeconfig: Path, server: KubeWatch) -> None:
+    """Through configuration, supervisor, intake and door: the change, the crash loop as a signal, and the topology."""
+    from aiops import config, feeds, meaning
+    from aiops.clock import ManualClock
+    from aiops.intake import Intake
+    from aiops.signals import Door
+    settings = kubeconfig.parent / "aiops.yaml"
+    settings.write_text(f"apiVersion: aiops.io/v1\nkind: Config\nsources: [{{kubernetes: {{kubeconfig: {kubeconfig}}}}}]\n")
+    clock, intake, known = ManualClock(NOW), Intake(15.0), meaning.shipped()
+    (source,) = feeds.sources(config.load(settings, {}), clock, known)
+    door = Door(known)
+    try:
+        assert source.poll(intake), source.status()
+        (first,) = intake.drain(clock.now())
+        assert first.links is not None and len(first.links.nodes) == 8
+        door.values(first)
+        clock.sleep_until(NOW + 15)
+        server.put(DEPLOYMENTS, deployment("4", "api:broken"))
+        server.change(PODS, "api-x", status={"containerStatuses": [
+            {"name": "c", "restartCount": 0, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]})
+        seen: list[Event] = []
+        while len(seen) < 2:
+            source.source.fresh.wait(5.0)  # type: ignore[attr-defined]
+            assert source.poll(intake), source.status()
+            clock.sleep_until(clock.now() + 15)
+            (batch,) = intake.drain(clock.now())
+            values = door.values(batch)
+            seen += batch.events
+    finally:
+        source.close()
+    assert {(e.kind, e.entity, e.reason) for e in seen} == {
+        ("change", "deployment/shop/api", "Rollout"), ("warning", "pod/shop/api-x", "CrashLoopBackOff")}
+    signals = {(s.entity, s.name): values[s.id] for s in door.signals}
+    assert signals["pod/shop/api-x", "pod_waiting"] == 1
+    assert signals["pod/shop/db-0", "pod_ready"] == 0

@@ -152,10 +152,13 @@ def _digest(raw: msgspec.Raw) -> str:
 
 
 def _by(fields: Iterator[Managed] | tuple[Managed, ...] | list[Managed], *names: bytes) -> By:
-    """The last one to set one of these fields of the spec."""
-    found = [By(seconds(m.time, float("-inf")), m.manager) for m in fields
-             if m.subresource != "status" and m.time and any(name in bytes(m.fields_v1) for name in names)]
-    return max(found, key=lambda by: by.at, default=By())
+    """The last one to set one of these fields of the spec. A field has one owner, but for what several apply alike.
+
+    What comes through the scale subresource has no time: whoever owns it that way set it last.
+    """
+    found = [By(seconds(m.time, float("nan")), m.manager) for m in fields
+             if m.subresource != "status" and any(name in bytes(m.fields_v1) for name in names)]
+    return max(found, key=lambda by: by.at if by.at == by.at else float("inf"), default=By())
 
 
 def _refers(spec: k8s.TemplateSpec) -> Iterator[Reference]:
