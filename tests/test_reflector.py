@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -319,3 +320,26 @@ def test_after_any_sequence_of_failures_the_copy_is_the_server(tmp_path: Path, q
         asyncio.run(story())
     finally:
         server.close()
+
+
+def test_the_token_of_a_service_account_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet rotates the file: after a minute by itself, at once where the server refuses the old one."""
+    from kubernetes.config import incluster_config
+    for name, text in {"token": "one", "ca.crt": Path(ssl.get_default_verify_paths().cafile or certifi()).read_text()}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    access = Access()
+    assert (access.url, access.headers()) == ("https://10.0.0.1:443", {"Authorization": "bearer one"})
+    (tmp_path / "token").write_text("two\n")
+    assert access.headers() == {"Authorization": "bearer one"}
+    assert access.renew()
+    assert access.headers() == {"Authorization": "bearer two"}
+    assert not access.renew()
+
+
+def certifi() -> str:
+    import certifi
+    return certifi.where()

@@ -262,7 +262,7 @@ def test_a_rollout_is_a_change_of_its_deployment(source: KubernetesSource, serve
     """New revision and image: one event, at the time and by whom the object says; one more when every pod runs it."""
     assert poll(source).events == []
     new = deployment("4", "api:2")
-    new["metadata"].update(generation=6, managedFields=[
+    new["metadata"].update(managedFields=[
         managed(NOW - 500, "helm", "template"), managed(NOW + 20, "kubectl-set", "template"),
         managed(NOW + 25, "kube-controller-manager", "template", subresource="status")])
     server.put(DEPLOYMENTS, new)
@@ -275,6 +275,9 @@ def test_a_rollout_is_a_change_of_its_deployment(source: KubernetesSource, serve
     (event,) = events(source, now=NOW + 90)
     assert (event.time, event.kind, event.reason, event.text) == (NOW + 65, "change", "RolloutFinished", "after 45 s: api:2")
     server.change(DEPLOYMENTS, "api", metadata={"labels": {"x": "y"}})
+    here = server.objects[DEPLOYMENTS]["shop", "api"]  # a newer server writes one default more, in the same generation
+    here["spec"]["template"]["spec"]["hostUsers"] = True
+    server.change(DEPLOYMENTS, "api", status={"collisionCount": 0})
     server.put(EVENTS, warning("last", NOW + 90))
     assert [e.reason for e in events(source, now=NOW + 91)] == ["BackOff"]
 
@@ -381,7 +384,7 @@ def test_a_stateful_set_is_done_when_its_revision_is_current(source: KubernetesS
     poll(source)
     path = "/apis/apps/v1/statefulsets"
     server.change(path, "db", spec={"template": {"spec": {"containers": [{"image": "db:2"}]}}}, status={
-        "updateRevision": "db-2", "currentRevision": "db-1", "readyReplicas": 1})
+        "updateRevision": "db-2", "currentRevision": "db-1", "readyReplicas": 1, "observedGeneration": 2})
     assert [(e.entity, e.text) for e in events(source)] == [("statefulset/shop/db", "revision db-1 -> db-2; image  -> db:2")]
     server.change(path, "db", status={"currentRevision": "db-2"})
     assert [(e.reason, e.text) for e in events(source, now=NOW + 60)] == [("RolloutFinished", "after 60 s: db:2")]

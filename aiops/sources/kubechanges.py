@@ -19,7 +19,10 @@ _CONTROLLERS = ("kube-controller-manager", "horizontal-pod-autoscaler")
 
 
 class Rollouts:
-    """Rollouts and scaling of workloads, and how each rollout ends. Remembers those under way: one entry a workload."""
+    """Rollouts and scaling of workloads, and how each rollout ends. Remembers those under way: one entry a workload.
+
+    A template that differs in the same generation is the same one, written by a newer API server with more defaults.
+    """
 
     def __init__(self) -> None:
         self._began: dict[Entity, float] = {}
@@ -32,7 +35,7 @@ class Rollouts:
             if after is not None and change.initial and not after.settled:
                 self._began[entity] = at(after.template_by, now)
             return
-        if before.template != after.template:
+        if before.template != after.template and before.meta.generation != after.meta.generation:
             began = self._began[entity] = at(after.template_by, now)
             yield _change(began, entity, "Rollout", _rollout(before, after))
         if before.replicas != after.replicas and None not in (before.replicas, after.replicas):

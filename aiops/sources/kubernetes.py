@@ -26,6 +26,10 @@ FIRST_LIST_S = 20.0
 STATES_AFTER_S = 120.0
 """Where somebody else may bring the same states, he gets so long to be heard first."""
 _CONTENT = {kubekinds.CONFIGMAPS: "configmap", kubekinds.SECRETS: "secret"}
+_DROPPED = {
+    "undecodable": "objects could not be read and were left out", "too_many": "objects were left out: too many of a kind",
+    "unknown_event": "events of an unknown type in a watch", "states": "times there was no room for the states",
+    "too_long": "log lines were cut: too long", "no_time": "log lines were left out: they have no time"}
 _LINKED = frozenset({PODS, NODES, SERVICES, SLICES, REPLICASETS, *WORKLOADS})
 Elsewhere = Callable[[str], bool]
 
@@ -149,7 +153,7 @@ class KubernetesSource:
         if self._logs:
             self.notes |= {f"log {k}": v for k, v in self._logs.notes.items()}
             self.dropped.update({k: v - self.dropped[k] for k, v in self._logs.dropped.items()})
-        self.notes |= {f"dropped {k}": f"{v} left out: {k}" for k, v in self.dropped.items() if v}
+        self.notes |= {f"dropped {k}": f"{v} {_DROPPED.get(k, k)}" for k, v in self.dropped.items() if v}
         errors = [e for kind, e in troubles.items() if kind.plural not in self.notes]
         if self._logs and (e := self._logs.trouble()):
             errors.append(e)

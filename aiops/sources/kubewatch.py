@@ -94,7 +94,8 @@ class Watching:
             self._background.start(self._main)
             if broken:
                 raise RuntimeError(f"the watch broke down and begins anew: {broken!r}") from broken
-        self._settled.wait(wait_s)
+        if self._background.alive:
+            self._settled.wait(wait_s)
 
     @property
     def synced(self) -> bool:

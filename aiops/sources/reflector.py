@@ -32,7 +32,7 @@ OVER_S = 15.0
 """So much later than the server should have ended it, a watch is given up: a half-open connection says nothing for ever."""
 LASTED_S = 10.0
 """A watch that lives that long works; one that ends before counts as a failure, whatever it delivered."""
-FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 1.0, 0.2, 60.0
+FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 1.0, 0.2, 30.0
 TROUBLED = 3
 METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
@@ -41,7 +41,7 @@ Kept = TypeVar("Kept")
 
 
 class Backoff:
-    """Full jitter: the n-th failure in a row waits a random time up to 1 s * 2^n, never more than a minute."""
+    """Full jitter: the n-th failure in a row waits a random time up to 1 s * 2^n, never more than half a minute."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = np.random.default_rng(seed)

@@ -72,6 +72,8 @@ class KubeWatch:
             item["metadata"]["resourceVersion"] = str(self.version)
             key = item["metadata"].get("namespace", ""), item["metadata"]["name"]
             here = self.objects.setdefault(path, {})
+            old = here.get(key, item)
+            item["metadata"]["generation"] = old["metadata"].get("generation", 1) + (old.get("spec") != item.get("spec"))
             self.history.append((self.version, path, "MODIFIED" if key in here else "ADDED", item))
             here[key] = item
             self.news.notify_all()
