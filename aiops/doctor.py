@@ -114,7 +114,7 @@ def kubernetes(source: Kubernetes, acts: bool) -> Iterator[Finding]:
     yield Finding("Kubernetes", "ok", f"{api.configuration.host}: {version.git_version}")
     allowed = _reviewer(client.AuthorizationV1Api(api), source.namespaces)
     try:
-        yield _rights("read", rbac.READ, allowed, True)
+        yield _rights("read", rbac.READ | (rbac.SECRETS if source.secrets else frozenset()), allowed, True)
         for name, rights in rbac.actions().items():
             yield _rights(name, rights, allowed, acts)
     except (client.ApiException, HTTPError, OSError) as e:

@@ -66,7 +66,16 @@ def sources(config: Config, clock: Clock, known: Meanings, since: float | None =
             made.append(_MAKERS[item.kind](settings, name, config, known))
     if config.topology.file:
         made.append(TopologyFile(config.topology.file))
+    _tell_of_others(made)
     return [Source(s, clock) for s in made]
+
+
+def _tell_of_others(made: list[Any]) -> None:
+    """A source that would leave out what others bring (`elsewhere`) learns which metrics they have `found`."""
+    others = [s for s in made if hasattr(s, "found")]
+    for source in made:
+        if getattr(source, "yields", False) and others:
+            source.elsewhere = lambda metric: any(metric in other.found for other in others)
 
 
 def _twice(config: Config, kind: str) -> bool:
@@ -98,7 +107,8 @@ def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> An
 def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.kubernetes import KubernetesSource
     return KubernetesSource(name, settings.interval_s, namespaces=settings.namespaces, events=settings.events,
-                            topology=config.topology.kubernetes, log_selector=settings.logs.selector if settings.logs else "",
+                            states=settings.states, secrets=settings.secrets, topology=config.topology.kubernetes,
+                            log_selector=settings.logs.selector if settings.logs else "",
                             kubeconfig=settings.kubeconfig, context=settings.context)
 
 

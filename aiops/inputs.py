@@ -31,10 +31,15 @@ class PodLogs(Strict):
 
 
 class Kubernetes(Strict):
-    """Events, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`."""
+    """Changes, events, states, topology and logs of a cluster. Without `kubeconfig`: the service account, else `~/.kube/config`.
 
-    interval_s: Duration = Field(default=30.0, alias="interval", gt=0)
+    `states` None: as far as nobody else brings them.
+    """
+
+    interval_s: Duration = Field(default=15.0, alias="interval", gt=0)
     events: bool = True
+    states: bool | None = None
+    secrets: bool = False
     logs: PodLogs | None = None
     namespaces: Words = Field(default=[])
     kubeconfig: Path | None = None

@@ -9,17 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
+from aiops.sources import kubekinds
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
-WATCH = ("get", "list", "watch")
-READ: frozenset[Right] = frozenset(
-    {(group, resource, verb) for group, resources in {
-        "": ("events", "nodes", "pods", "services"),
-        "apps": ("daemonsets", "deployments", "replicasets", "statefulsets"),
-        "discovery.k8s.io": ("endpointslices",),
-    }.items() for resource in resources for verb in WATCH} | {("", "pods/log", "get")}
-)
+READ: frozenset[Right] = kubekinds.RIGHTS | {("", "pods/log", "get")}
+SECRETS: frozenset[Right] = kubekinds.SECRETS.rights
+"""Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
 
 
 def actions() -> dict[str, frozenset[Right]]:

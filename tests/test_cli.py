@@ -487,7 +487,7 @@ users: [{{name: u, user: {{}}}}]
     code, out, _ = run("doctor", "-c", "aiops.yaml")
     assert code == 1
     assert "v1.33.1" in out
-    assert "missing: get events, list events, watch events. Bind ClusterRole aiops-read" in out
+    assert "missing: list events, watch events. Bind ClusterRole aiops-read" in out
     restart = next(line for line in out.splitlines() if "rights: Restart" in line)
     assert restart.startswith("info") and "create pods/eviction" in restart and "Not needed while it only observes" in restart
     assert ("", "pods", "log", "get") in asked and ("", "pods", "eviction", "create") in asked

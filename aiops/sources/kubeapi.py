@@ -1,237 +1,178 @@
-"""Lists of the Kubernetes API as small structs: the official client for addresses and credentials, msgspec for the rest.
+"""HTTP to one Kubernetes API server: the official client for address and credentials, aiohttp for lists and streams.
 
-Only the fields that are used are decoded, some 200 times faster than the client's models. Lists come in chunks of 500;
-a continue token that expired (410) starts the list anew, once.
-https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
+The official client decodes into models, hides what a stream does, and does not back off; see docs/decisions/016-reflector.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+import aiohttp
 import msgspec
 
-LIMIT = 500
-MAX_CHUNKS = 2_000
-TIMEOUT_S = (5.0, 30.0)
-Item = TypeVar("Item")
+CONNECT_S, ANSWER_S = 5.0, 30.0
+MAX_BODY = 256 * 1024 * 1024
+JSON = "application/json"
 
 
 class KubeError(Exception):
-    """The API server could not be asked. `status` is the HTTP status, 0 where no answer came."""
+    """The API server could not be asked. `status`: of HTTP, 0 where no answer came; `after_s`: it asks to wait so long."""
 
-    def __init__(self, path: str, what: str, status: int = 0) -> None:
+    def __init__(self, path: str, what: str, status: int = 0, after_s: float = 0.0) -> None:
         super().__init__(f"Kubernetes {path}: {what}")
-        self.status = status
+        self.status, self.after_s = status, after_s
 
 
-class Part(msgspec.Struct, rename="camel"):
-    """Base of everything decoded: unknown fields are skipped, null counts as absent where a default is given."""
+class Access:
+    """Address, certificates and token. Without `kubeconfig`: the service account of the pod, else the user's kubeconfig.
 
-
-class Owner(Part):
-    kind: str
-    name: str
-    controller: bool | None = None
-
-
-class Meta(Part):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    generation: int = 0
-    resource_version: str = ""
-    creation_timestamp: str | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: list[Owner] | None = None
-
-
-class Container(Part):
-    name: str = ""
-    image: str = ""
-
-
-class PodSpec(Part):
-    node_name: str = ""
-    containers: list[Container] | None = None
-
-
-class PodStatus(Part):
-    phase: str = ""
-
-
-class Pod(Part):
-    metadata: Meta
-    spec: PodSpec = msgspec.field(default_factory=PodSpec)
-    status: PodStatus = msgspec.field(default_factory=PodStatus)
-
-
-class NodeStatus(Part):
-    capacity: dict[str, str] | None = None
-
-
-class KubeNode(Part):
-    metadata: Meta
-    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
-
-
-class Template(Part):
-    spec: PodSpec = msgspec.field(default_factory=PodSpec)
-
-
-class WorkloadSpec(Part):
-    replicas: int | None = None
-    template: Template = msgspec.field(default_factory=Template)
-
-
-class WorkloadStatus(Part):
-    update_revision: str = ""
-
-
-class Workload(Part):
-    """A Deployment, StatefulSet, DaemonSet or ReplicaSet."""
-
-    metadata: Meta
-    spec: WorkloadSpec = msgspec.field(default_factory=WorkloadSpec)
-    status: WorkloadStatus = msgspec.field(default_factory=WorkloadStatus)
-
-
-class Reference(Part):
-    kind: str = ""
-    name: str = ""
-    namespace: str = ""
-
-
-class Endpoint(Part):
-    target_ref: Reference | None = None
-
-
-class Slice(Part):
-    """An EndpointSlice: which pods stand behind a service."""
-
-    metadata: Meta
-    endpoints: list[Endpoint] | None = None
-
-
-class Service(Part):
-    metadata: Meta
-
-
-class EventSeries(Part):
-    last_observed_time: str | None = None
-
-
-class KubeEvent(Part):
-    metadata: Meta
-    involved_object: Reference = msgspec.field(default_factory=Reference)
-    reason: str | None = None
-    message: str | None = None
-    type: str | None = None
-    event_time: str | None = None
-    last_timestamp: str | None = None
-    series: EventSeries | None = None
-
-    @property
-    def when(self) -> str | None:
-        """The last time it happened, as far as the API says."""
-        again = self.series.last_observed_time if self.series else None
-        return again or self.last_timestamp or self.event_time or self.metadata.creation_timestamp
-
-
-class _ListMeta(Part):
-    continue_: str | None = msgspec.field(default=None, name="continue")
-
-
-class _Chunk(Part, Generic[Item]):
-    items: list[Item] | None = None
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-
-
-class KubeApi:
-    """Reads from one API server. Without `kubeconfig`: the service account of the pod, else the user's kubeconfig."""
+    The official client re-reads a service account's token every minute and runs a plugin again when its token has expired;
+    `renew` reads everything anew, for a token that the server refuses. Not thread-safe.
+    """
 
     def __init__(self, kubeconfig: Path | None = None, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
-        self._client: Any = None
+        self._settings: Any = None
+        self.ssl: ssl.SSLContext | bool = True
 
-    def items(self, path: str, item: type[Item], **query: str) -> list[Item]:
-        """All items of a collection. Raises KubeError."""
-        decoder: msgspec.json.Decoder[_Chunk[Item]] = msgspec.json.Decoder(_Chunk[item])  # type: ignore[valid-type]
-        try:
-            return self._chunks(path, decoder, query)
-        except KubeError as e:
-            if e.status != 410:
-                raise
-        return self._chunks(path, decoder, query)
+    @property
+    def url(self) -> str:
+        return str(self._open().host).rstrip("/")
 
-    def get(self, path: str, query: dict[str, str] | None = None) -> bytes:
-        """The body of one GET. Raises KubeError for anything but a 200."""
-        from urllib3.exceptions import HTTPError
-        client = self._open()
-        try:
-            request = client.param_serialize(method="GET", resource_path=path, query_params=list((query or {}).items()),
-                                             header_params={"Accept": "application/json"}, auth_settings=["BearerToken"])
-            answer = client.call_api(*request, _request_timeout=TIMEOUT_S)
-            body = answer.read()
-        except (HTTPError, OSError) as e:
-            raise KubeError(path, f"cannot be reached ({_innermost(e)}).") from None
-        except client_exceptions() as e:
-            raise KubeError(path, f"HTTP {e.status} {e.reason}.", int(e.status or 0)) from None
-        if answer.status != 200:
-            raise KubeError(path, f"HTTP {answer.status}: {_message(body) or answer.reason}{_remedy(answer.status)}",
-                            answer.status)
-        return bytes(body)
+    @property
+    def more(self) -> dict[str, Any]:
+        """Further arguments of an aiohttp request."""
+        s = self._open()
+        found = {"proxy": s.proxy or None, "server_hostname": getattr(s, "tls_server_name", None) or None}
+        return {k: v for k, v in found.items() if v} | {"ssl": self.ssl}
 
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+    def headers(self) -> dict[str, str]:
+        """Raises KubeError where there is no configuration. Reads files, and may run a plugin."""
+        token = self._open().get_api_key_with_prefix("BearerToken", "authorization")
+        return {"Authorization": token.strip()} if token else {}
 
-    def _chunks(self, path: str, decoder: msgspec.json.Decoder[_Chunk[Item]], query: dict[str, str]) -> list[Item]:
-        found: list[Item] = []
-        token = ""
-        for _ in range(MAX_CHUNKS):
-            asked = {**query, "limit": str(LIMIT), **({"continue": token} if token else {})}
-            try:
-                chunk = decoder.decode(self.get(path, asked))
-            except msgspec.DecodeError as e:
-                raise KubeError(path, f"the answer is not a list of the Kubernetes API ({e}).") from None
-            found += chunk.items or []
-            token = chunk.metadata.continue_ or ""
-            if not token:
-                return found
-        raise KubeError(path, f"more than {MAX_CHUNKS * LIMIT} objects, or a list that never ends.")
+    def renew(self) -> bool:
+        """Read all of it again; True when that gave another token."""
+        before, self._settings = (self.headers() if self._settings else {}), None
+        return self.headers() != before
 
     def _open(self) -> Any:
-        if self._client is None:
-            from kubernetes import client, config
-            from kubernetes.config import ConfigException
-            settings = client.Configuration()
-            try:
-                if not self._kubeconfig and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                    config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-                else:
-                    file = str(self._kubeconfig) if self._kubeconfig else None
-                    config.load_kube_config(file, self._context, settings)  # type: ignore[no-untyped-call]
-            except (ConfigException, OSError) as e:
-                raise KubeError("configuration", f"{str(e).rstrip('.')}. Set kubeconfig, or run it in a cluster.") from None
-            settings.retries = 0  # the supervisor backs off; retries on top of it would only hide how things are
-            self._client = client.ApiClient(settings)
-        return self._client
+        if self._settings is None:
+            self._settings = self._load()
+            self.ssl = _tls(self._settings)
+        return self._settings
+
+    def _load(self) -> Any:
+        from kubernetes import client, config
+        from kubernetes.config import ConfigException
+
+        settings = client.Configuration()
+        try:
+            if not self._kubeconfig and os.environ.get("KUBERNETES_SERVICE_HOST"):
+                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            else:
+                file = str(self._kubeconfig) if self._kubeconfig else None
+                config.load_kube_config(file, self._context, settings)  # type: ignore[no-untyped-call]
+        except (ConfigException, OSError) as e:
+            raise KubeError("configuration", f"{str(e).rstrip('.')}. Set kubeconfig, or run it in a cluster.") from None
+        return settings
 
 
-def client_exceptions() -> type[Any]:
-    """What the client raises for an answer it does not like."""
-    from kubernetes.client import ApiException
-    return ApiException
+def _tls(settings: Any) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_ca_cert or None)
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as e:
+        raise KubeError("configuration", f"certificates cannot be read ({_plain(e)}). Check the kubeconfig.") from None
+    if not settings.verify_ssl:  # `insecure-skip-tls-verify: true`, said by the owner of the kubeconfig
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
-def _innermost(error: BaseException) -> str:
-    reason: Any = getattr(error, "reason", None) or error
-    return str(reason).split(": ")[-1].strip("()>.'") or type(error).__name__
+class KubeApi:
+    """Requests to one API server; belongs to one event loop. A token that is refused is read anew, and tried once more."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session: aiohttp.ClientSession | None = None
+        self._reading = asyncio.Lock()
+
+    async def get(self, path: str, query: Mapping[str, str], accept: str = JSON) -> bytes:
+        """The body of one answer. Raises KubeError."""
+        async with self.stream(path, query, accept, ANSWER_S) as answer:
+            body = bytearray()
+            async for chunk in answer.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise KubeError(path, f"the answer is longer than {MAX_BODY >> 20} MiB.")
+            return bytes(body)
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str], accept: str, total_s: float | None,
+                     idle_s: float | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer with status 200, to be read within `total_s` and with no silence longer than `idle_s`. Raises KubeError,
+        also for whatever goes wrong while the caller reads."""
+        try:
+            async with await self._ask(path, query, accept, aiohttp.ClientTimeout(
+                    total=total_s, sock_connect=CONNECT_S, sock_read=idle_s)) as answer:
+                yield answer
+        except TimeoutError:
+            raise KubeError(path, "cannot be reached (no answer in time).") from None
+        except (aiohttp.ClientError, OSError, ValueError) as e:
+            raise KubeError(path, f"cannot be reached ({_plain(e)}).") from None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _ask(self, path: str, query: Mapping[str, str], accept: str,
+                   timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        for last in (False, True):
+            headers = await self._headers()
+            answer = await self._open().get(self._access.url + path, params=dict(query), timeout=timeout,
+                                            headers={"Accept": accept, **headers}, allow_redirects=False, **self._access.more)
+            if answer.status == 200:
+                return answer
+            if answer.status != 401 or last or not await self._renew(headers):
+                break
+            answer.close()
+        async with answer:
+            raise await _refused(path, answer)
+
+    async def _headers(self) -> dict[str, str]:
+        async with self._reading:  # in a thread: it reads files, and may wait for a plugin
+            return await asyncio.to_thread(self._access.headers)
+
+    async def _renew(self, used: Mapping[str, str]) -> bool:
+        """True when there is another token than the one that was used: many streams may be refused at the same time."""
+        async with self._reading:
+            if await asyncio.to_thread(self._access.headers) == used:
+                return await asyncio.to_thread(self._access.renew)
+            return True
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
+        return self._session
+
+
+async def _refused(path: str, answer: aiohttp.ClientResponse) -> KubeError:
+    said = _message(await answer.content.read(64 * 1024)) or answer.reason or ""
+    after = answer.headers.get("Retry-After", "")
+    return KubeError(path, f"HTTP {answer.status}: {said}{_remedy(answer.status)}", answer.status,
+                     min(float(after), 300.0) if after.isdigit() else 0.0)
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).split(": ")[-1].strip("()>.'") or type(error).__name__
 
 
 def _message(body: bytes) -> str:
@@ -240,7 +181,7 @@ def _message(body: bytes) -> str:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return ""
-    return str(found.get("message", ""))[:200] if isinstance(found, dict) else ""
+    return str(found.get("message", ""))[:200].rstrip(".") if isinstance(found, dict) else ""
 
 
 def _remedy(status: int) -> str:

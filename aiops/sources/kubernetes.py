@@ -1,241 +1,185 @@
-"""What a Kubernetes cluster says about itself: topology, rollouts, warning events. Polled, in chunks.
+"""What a Kubernetes cluster says about itself: topology, changes, troubles, states, and logs of its pods.
 
-Links: service and workload own their pods, a pod runs on its node, a node uses its GPUs. A pod that has finished is left
-out. An object may say `aiops.io/criticality: "3"` in an annotation, and carry the label `aiops.io/proxy: "true"`.
+The cluster is watched (`kubewatch`) by a thread that this source owns; a poll hands over what has changed since the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from aiops.interfaces import Samples
-from aiops.sources.kubeapi import KubeApi, KubeError, KubeEvent, KubeNode, Meta, Pod, Service, Slice, Workload
+from aiops.sources import kubechanges, kubekinds, kubestates, kubetrouble
+from aiops.sources.kubeapi import Access, KubeError
+from aiops.sources.kubekinds import AUTOSCALERS, EVENTS, JOBS, NODES, PODS, REPLICASETS, SERVICES, SLICES, WORKLOADS, Kind
+from aiops.sources.kubelinks import links, shape
+from aiops.sources.kubestates import States
+from aiops.sources.kubewatch import Watching, refused
 from aiops.sources.podlogs import PodLogs
-from aiops.types import Edge, Entity, Event, Links, Node
+from aiops.sources.reflector import Change
+from aiops.types import Entity, Event, Links
 
-RECENT_S = 3600.0
-EVENT_AGE_S = 600.0
-MAX_EVENTS_KNOWN = 20_000
-MAX_TEXT = 500
-REVISION = "deployment.kubernetes.io/revision"
-GPU_RESOURCE = "nvidia.com/gpu"
-_WORKLOADS = (("deployments", "deployment"), ("statefulsets", "statefulset"), ("daemonsets", "daemonset"))
-_CLUSTER_WIDE = frozenset({"node", "namespace", "persistentvolume"})
-_KEPT_LABELS = frozenset({"aiops.io/proxy", "app.kubernetes.io/name", "app.kubernetes.io/version",
-                          "topology.kubernetes.io/zone"})
-Item = TypeVar("Item")
+FIRST_LIST_S = 20.0
+STATES_AFTER_S = 120.0
+"""Where somebody else may bring the same states, he gets so long to be heard first."""
+_CONTENT = {kubekinds.CONFIGMAPS: "configmap", kubekinds.SECRETS: "secret"}
+_DROPPED = {
+    "undecodable": "objects could not be read and were left out", "too_many": "objects were left out: too many of a kind",
+    "unknown_event": "events of an unknown type in a watch", "states": "times there was no room for the states",
+    "too_long": "log lines were cut: too long", "no_time": "log lines were left out: they have no time"}
+_LINKED = frozenset({PODS, NODES, SERVICES, SLICES, REPLICASETS, *WORKLOADS})
+Elsewhere = Callable[[str], bool]
 
 
 class KubernetesSource:
-    """Polls the API server. `namespaces` empty: all of them. `log_selector`: labels of pods whose logs are followed.
-    Raises KubeError where it cannot be read.
+    """Watches one API server. `namespaces` empty: all of them. `log_selector`: labels of pods whose logs are followed.
 
-    A right that is missing (403) for anything but pods is named in `notes`, and that part is left out.
+    `states`: pods, workloads and nodes as samples; None: but for those of which `elsewhere(metric)` is true, because somebody
+    else brings them (kube-state-metrics). Raises KubeError while the cluster cannot be listed or watched. A right that is
+    missing (403) for anything but pods is named in `notes`, and that part is left out. `dropped` counts by reason.
     """
 
-    def __init__(self, name: str = "kubernetes", interval_s: float = 30.0, *, namespaces: Sequence[str] = (),
-                 events: bool = True, topology: bool = True, log_selector: str = "",
-                 kubeconfig: Path | None = None, context: str | None = None) -> None:
+    def __init__(self, name: str = "kubernetes", interval_s: float = 15.0, *, namespaces: Sequence[str] = (),
+                 events: bool = True, topology: bool = True, states: bool | None = None, secrets: bool = False,
+                 log_selector: str = "", kubeconfig: Path | None = None, context: str | None = None) -> None:
         self.name, self.interval_s = name, interval_s
         self.notes: dict[str, str] = {}
-        self._api = KubeApi(kubeconfig, context)
-        self._namespaces, self._events, self._topology = tuple(namespaces), events, topology
-        self._logs = PodLogs(self._api, log_selector, namespaces) if log_selector else None
-        self._before: dict[Entity, _Version] | None = None
-        self._known: dict[str, str] = {}
+        self.dropped: Counter[str] = Counter()
+        self.elsewhere: Elsewhere | None = None
+        self.yields = states is None
+        self._topology = topology
+        self._logs = PodLogs(log_selector, namespaces) if log_selector else None
+        kinds = [*kubekinds.ALWAYS, *([EVENTS] if events else []), *([kubekinds.SECRETS] if secrets else [])]
+        self._watching = Watching(Access(kubeconfig, context), kinds, namespaces, name, self._logs.run if self._logs else None)
+        self._kinds = tuple(kinds)
+        self._rollouts = kubechanges.Rollouts()
+        self._states = None if states is False else States()
+        self._users: dict[tuple[str, str, str], list[Entity]] = {}
         self._links: Links | None = None
+        self._first_poll: float | None = None
+
+    @property
+    def fresh(self) -> threading.Event:
+        """Set once something has come in since the last poll, or failed."""
+        return self._watching.fresh
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything that may be read has been read once."""
+        return self._watching.synced
 
     def poll(self, now: float, into: Samples) -> None:
-        """Topology when it changed, rollouts since the last poll, warnings that are new."""
-        pods = self._list("/api/v1", "pods", Pod)
-        sets = self._optional("/apis/apps/v1", "replicasets", Workload)
-        workloads = [(f"{kind}/{w.metadata.namespace}/{w.metadata.name}", w)
-                     for plural, kind in _WORKLOADS for w in self._optional("/apis/apps/v1", plural, Workload)]
-        if self._topology:
-            links = self._graph(pods, sets, workloads)
-            if links != self._links:
-                into.links(self.name, links)
-                self._links = links
-        self._put_changes(now, workloads, sets, into)
-        if self._events:
-            self._put_events(now, into)
+        """Hand over what happened since the last poll, with the times at which it did, and how things are."""
+        if self._first_poll is None:
+            self._first_poll = now
         if self._logs:
-            self._logs.poll(now, into)
-            self.notes = {k: v for k, v in self.notes.items() if not k.startswith("log ")}
-            self.notes |= {f"log {k}": v for k, v in self._logs.notes.items()}
+            self._logs.begin(now)
+        self._watching.start(FIRST_LIST_S)
+        self._watching.fresh.clear()
+        changes = {kind: self._watching.take(kind) for kind in self._kinds}
+        if any(changes.values()):
+            self._hand_over(now, changes, into)
+        if self._states:
+            self._emit(now, into)
+        if self._logs:
+            self._logs.drain(now, into)
+        self._tell()
 
     def close(self) -> None:
-        self._api.close()
+        self._watching.close()
 
-    # ---------------------------------------------------------------------------------------------------- reading
-    def _list(self, root: str, plural: str, item: type[Item], **query: str) -> list[Item]:
-        namespaces = () if plural == "nodes" else self._namespaces
-        paths = [f"{root}/namespaces/{n}/{plural}" for n in namespaces] or [f"{root}/{plural}"]
-        return [found for path in paths for found in self._api.items(path, item, **query)]
+    # ------------------------------------------------------------------------------------------------- what changed
+    def _hand_over(self, now: float, changes: dict[Kind, list[Change[Any]]], into: Samples) -> None:
+        workloads = {f"{name}/{'/'.join(key)}": w for kind, name in WORKLOADS.items()
+                     for key, w in self._watching.store(kind).items()}
+        if any(changes[kind] for kind in WORKLOADS):
+            self._users = _users(workloads)
+        if self._topology and any(shape(c.before) != shape(c.after) for kind in _LINKED for c in changes[kind]):
+            self._put_links(workloads, into)
+        for event in self._events(now, changes):
+            into.event(event)
+        if self._states:
+            self._put_states(changes)
 
-    def _optional(self, root: str, plural: str, item: type[Item], **query: str) -> list[Item]:
-        try:
-            found = self._list(root, plural, item, **query)
-        except KubeError as e:
-            if e.status not in (403, 404):
-                raise
-            self.notes[plural] = str(e)
-            return []
-        self.notes.pop(plural, None)
-        return found
+    def _put_links(self, workloads: dict[Entity, Any], into: Samples) -> None:
+        store = self._watching.store
+        found = links(store(PODS), store(REPLICASETS), workloads, store(SERVICES).values(), store(SLICES).values(),
+                      store(NODES).values())
+        if found != self._links:
+            into.links(self.name, found)
+            self._links = found
 
-    # --------------------------------------------------------------------------------------------------- topology
-    def _graph(self, pods: list[Pod], sets: list[Workload], workloads: list[tuple[Entity, Workload]]) -> Links:
-        running = {(p.metadata.namespace, p.metadata.name): p for p in pods if p.status.phase not in ("Succeeded", "Failed")}
-        edges = {*_placement(running.values()), *_ownership(running.values(), sets)}
-        services = self._optional("/api/v1", "services", Service)
-        for piece in self._optional("/apis/discovery.k8s.io/v1", "endpointslices", Slice):
-            edges.update(_membership(piece, running))
-        nodes = {_entity("pod", p.metadata): _node("pod", p.metadata) for p in running.values()}
-        nodes |= {_entity("service", s.metadata): _node("service", s.metadata) for s in services}
-        nodes |= {entity: _node(entity.split("/")[0], w.metadata) for entity, w in workloads}
-        for machine in self._optional("/api/v1", "nodes", KubeNode):
-            nodes[f"node//{machine.metadata.name}"] = _node("node", machine.metadata)
-            edges.update(_gpus(machine))
-        return Links(tuple(nodes[e] for e in sorted(nodes)),
-                     tuple(sorted(edges, key=lambda e: (e.source, e.target, e.kind))))
+    def _events(self, now: float, changes: dict[Kind, list[Change[Any]]]) -> Iterable[Event]:
+        """Changes and troubles; the watch may bring them in any order."""
+        scalers = {s.target: s for s in self._watching.store(AUTOSCALERS).values()}
+        for kind, name in {**WORKLOADS, JOBS: "job"}.items():
+            for c in changes[kind]:
+                entity = f"{name}/{'/'.join(c.key)}"
+                yield from self._rollouts.of(entity, c, scalers.get(entity), now) if name != "job" else \
+                    kubetrouble.of_job(entity, c, now)
+        yield from kubechanges.recent((c.after for c in changes[REPLICASETS] if c.initial and c.after), now)
+        for kind, name in _CONTENT.items():
+            for c in changes.get(kind, ()):
+                yield from kubechanges.of_content(name, c, self._users, now)
+        for kind, told in _TOLD.items():
+            for c in changes.get(kind, ()):
+                yield from told(c, now)
 
-    # ---------------------------------------------------------------------------------------------------- changes
-    def _put_changes(self, now: float, workloads: list[tuple[Entity, Workload]], sets: list[Workload],
-                     into: Samples) -> None:
-        versions = {entity: _Version.of(w) for entity, w in workloads}
-        if self._before is None:
-            for event in _recent_rollouts(now, sets):
-                into.event(event)
-        for entity, version in versions.items():
-            old = (self._before or {}).get(entity)
-            if old is not None:
-                for reason, text in version.since(old):
-                    into.event(Event(now, entity, "change", reason, text[:MAX_TEXT]))
-        self._before = versions
+    def _put_states(self, changes: dict[Kind, list[Change[Any]]]) -> None:
+        assert self._states
+        for kind, (name, of) in _STATES.items():
+            for c in changes[kind]:
+                entity = f"{name}/{'/'.join(c.key)}"
+                self._states.put(entity, of(entity, c.after) if c.after else ())
 
-    # ----------------------------------------------------------------------------------------------------- events
-    def _put_events(self, now: float, into: Samples) -> None:
-        """Warnings that are new or happened again. What is older than ten minutes at the first sight is history."""
-        for event in self._optional("/api/v1", "events", KubeEvent, fieldSelector="type=Warning"):
-            uid, version = event.metadata.uid, event.metadata.resource_version
-            if self._known.get(uid) == version and uid:
-                continue
-            self._known.pop(uid, None)
-            self._known[uid] = version
-            at = seconds(event.when, now)
-            if now - at <= EVENT_AGE_S:
-                text = (event.message or "")[:MAX_TEXT]
-                into.event(Event(min(at, now), _involved(event), "warning", event.reason or "", text))
-        for uid in list(self._known)[:max(0, len(self._known) - MAX_EVENTS_KNOWN)]:
-            del self._known[uid]
+    def _emit(self, now: float, into: Samples) -> None:
+        """Only what the cluster said lately: states of which nobody knows whether they still hold are not told."""
+        assert self._states
+        elsewhere, waited = self.elsewhere, now - (self._first_poll or now) >= STATES_AFTER_S
+        if self._watching.trouble(PODS) or (elsewhere and not waited):
+            return
+        if not self._states.emit(now, into, lambda metric: not (elsewhere and elsewhere(metric))):
+            self.dropped["states"] += 1
 
-
-class _Version:
-    """What of a workload changes in a rollout, and what when it is scaled."""
-
-    __slots__ = ("images", "replicas", "revision")
-
-    def __init__(self, revision: str, images: tuple[str, ...], replicas: int | None) -> None:
-        self.revision, self.images, self.replicas = revision, images, replicas
-
-    @classmethod
-    def of(cls, w: Workload) -> _Version:
-        images = tuple(c.image for c in w.spec.template.spec.containers or ())
-        generation = str(w.metadata.generation) if w.spec.replicas is None else ""  # a DaemonSet: never scaled
-        revision = (w.metadata.annotations or {}).get(REVISION) or w.status.update_revision or generation
-        return cls(revision, images, w.spec.replicas)
-
-    def since(self, old: _Version) -> Iterable[tuple[str, str]]:
-        """(reason, text) of each change."""
-        if (self.revision, self.images) != (old.revision, old.images):
-            what = [f"revision {old.revision or '?'} -> {self.revision or '?'}"] if self.revision != old.revision else []
-            if self.images != old.images:
-                what.append(f"image {', '.join(old.images)} -> {', '.join(self.images)}")
-            yield "Rollout", "; ".join(what)
-        if self.replicas != old.replicas and None not in (self.replicas, old.replicas):
-            yield "Scaled", f"replicas {old.replicas} -> {self.replicas}"
+    # ------------------------------------------------------------------------------------------------------- health
+    def _tell(self) -> None:
+        """Raises KubeError for whatever is wrong, after all was handed over that is there."""
+        troubles = {kind: e for kind in self._kinds if (e := self._watching.trouble(kind))}
+        self.notes = {kind.plural: str(e) for kind, e in troubles.items() if kind is not PODS and refused(e)}
+        self.dropped.update({k: v - self.dropped[k] for k, v in self._watching.dropped().items()})
+        if self._logs:
+            self.notes |= {f"log {k}": v for k, v in self._logs.notes.items()}
+            self.dropped.update({k: v - self.dropped[k] for k, v in self._logs.dropped.items()})
+        self.notes |= {f"dropped {k}": f"{v} {_DROPPED.get(k, k)}" for k, v in self.dropped.items() if v}
+        errors = [e for kind, e in troubles.items() if kind.plural not in self.notes]
+        if self._logs and (e := self._logs.trouble()):
+            errors.append(e)
+        if errors:
+            raise errors[0]
+        if not self.synced:
+            raise KubeError("lists", f"not complete after {FIRST_LIST_S:.0f} s; still reading.")
 
 
-def _recent_rollouts(now: float, sets: list[Workload]) -> Iterable[Event]:
-    """Rollouts of the last hour, from the age of ReplicaSets: what a daemon that just started would have missed."""
-    for s in sets:
-        owner = _controller(s.metadata)
-        at = seconds(s.metadata.creation_timestamp, 0.0)
-        revision = (s.metadata.annotations or {}).get(REVISION, "")
-        if owner and owner[0] == "deployment" and revision not in ("", "1") and s.spec.replicas and now - at <= RECENT_S:
-            images = ", ".join(c.image for c in s.spec.template.spec.containers or ())
-            yield Event(at, f"deployment/{s.metadata.namespace}/{owner[1]}", "change", "Rollout",
-                        f"revision {revision}; image {images}"[:MAX_TEXT])
+def _users(workloads: dict[Entity, Any]) -> dict[tuple[str, str, str], list[Entity]]:
+    """Who refers to a ConfigMap or Secret: (kind, namespace, name) -> workloads."""
+    found: dict[tuple[str, str, str], list[Entity]] = {}
+    for entity, w in workloads.items():
+        for kind, name in w.refers:
+            found.setdefault((kind, w.meta.namespace, name), []).append(entity)
+    return found
 
 
-def _placement(pods: Iterable[Pod]) -> Iterable[Edge]:
-    for p in pods:
-        if p.spec.node_name:
-            yield Edge(_entity("pod", p.metadata), f"node//{p.spec.node_name}", "runs_on")
+def _workload(entity: Entity, w: Any) -> Iterable[kubestates.State]:
+    return kubestates.of_workload(entity.partition("/")[0], entity, w)
 
 
-def _ownership(pods: Iterable[Pod], sets: list[Workload]) -> Iterable[Edge]:
-    """Workload -> pod, with the ReplicaSet in between left out."""
-    deployments = {(s.metadata.namespace, s.metadata.name): _controller(s.metadata) for s in sets}
-    for p in pods:
-        owner = _controller(p.metadata)
-        if owner and owner[0] == "replicaset":
-            owner = deployments.get((p.metadata.namespace, owner[1])) or owner
-        if owner and owner[0] != "node":
-            yield Edge(f"{owner[0]}/{p.metadata.namespace}/{owner[1]}", _entity("pod", p.metadata), "owns")
-
-
-def _membership(piece: Slice, running: dict[tuple[str, str], Pod]) -> Iterable[Edge]:
-    """Service -> pod, from an EndpointSlice."""
-    service = (piece.metadata.labels or {}).get("kubernetes.io/service-name")
-    for endpoint in piece.endpoints or () if service else ():
-        target = endpoint.target_ref
-        if target and target.kind == "Pod" and (piece.metadata.namespace, target.name) in running:
-            namespace = piece.metadata.namespace
-            yield Edge(f"service/{namespace}/{service}", f"pod/{namespace}/{target.name}", "owns")
-
-
-def _gpus(machine: KubeNode) -> Iterable[Edge]:
-    """Node -> each GPU it offers, under the name that the dcgm pack gives it."""
-    count = (machine.status.capacity or {}).get(GPU_RESOURCE, "0")
-    for i in range(int(count) if count.isdigit() and int(count) <= 64 else 0):
-        yield Edge(f"node//{machine.metadata.name}", f"gpu/{machine.metadata.name}/{i}", "uses")
-
-
-def _node(kind: str, meta: Meta) -> Node:
-    told = (meta.annotations or {}).get("aiops.io/criticality", "1")
-    try:
-        criticality = max(0.0, float(told))
-    except ValueError:
-        criticality = 1.0
-    labels = {k.rpartition("/")[2]: v for k, v in (meta.labels or {}).items() if k in _KEPT_LABELS}
-    return Node(_entity(kind, meta), criticality if criticality < float("inf") else 1.0, labels)
-
-
-def _controller(meta: Meta) -> tuple[str, str] | None:
-    """(kind in lower case, name) of the object that manages this one."""
-    return next(((o.kind.lower(), o.name) for o in meta.owner_references or () if o.controller), None)
-
-
-def _entity(kind: str, meta: Meta) -> Entity:
-    return f"{kind}/{'' if kind in _CLUSTER_WIDE else meta.namespace}/{meta.name}"
-
-
-def _involved(event: KubeEvent) -> Entity:
-    kind = event.involved_object.kind.lower() or "unknown"
-    namespace = "" if kind in _CLUSTER_WIDE else event.involved_object.namespace
-    return f"{kind}/{namespace}/{event.involved_object.name}"
-
-
-def seconds(timestamp: str | None, otherwise: float) -> float:
-    """RFC 3339 as UTC seconds; `otherwise` where there is none or it cannot be read."""
-    if not timestamp:
-        return otherwise
-    try:
-        return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return otherwise
+_TOLD: dict[Kind, Callable[[Any, float], Iterable[Event]]] = {
+    NODES: lambda c, now: [*kubechanges.of_machine(c, now), *kubetrouble.of_machine(c, now)],
+    AUTOSCALERS: kubechanges.of_scaler, PODS: kubetrouble.of_pod, EVENTS: kubetrouble.of_event}
+_STATES: dict[Kind, tuple[str, Callable[[Entity, Any], Iterable[kubestates.State]]]] = {
+    PODS: ("pod", lambda _, p: kubestates.of_pod(p)), NODES: ("node", lambda _, m: kubestates.of_machine(m)),
+    AUTOSCALERS: ("horizontalpodautoscaler", lambda _, s: kubestates.of_scaler(s)),
+    **{kind: (name, _workload) for kind, name in {**WORKLOADS, JOBS: "job"}.items()}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from aiops.interfaces import Samples
@@ -84,6 +84,11 @@ class PrometheusSource:
 
     def close(self) -> None:
         self._api.close()
+
+    @property
+    def found(self) -> Set[str]:
+        """Names of the metrics that this Prometheus has."""
+        return self._found
 
     # ----------------------------------------------------------------------------------------------------- reading
     def _fetch(self, start: float, end: float, into: Samples) -> None:
