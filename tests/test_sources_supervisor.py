@@ -185,3 +185,14 @@ def test_history_comes_piece_by_piece_and_goes_on_after_a_failure() -> None:
     assert list(supervised.history(into)) == [3.0, 4.0]
     assert supervised.filled
     assert Supervised(Flaky(), clock).filled, "no history, nothing to wait for"
+
+
+def test_what_a_source_could_not_use_is_in_its_status_by_reason() -> None:
+    """A mapping `rejected` of a source is copied; a source without one rejected nothing."""
+    class Picky(Flaky):
+        rejected = {"too_long": 2}
+    picky = Picky()
+    status = Supervised(picky, ManualClock()).status()
+    picky.rejected["too_long"] = 3
+    assert status["rejected"] == {"too_long": 2}
+    assert Supervised(Flaky(), ManualClock()).status()["rejected"] == {}

@@ -87,11 +87,15 @@ class Supervised:
             yield piece.pop()
 
     def status(self) -> dict[str, Any]:
-        """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes."""
+        """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes, rejected.
+
+        rejected: what the source could not use, counted by reason, where it has a mapping of that name.
+        """
         notes = getattr(self.source, "notes", {})
         return {"name": self.name, "state": self._state, "error": self._error, "last_success": self._last_success,
                 "failures": self._failures, "next_try": self._next_try,
-                "notes": sorted(notes.values() if isinstance(notes, dict) else notes)}
+                "notes": sorted(notes.values() if isinstance(notes, dict) else notes),
+                "rejected": dict(getattr(self.source, "rejected", {}))}
 
     def close(self) -> None:
         """Close the source; polls after that do nothing. Never raises."""
