@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -85,7 +86,8 @@ def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
 
 def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.logfile import LogFileSource
-    return LogFileSource(settings.paths, name, entity=settings.entity)
+    return LogFileSource(settings.paths, name, config.tick_s, entity=settings.entity or "", multiline=settings.multiline,
+                         zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
 
 
 def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from aiops.oneof import OneOf, Url, Words
 from aiops.quantities import Duration
@@ -53,11 +54,24 @@ class Nvml(Strict):
     interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone. Write an IANA name like Europe/Berlin.") from None
+    return value
+
+
 class Logs(Strict):
-    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to."""
+    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to, if not what the path says.
+
+    `multiline` joins the traces of Python, Java and Go programs; `timezone` is that of times that name none.
+    """
 
     paths: Words = Field(min_length=1)
-    entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
+    entity: str | None = Field(default=None, pattern=r"^[^/]+/[^/]*/.+$")
+    multiline: bool = False
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
 
 class RemoteWrite(Strict):
