@@ -87,7 +87,8 @@ class Daemon:
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
-        self.server = Server(create_app(desk), *config.address)
+        pushes = {path: take for s in reversed(sources) for path, take in getattr(s.source, "pushes", {}).items()}
+        self.server = Server(create_app(desk, pushes=pushes), *config.address)
 
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""

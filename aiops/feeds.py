@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from aiops.clock import WallClock
 from aiops.interfaces import Clock, Samples
 from aiops.meaning import Meanings
 from aiops.schema import Config
@@ -90,6 +91,11 @@ def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
                          zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
 
 
+def _otlp(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.otlp.source import OtlpSource
+    return OtlpSource(name, config.tick_s, WallClock().now, known)
+
+
 def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.prometheus import PrometheusSource
     return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
@@ -105,4 +111,4 @@ def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> An
 
 
 _MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
-    "host": _host, "nvml": _nvml, "logs": _logs, "prometheus": _prometheus, "kubernetes": _kubernetes}
+    "host": _host, "nvml": _nvml, "logs": _logs, "otlp": _otlp, "prometheus": _prometheus, "kubernetes": _kubernetes}

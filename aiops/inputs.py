@@ -74,6 +74,10 @@ class Logs(Strict):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
 
+class Otlp(Strict):
+    """Logs and metrics that OpenTelemetry pushes to `/v1/logs` and `/v1/metrics` of `listen`."""
+
+
 class RemoteWrite(Strict):
     """Samples that a Prometheus pushes. Not in this version: accepted, and told by `aiops.unused`."""
 
@@ -92,4 +96,5 @@ class SourceItem(OneOf):
     host: Host | None = None
     nvml: Nvml | None = None
     logs: Logs | None = None
+    otlp: Otlp | None = None
     recording: Recording = None
