@@ -91,6 +91,15 @@ def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
                          zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
 
 
+def _loki(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.loki import LokiSource
+    from aiops.sources.lokiapi import LokiApi
+    api = LokiApi(settings.url, tenant=settings.tenant, token_file=settings.token_file, ca_file=settings.ca_file,
+                  timeout_s=settings.timeout_s)
+    return LokiSource(name, api, settings.query, known, interval_s=settings.interval_s, backfill_s=settings.backfill_s,
+                      limit=settings.limit, tail=settings.tail, place=config.store / f"offsets-{name}.json")
+
+
 def _otlp(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.otlp.source import OtlpSource
     return OtlpSource(name, config.tick_s, WallClock().now, known)
@@ -111,4 +120,5 @@ def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> An
 
 
 _MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
-    "host": _host, "nvml": _nvml, "logs": _logs, "otlp": _otlp, "prometheus": _prometheus, "kubernetes": _kubernetes}
+    "host": _host, "nvml": _nvml, "logs": _logs, "loki": _loki, "otlp": _otlp, "prometheus": _prometheus,
+    "kubernetes": _kubernetes}

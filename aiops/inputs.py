@@ -74,6 +74,21 @@ class Logs(Strict):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
 
+class Loki(Strict):
+    """The lines that a LogQL query selects. `tail`: by Loki's websocket, as they come in."""
+
+    url: Url
+    query: str = Field(min_length=1)
+    interval_s: Duration = Field(default=10.0, alias="interval", gt=0)
+    backfill_s: Duration = Field(default=60.0, alias="backfill", ge=0, le=3600)
+    timeout_s: Duration = Field(default=30.0, alias="timeout", gt=0)
+    limit: int = Field(default=2000, ge=1, le=100_000)
+    tail: bool = False
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    ca_file: Path | None = Field(default=None, alias="caFile")
+    tenant: str = ""
+
+
 class Otlp(Strict):
     """Logs and metrics that OpenTelemetry pushes to `/v1/logs` and `/v1/metrics` of `listen`."""
 
@@ -96,5 +111,6 @@ class SourceItem(OneOf):
     host: Host | None = None
     nvml: Nvml | None = None
     logs: Logs | None = None
+    loki: Loki | None = None
     otlp: Otlp | None = None
     recording: Recording = None

@@ -186,7 +186,7 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("sources:\n  - prometheus: {url: 'http://p', packs: [nodes]}",
      "aiops.yaml:2: $.sources[0].prometheus.packs[0]: no pack 'nodes'. Did you mean 'node'?"),
     ("sources:\n  - host: {}\n    nvml: {}", "aiops.yaml:2: $.sources[0]: exactly one key is needed (one of prometheus, "
-     "remote_write, kubernetes, host, nvml, logs, otlp, recording), found host, nvml."),
+     "remote_write, kubernetes, host, nvml, logs, loki, otlp, recording), found host, nvml."),
     ("sources:\n  - hosts", "aiops.yaml:2: $.sources[0]: unknown 'hosts'. Did you mean 'host'?"),
     ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: string should match pattern "
      "'^[^/]+/[^/]*/.+$', got 'api'."),
