@@ -91,6 +91,13 @@ def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
                          zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
 
 
+def _journald(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.journald import JournaldSource
+    return JournaldSource(name, settings.interval_s, units=settings.units, priority=settings.priority,
+                          directory=settings.directory, node=os.environ.get("NODE_NAME"),
+                          place=config.store / f"offsets-{name}.json")
+
+
 def _loki(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.loki import LokiSource
     from aiops.sources.lokiapi import LokiApi
@@ -120,5 +127,5 @@ def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> An
 
 
 _MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
-    "host": _host, "nvml": _nvml, "logs": _logs, "loki": _loki, "otlp": _otlp, "prometheus": _prometheus,
+    "host": _host, "nvml": _nvml, "logs": _logs, "journald": _journald, "loki": _loki, "otlp": _otlp, "prometheus": _prometheus,
     "kubernetes": _kubernetes}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from aiops.oneof import OneOf, Url, Words
+from aiops.oneof import OneOf, Url, Words, words
 from aiops.quantities import Duration
 from aiops.yamlfile import Strict
 
@@ -89,6 +89,15 @@ class Loki(Strict):
     tenant: str = ""
 
 
+class Journald(Strict):
+    """The systemd journal of this machine, or of `directory`. `units` empty: all. The kernel is always in it."""
+
+    interval_s: Duration = Field(default=10.0, alias="interval", gt=0)
+    units: Annotated[list[Annotated[str, Field(pattern=r"^[\w@:.\\-]{1,200}$")]], BeforeValidator(words)] = Field(default=[])
+    priority: Literal["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"] = "info"
+    directory: Path | None = None
+
+
 class Otlp(Strict):
     """Logs and metrics that OpenTelemetry pushes to `/v1/logs` and `/v1/metrics` of `listen`."""
 
@@ -111,6 +120,7 @@ class SourceItem(OneOf):
     host: Host | None = None
     nvml: Nvml | None = None
     logs: Logs | None = None
+    journald: Journald | None = None
     loki: Loki | None = None
     otlp: Otlp | None = None
     recording: Recording = None
