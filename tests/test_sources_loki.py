@@ -354,14 +354,14 @@ def test_errors_in_loki_open_an_incident(loki: Loki) -> None:
     """From Loki's answer through the intake and the pipeline; in the times of the lines."""
     clock = ManualClock(NOW)
     live = Live(pipeline(), [Source(made(loki), clock)], Intake(10.0), NoActuator(), [], clock, 10.0, lambda batch: None)
-    for k in range(80):
+    for k in range(60):
         clock.sleep_until(NOW + 10.0 * k)
         at = int(clock.now()) * NS - 2 * NS
         loki.put(at, "INFO ok", app="db", namespace="shop")
-        for i in range(40 if k > 60 else 0):
+        for i in range(40 if k > 45 else 0):
             loki.put(at + i, f"ERROR disk gone {i}", app="db", namespace="shop")
         live.sources[0].poll(live.intake)
         live.tick()
     assert [i.entities for i in live.pipeline.book.open()] == [("service/shop/db",)]
     assert live.last is not None
-    assert live.last.counts.log_lines == 80 + 19 * 40
+    assert live.last.counts.log_lines == 60 + 14 * 40

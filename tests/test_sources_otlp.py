@@ -500,10 +500,10 @@ def test_pushed_errors_and_metrics_open_an_incident() -> None:
     intake = Intake(10.0)
     live = Live(pipeline(), [Source(source, clock)], intake, NoActuator(), [], clock, 10.0, lambda batch: None)
     rng = np.random.default_rng(1)
-    for k in range(120):
+    for k in range(75):
         clock.sleep_until(NOW + 10.0 * k)
         live.sources[0].poll(intake)
-        bad = k > 100
+        bad = k > 60
         at = clock.now() - 1
         wait = point(float(rng.normal(1.0, 0.05)) + 9 * bad, at)
         records = [{"severityNumber": 9, "body": {"stringValue": "ok"}}]

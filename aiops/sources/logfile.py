@@ -82,8 +82,9 @@ class LogFileSource:
                 return
 
     def close(self) -> None:
-        """Writes down how far everything was read."""
-        self._save()
+        """Writes down how far everything was read; nothing where nothing was looked at yet."""
+        if self._looked:
+            self._save()
         for tail in self._tails.values():
             tail.close()
 

@@ -7,6 +7,7 @@ Start is inclusive and end exclusive, `limit` counts lines over all streams in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ class Loki:
     def _in_loop(self, act: Any) -> None:
         async def all_of_them() -> None:
             for tail in list(self.tails):
-                await act(tail)
+                with contextlib.suppress(ConnectionError):  # it went away a moment ago
+                    await act(tail)
         asyncio.run_coroutine_threadsafe(all_of_them(), self.loop).result(10)
 
     # ----------------------------------------------------------------------------------------------------- the server
@@ -97,6 +99,8 @@ class Loki:
         self.opened.release()
         async for message in socket:
             assert message.type in (WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG)
+        if socket in self.tails:
+            self.tails.remove(socket)
         return socket
 
 

@@ -21,7 +21,7 @@ from aiops.sources.otlp.wire import Refused, Signal
 from aiops.types import Entity, LogLine
 
 MAX_LINES = 50_000
-"""Log records that may wait for the next tick."""
+"""Log records that are taken between two polls: they wait for the tick with those of all other sources."""
 MAX_SUMS = 200_000
 RETRY_S = 5
 Answer = tuple[int, dict[str, str], bytes]
@@ -31,7 +31,7 @@ SeriesKey = tuple[Entity, str, tuple[tuple[str, str], ...]]
 class OtlpSource:
     """Receives instead of asking. `pushes` maps a path to what answers a POST there; thread-safe, one request at a time.
 
-    `poll` hands on the log records; metrics go on at once. `rejected` counts by reason: content_type, content_encoding,
+    `rejected` counts by reason: content_type, content_encoding,
     no_protobuf, gzip, too_large, malformed (requests); empty (records); no_name, no_value, no_time, future, too_old,
     no_temporality, out_of_order, not_finite, ignored, too_many_series (points); busy (requests that were asked to come again).
     """
@@ -41,7 +41,7 @@ class OtlpSource:
         self._now, self._known = now, meanings
         self._lock = threading.Lock()
         self._into: Samples | None = None
-        self._waiting: list[LogLine] = []
+        self._lines = 0
         self._sums: dict[SeriesKey, tuple[float, float]] = {}
         self._received = 0
         self.rejected: Counter[str] = Counter()
@@ -51,14 +51,12 @@ class OtlpSource:
             "/v1/metrics": lambda headers, body: self.receive("metrics", headers, body)}
 
     def poll(self, now: float, into: Samples) -> None:
-        """Hand on the records that came since the last poll."""
+        """From the first poll on there is somebody to hand things to; each makes room for more records."""
         with self._lock:
-            self._into, waiting, self._waiting = into, self._waiting, []
-        for line in waiting:
-            into.line(line)
+            self._into, self._lines = into, 0
 
     def close(self) -> None:
-        """What comes after the end is refused."""
+        """What comes after this is refused, so that nothing is taken that no step will see."""
         with self._lock:
             self._into = None
 
@@ -83,22 +81,24 @@ class OtlpSource:
         """Take a request as a whole, or raise Refused. Returns how many of its records could not be used, by reason."""
         if self._into is None:
             raise Refused(503, "busy", "aiops is starting or ending. Come again.")
-        return self._take_lines(request) if signal == "logs" else self._take_points(request, self._into)
+        return (self._take_lines if signal == "logs" else self._take_points)(request, self._into)
 
     def _count(self, rejected: Counter[str]) -> None:
         self.rejected.update(rejected)
         self._received += 1
         self.notes.pop("idle", None)
 
-    def _take_lines(self, request: Any) -> Counter[str]:
+    def _take_lines(self, request: Any, into: Samples) -> Counter[str]:
         found = list(lines(request, self._now()))
         taken = [x for x in found if isinstance(x, LogLine)]
-        if len(self._waiting) + len(taken) > MAX_LINES and self._waiting:
-            raise Refused(429, "busy", f"{len(self._waiting)} log records wait for the next step. Come again.")
+        if self._lines and self._lines + len(taken) > MAX_LINES:
+            raise Refused(429, "busy", f"{self._lines} log records wait for the next step. Come again.")
         rejected = Counter(x.reason for x in found if isinstance(x, Rejected))
         if len(taken) > MAX_LINES:
             rejected["too_many_lines"] = len(taken) - MAX_LINES
-        self._waiting += taken[:MAX_LINES]
+        for line in taken[:MAX_LINES]:
+            into.line(line)
+        self._lines += min(len(taken), MAX_LINES)
         return rejected
 
     def _take_points(self, request: Any, into: Samples) -> Counter[str]:
