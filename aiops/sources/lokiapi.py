@@ -7,6 +7,7 @@ https://grafana.com/docs/loki/latest/reference/loki-http-api/ - `query_range` an
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -133,7 +134,8 @@ def _short(error: Exception) -> str:
         if not isinstance(inner, Exception):
             break
         reason = inner
-    return (str(reason).rpartition(": ")[2] or type(reason).__name__)[:MAX_TEXT].rstrip(".")
+    told = re.sub(r"^\[Errno \d+\] ", "", str(reason).rpartition(": ")[2])
+    return (told or type(reason).__name__)[:MAX_TEXT].rstrip(".")
 
 
 def entries(stream: Stream) -> Iterator[Entry]:
