@@ -94,7 +94,9 @@ class Daemon:
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
-        self.server = Server(create_app(desk), *config.address)
+        self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
+        pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
+        self.server = Server(create_app(desk, pushes=pushes), *config.address)
 
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""
@@ -156,6 +158,8 @@ class Daemon:
 
     def _end(self) -> None:
         """In the order of the flow: input, actions (their outcomes are in the last step), page, journal, messages, store."""
+        for source in self.pushed:  # what is taken after the last step would be lost
+            source.close()
         orderly = self.live.stop(getattr(self.actuator, "stop", lambda: None))
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)

@@ -116,7 +116,7 @@ class Desk:
 
     def metrics_text(self) -> str:
         for s in self._sources():
-            self._metrics.source(s["name"], s["state"] == "ok")
+            self._metrics.source(s["name"], s["state"] == "ok", s.get("rejected"))
         self._metrics.readiness(readiness.counted(self._vitals.pipeline.readiness()))
         self._metrics.costs([asdict(f) for f in self._vitals.costs.figures("hour")])
         return self._metrics.text()

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import structlog
 
+from aiops.clock import WallClock
 from aiops.interfaces import Clock, Samples
 from aiops.meaning import Meanings
 from aiops.schema import Config
@@ -94,7 +96,29 @@ def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
 
 def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.logfile import LogFileSource
-    return LogFileSource(settings.paths, name, entity=settings.entity)
+    return LogFileSource(settings.paths, name, config.tick_s, entity=settings.entity or "", multiline=settings.multiline,
+                         zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
+
+
+def _journald(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.journald import JournaldSource
+    return JournaldSource(name, settings.interval_s, units=settings.units, priority=settings.priority,
+                          directory=settings.directory, node=os.environ.get("NODE_NAME"),
+                          place=config.store / f"offsets-{name}.json")
+
+
+def _loki(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.loki import LokiSource
+    from aiops.sources.lokiapi import LokiApi
+    api = LokiApi(settings.url, tenant=settings.tenant, token_file=settings.token_file, ca_file=settings.ca_file,
+                  timeout_s=settings.timeout_s)
+    return LokiSource(name, api, settings.query, known, interval_s=settings.interval_s, backfill_s=settings.backfill_s,
+                      limit=settings.limit, tail=settings.tail, place=config.store / f"offsets-{name}.json")
+
+
+def _otlp(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.sources.otlp.source import OtlpSource
+    return OtlpSource(name, config.tick_s, WallClock().now, known)
 
 
 def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
@@ -113,4 +137,5 @@ def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> An
 
 
 _MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
-    "host": _host, "nvml": _nvml, "logs": _logs, "prometheus": _prometheus, "kubernetes": _kubernetes}
+    "host": _host, "nvml": _nvml, "logs": _logs, "journald": _journald, "loki": _loki, "otlp": _otlp, "prometheus": _prometheus,
+    "kubernetes": _kubernetes}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from aiops.oneof import OneOf, Url, Words
+from aiops.oneof import OneOf, Url, Words, words
 from aiops.quantities import Duration
 from aiops.yamlfile import Strict
 
@@ -58,11 +59,52 @@ class Nvml(Strict):
     interval_s: Duration = Field(default=2.0, alias="interval", gt=0)
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone. Write an IANA name like Europe/Berlin.") from None
+    return value
+
+
 class Logs(Strict):
-    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to."""
+    """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to, if not what the path says.
+
+    `multiline` joins the traces of Python, Java and Go programs; `timezone` is that of times that name none.
+    """
 
     paths: Words = Field(min_length=1)
-    entity: str = Field(pattern=r"^[^/]+/[^/]*/.+$")
+    entity: str | None = Field(default=None, pattern=r"^[^/]+/[^/]*/.+$")
+    multiline: bool = False
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
+class Loki(Strict):
+    """The lines that a LogQL query selects. `tail`: by Loki's websocket, as they come in."""
+
+    url: Url
+    query: str = Field(min_length=1)
+    interval_s: Duration = Field(default=10.0, alias="interval", gt=0)
+    backfill_s: Duration = Field(default=60.0, alias="backfill", ge=0, le=3600)
+    timeout_s: Duration = Field(default=30.0, alias="timeout", gt=0)
+    limit: int = Field(default=2000, ge=1, le=100_000)
+    tail: bool = False
+    token_file: Path | None = Field(default=None, alias="tokenFile")
+    ca_file: Path | None = Field(default=None, alias="caFile")
+    tenant: str = ""
+
+
+class Journald(Strict):
+    """The systemd journal of this machine, or of `directory`. `units` empty: all. The kernel is always in it."""
+
+    interval_s: Duration = Field(default=10.0, alias="interval", gt=0)
+    units: Annotated[list[Annotated[str, Field(pattern=r"^[\w@:.\\-]{1,200}$")]], BeforeValidator(words)] = Field(default=[])
+    priority: Literal["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"] = "info"
+    directory: Path | None = None
+
+
+class Otlp(Strict):
+    """Logs and metrics that OpenTelemetry pushes to `/v1/logs` and `/v1/metrics` of `listen`."""
 
 
 class RemoteWrite(Strict):
@@ -83,4 +125,7 @@ class SourceItem(OneOf):
     host: Host | None = None
     nvml: Nvml | None = None
     logs: Logs | None = None
+    journald: Journald | None = None
+    loki: Loki | None = None
+    otlp: Otlp | None = None
     recording: Recording = None

@@ -28,6 +28,8 @@ def _sources(config: Config) -> Unused:
         if item.kind == "remote_write":
             yield (("sources", i, "remote_write"), "remote write is not received in this version, nothing arrives this way. "
                    "Poll the Prometheus with a prometheus source.")
+        if item.kind == "otlp" and any(before.kind == "otlp" for before in config.sources[:i]):
+            yield ("sources", i, "otlp"), "there is an otlp source above already, which receives everything. Remove this one."
 
 
 def _topology(config: Config, watches: bool) -> Unused:

@@ -186,13 +186,13 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("sources:\n  - prometheus: {url: 'http://p', packs: [nodes]}",
      "aiops.yaml:2: $.sources[0].prometheus.packs[0]: no pack 'nodes'. Did you mean 'node'?"),
     ("sources:\n  - host: {}\n    nvml: {}", "aiops.yaml:2: $.sources[0]: exactly one key is needed (one of prometheus, "
-     "remote_write, kubernetes, host, nvml, logs, recording), found host, nvml."),
+     "remote_write, kubernetes, host, nvml, logs, journald, loki, otlp, recording), found host, nvml."),
     ("sources:\n  - hosts", "aiops.yaml:2: $.sources[0]: unknown 'hosts'. Did you mean 'host'?"),
     ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: string should match pattern "
      "'^[^/]+/[^/]*/.+$', got 'api'."),
     ("sources:\n  - remote_write: {}", "aiops.yaml:1: $.sources: nothing would arrive: remote_write is not available in this "
      "version. Add another source."),
-    ("sources:\n  - remote_write: {port: 1}", "aiops.yaml:2: $.sources[0].remote_write.port: unknown key."),
+    ("sources:\n  - remote_write: {xyz: 1}", "aiops.yaml:2: $.sources[0].remote_write.xyz: unknown key."),
     ("sources:\n  - recording: {path: x}", "aiops.yaml:2: $.sources[0].recording: not available in this version. "
      "Play recordings with 'aiops replay DIR --serve'."),
     ("detectors: [logs, baseline, logs]", "aiops.yaml:1: $.detectors: 'logs' is named twice. Remove one of the two."),

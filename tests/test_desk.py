@@ -157,6 +157,16 @@ def test_the_metrics_of_the_daemon_tell_how_its_sources_are(tmp_path):
     page.store.close()
 
 
+def test_what_sources_could_not_use_is_a_metric_by_source_and_reason(tmp_path):
+    """A total each, taken over at every scrape and never added up twice."""
+    page = Page(tmp_path, ({**OK, "rejected": {"too_long": 2, "bad_json": 1}}, FAILING))
+    for _ in range(2):
+        text = page.desk.metrics_text()
+    assert 'aiops_source_rejected_total{reason="too_long",source="a"} 2.0' in text
+    assert text.count('aiops_source_rejected_total{') == 2
+    page.store.close()
+
+
 # ------------------------------------------------------------------------------------------------------- answers
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_an_answer_becomes_a_command_for_the_next_batch(page, verb):

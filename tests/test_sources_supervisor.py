@@ -204,3 +204,14 @@ def test_a_call_that_does_not_come_back_is_shown_while_it_lasts() -> None:
     supervised.poll(Collected())
     assert seen == [("starting", ""), ("failing", "a call has not come back for 95 s; other sources go on without it")]
     assert supervised.status()["state"] == "ok"
+
+
+def test_what_a_source_could_not_use_is_in_its_status_by_reason() -> None:
+    """A mapping `rejected` of a source is copied; a source without one rejected nothing."""
+    class Picky(Flaky):
+        rejected = {"too_long": 2}
+    picky = Picky()
+    status = Supervised(picky, ManualClock()).status()
+    picky.rejected["too_long"] = 3
+    assert status["rejected"] == {"too_long": 2}
+    assert Supervised(Flaky(), ManualClock()).status()["rejected"] == {}

@@ -47,6 +47,7 @@ class Metrics:
         self._open: set[str] = set()
         self._decisions: dict[tuple[str, str], int] = {}
         self._outcomes: dict[str, int] = {}
+        self._rejected: dict[tuple[str, str], int] = {}
         self.registry.register(_Totals(self))
         ProcessCollector(registry=self.registry)
         Info("aiops_build", "The running version.", registry=self.registry).info({"version": version})
@@ -75,9 +76,11 @@ class Metrics:
         """How long one step took."""
         self._step.observe(seconds)
 
-    def source(self, name: str, up: bool) -> None:
-        """Whether the last poll of a source worked."""
+    def source(self, name: str, up: bool, rejected: Mapping[str, int] | None = None) -> None:
+        """Whether the last poll of a source worked, and what it could not use since its start, by reason."""
         self._up.labels(name).set(1 if up else 0)
+        with self._mutex:
+            self._rejected |= {(name, reason): n for reason, n in (rejected or {}).items()}
 
     def readiness(self, counts: Mapping[str, int]) -> None:
         """How many signals are in each state of readiness."""
@@ -105,6 +108,7 @@ class Metrics:
         with self._mutex:
             counts, is_open = self._counts, len(self._open)
             decisions, outcomes = dict(self._decisions), dict(self._outcomes)
+            rejected = dict(self._rejected)
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(f"aiops_{name}", help_text, value=getattr(counts, name))
         for name, help_text in _GAUGES.items():
@@ -112,6 +116,7 @@ class Metrics:
         yield GaugeMetricFamily("aiops_incidents_open", "Incidents that are open now.", value=is_open)
         yield _labelled("aiops_dropped_samples", "Input that could not be used.", ["reason"],
                         {(reason,): n for reason, n in counts.dropped.items()})
+        yield _labelled("aiops_source_rejected", "What a source was given and could not use.", ["source", "reason"], rejected)
         yield _labelled("aiops_decisions", "What policies decided.", ["type", "decision"], decisions)
         yield _labelled("aiops_outcomes", "What became of actions.", ["status"], {(s,): n for s, n in outcomes.items()})
 

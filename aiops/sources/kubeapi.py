@@ -1,6 +1,6 @@
 """HTTP to one Kubernetes API server: the official client for address and credentials, aiohttp for lists and streams.
 
-The official client decodes into models, hides what a stream does, and does not back off; see docs/decisions/016-reflector.md.
+The official client decodes into models, hides what a stream does, and does not back off; see docs/decisions/018-reflector.md.
 """
 
 from __future__ import annotations

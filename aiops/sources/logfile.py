@@ -1,232 +1,236 @@
 """Follows log files as `tail -F` does: by path pattern, over rotation and truncation, with bounded memory.
 
-Files that are already there when a pattern is first looked at are followed from their end (`from_start` reads them
-whole); files that appear later are read from their beginning. Offsets survive a restart through `state` and `restore`.
+Files that are there when the daemon starts for the first time are followed from their end (`from_start` reads them whole);
+files that appear later are read from their beginning. After a restart each file is read on where it was left.
+
+How sure that is: at the beginning of each poll it is written down how far the last one came. An ordered end loses nothing
+and repeats nothing. After `kill -9` nothing is lost, and the lines of the last poll may come twice.
 """
 
 from __future__ import annotations
 
 import glob
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from aiops.interfaces import Samples
+from aiops.sources.loglines import MAX_LINE_BYTES, Entry, LineReader, plain
+from aiops.sources.offsets import Place
+from aiops.sources.tail import Key, Tail, identity, regular, shape
 from aiops.types import Entity, LogLine
 
-MAX_LINE_BYTES = 16 * 1024
-MAX_LINES = 20_000
-MAX_FILES = 500
-MAX_FIELD_CHARS = 200
-CHUNK = 256 * 1024
-_TEXT_KEYS = ("message", "msg", "log")
-_LEVEL_KEYS = ("level", "lvl", "severity")
+__all__ = ["MAX_LINE_BYTES", "LogFileSource", "plain"]
+
+MAX_LINES = 50_000
+MAX_FILES = 5_000
+MAX_OPEN = 200
+LINGER_POLLS = 2
+"""A file that was renamed is still written to for a moment: until nothing came in so many polls."""
+_BAD_STATE = (KeyError, TypeError, ValueError, AttributeError)
+_POD = re.compile(r".*/pods/([^_/]+)_([^_/]+)_[^_/]+/[^/]+/[^/]+$")
 _KUBELET = re.compile(r"(?P<pod>[^_/]+)_(?P<namespace>[^_/]+)_(?P<container>.+)-[0-9a-f]{64}\.log")
-_CRI = re.compile(r"\d{4}-\d\d-\d\dT\S+ (stdout|stderr) (?P<flag>[PF]) ?(?P<text>.*)", re.DOTALL)
-
-
-@dataclass(slots=True)
-class _File:
-    """A file being followed. `rest`: the last line as far as it has been written. `skipping`: inside a line too long."""
-
-    path: str
-    inode: int
-    offset: int = 0
-    handle: BinaryIO | None = None
-    rest: bytes = b""
-    skipping: bool = False
-
-    def close(self) -> None:
-        if self.handle:
-            self.handle.close()
-            self.handle = None
 
 
 class LogFileSource:
     """Log lines of files. Each line belongs to `entity` where that is given, else to what the path says.
 
-    paths are glob patterns (`**` allowed). Kubelet paths `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log` become
-    `pod/NAMESPACE/POD`; any other becomes `service//STEM`. `entity` may use `{stem}` and `{parent}` of the path.
-    `dropped` counts by reason what was left out: too_long, too_many (left for the next poll), undecodable (repaired).
+    paths are glob patterns (`**` allowed). `…/pods/NAMESPACE_POD_UID/CONTAINER/N.log` and
+    `…/POD_NAMESPACE_CONTAINER-ID.log` become `pod/NAMESPACE/POD`, any other `service//STEM`. `entity` may use `{stem}` and
+    `{parent}` of the path. Compressed files are left alone. place: the file that keeps the offsets, None for none.
+    `rejected` counts by reason: too_long (cut), undecodable and nul (repaired), behind (polls that left lines for the next one),
+    rotated_away (files that were gone before they were read to the end).
     """
 
     def __init__(self, paths: Sequence[str], name: str = "logs", interval_s: float = 5.0, *, entity: str = "",
-                 from_start: bool = False) -> None:
+                 from_start: bool = False, multiline: bool = False, zone: tzinfo = UTC, place: Path | None = None) -> None:
         self.name, self.interval_s = name, interval_s
         self._patterns, self._entity, self._from_start = tuple(paths), entity, from_start
-        self._files: dict[str, _File] = {}
-        self._known: dict[str, tuple[int, int]] = {}
-        self._looked = False
-        self._turn = 0
-        self.dropped: dict[str, int] = {}
+        self._multiline, self._zone = multiline, zone
+        self._tails: dict[Key, Tail] = {}
+        self._known: dict[Key, Mapping[str, Any]] = {}
+        self._looked = self._told_before = False
+        self._turn = self._open = 0
+        self._place = Place(place)
+        self.rejected: Counter[str] = Counter()
         self.notes: dict[str, str] = {}
+        self._unread: list[str] = []
+        saved = self._place.load()
+        self._note("begin", bool(self._place.problem), self._place.problem)
+        if saved is not None:
+            self.restore(saved)
 
     def poll(self, now: float, into: Samples) -> None:
-        """Every whole line written since the last poll, with time `now`, at most 20,000 a poll over all files."""
+        """What was written since the last poll, at most 50,000 lines over all files. Times that lines do not tell are `now`."""
+        self._unread.clear()
         self._find()
-        left = MAX_LINES
-        paths = sorted(self._files)
-        first = self._turn % max(1, len(paths))
-        for i, path in enumerate([*paths[first:], *paths[:first]]):
-            entity = self._entity_of(path)
-            for text in self._lines(self._files[path], left):
-                into.line(LogLine(now, entity, text))
-                left -= 1
+        self._save()
+        self._hand_on_all(now, into)
+        self._note("unread", bool(self._unread), f"{len(self._unread)} files cannot be read: {', '.join(self._unread[:3])}")
+
+    def _hand_on_all(self, now: float, into: Samples) -> None:
+        left, tails = MAX_LINES, self._in_turn()
+        self._open = sum(t.fd >= 0 for t in tails)
+        for i, tail in enumerate(tails):
+            left -= self._hand_on(tail, left, now, into)
             if left <= 0:  # the rest comes with the next poll, which begins with the next file
-                self._count("too_many")
-                self._turn = first + i + 1
+                self.rejected["behind"] += 1
+                self._turn += i + 1
                 return
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        """Writes down how far everything was read; nothing where nothing was looked at yet."""
+        if self._looked:
+            self._save()
+        for tail in self._tails.values():
+            tail.close()
 
     def state(self) -> dict[str, Any]:
-        """path -> [inode, offset of the first line not yet handed over]."""
-        return {f.path: [f.inode, f.offset - len(f.rest)] for f in self._files.values()}
+        """Where each file is read on, as plain JSON."""
+        return {"patterns": list(self._patterns), "files": [t.state() for t in self._tails.values()]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where a `state` left off; what is not understood is ignored."""
-        for path, place in state.items():
-            if isinstance(place, list | tuple) and len(place) == 2 and all(isinstance(n, int) for n in place):
-                self._known[path] = (place[0], place[1])
+        """Go on where a `state` left off; what is not understood is left out and told."""
+        try:
+            self._told_before = tuple(state["patterns"]) == self._patterns
+            self._known = {(int(f["device"]), int(f["inode"])): f for f in state["files"]}
+        except _BAD_STATE:
+            self._told_before, self._known = False, {}
+            self.notes["begin"] = "the offsets of the last run are not understood; files are followed from their end"
 
     # ------------------------------------------------------------------------------------------------ which files
     def _find(self) -> None:
         found = sorted({p for pattern in self._patterns for p in glob.glob(pattern, recursive=True)})  # noqa: PTH207
+        here: dict[Key, str] = {}
         for path in found:
-            if path not in self._files and len(self._files) < MAX_FILES:
-                self._add(path)
-        if len(found) > MAX_FILES:
-            self.notes["files"] = f"{len(found)} files match; only {MAX_FILES} are followed. Narrow the patterns."
-        if not found:
-            self.notes["none"] = f"no file matches {', '.join(self._patterns)}"
-        else:
-            self.notes.pop("none", None)
-        for path in [p for p, f in self._files.items() if p not in found and f.handle is None]:
-            del self._files[path]
+            if (stat := regular(path)) is None or (key := identity(stat)) in here:
+                continue
+            here[key] = path
+            if key not in self._tails and len(self._tails) < MAX_FILES:
+                self._add(key, path)
+            if (tail := self._tails.get(key)) is not None:
+                tail.path, tail.left, tail.stat = path, None, shape(stat)
+        for key, tail in self._tails.items():
+            if key not in here and tail.left is None:
+                tail.left = 0
+        if not self._looked:
+            self._find_renamed()
         self._looked = True
+        self._note("files", len(here) > MAX_FILES,
+                   f"{len(here)} files match; only {MAX_FILES} are followed. Narrow the patterns.")
+        self._note("none", not here, f"no file matches {', '.join(self._patterns)}")
 
-    def _add(self, path: str) -> None:
+    def _add(self, key: Key, path: str) -> None:
+        """A file that was not followed: from where the last run left it, else from its end, or from its beginning if new."""
+        tail = self._tail(path, key)
         try:
-            stat = os.stat(path)  # noqa: PTH116
-        except OSError:
+            if not tail.open() or tail.packed():
+                return
+            if not self._resumed(tail, self._known.pop(key, None)) and not (
+                    self._looked or self._from_start or self._told_before):
+                tail.to_end()
+        except OSError as e:
+            self._unreadable(path, e)
             return
-        if not os.path.isfile(path):  # noqa: PTH113
-            return
-        inode, offset = self._known.pop(path, (0, -1))
-        if inode != stat.st_ino or not 0 <= offset <= stat.st_size:
-            new = self._looked or self._from_start or inode
-            offset = 0 if new else stat.st_size
-        self._files[path] = _File(path, stat.st_ino, offset)
+        finally:
+            tail.close()
+        self._tails[key] = tail
+
+    def _tail(self, path: str, key: Key) -> Tail:
+        reader = LineReader(multiline=self._multiline, zone=self._zone, rejected=self.rejected)
+        return Tail(path, key, self._entity_of(path), reader)
+
+    def _resumed(self, tail: Tail, state: Mapping[str, Any] | None) -> bool:
+        try:
+            return state is not None and tail.resume(state)
+        except _BAD_STATE:
+            return False
+
+    def _find_renamed(self) -> None:
+        """Files that were rotated while the daemon was down: what is left in them comes first."""
+        for key, state in self._known.items():
+            tail = self._tail(str(state.get("path", "")), key)
+            tail.left = 0
+            try:
+                there = self._resumed(tail, state) and len(self._tails) < MAX_FILES
+            except OSError:
+                there = False
+            tail.close()
+            if there:
+                self._tails[key] = tail
+            else:
+                self.rejected["rotated_away"] += 1
+        self._known = {}
+
+    def _in_turn(self) -> list[Tail]:
+        """What was renamed first, then each file in its turn."""
+        tails = sorted(self._tails.values(), key=lambda t: t.path)
+        first = self._turn % max(1, len(tails))
+        return sorted([*tails[first:], *tails[:first]], key=lambda t: t.left is None)
 
     # ------------------------------------------------------------------------------------------------- which lines
-    def _lines(self, file: _File, most: int) -> Iterator[str]:
-        """At most `most` new lines; first the rest of a file that was rotated away, then the new file of that path."""
-        if not self._open(file):
-            return
-        for text in self._read(file, most):
-            most -= 1
-            yield text
-        if most > 0 and self._replaced(file):
-            if file.rest:
-                yield self._text(file.rest)
-                file.rest = b""
-            file.close()
-            file.offset, file.skipping = 0, False
-            if self._open(file):
-                yield from self._read(file, most)
-
-    def _open(self, file: _File) -> bool:
-        if file.handle is not None:
-            return True
+    def _hand_on(self, tail: Tail, most: int, now: float, into: Samples) -> int:
+        """How many lines were handed on."""
+        if tail.idle:
+            return 0
+        was_open = tail.fd >= 0
         try:
-            file.handle = open(file.path, "rb")  # noqa: PTH123, SIM115 - stays open between polls, closed by close()
-            file.inode = os.fstat(file.handle.fileno()).st_ino
+            if not tail.open():
+                self.rejected["rotated_away"] += 1
+                del self._tails[tail.key]
+                return 0
+            lines, more = tail.read(most)
         except OSError as e:
-            self.notes[file.path] = f"{file.path}: cannot be read: {(e.strerror or str(e)).lower()}"
-            return False
-        self.notes.pop(file.path, None)
-        return True
+            self._unreadable(tail.path, e)
+            return 0
+        for at, text in self._entries(tail, lines, more, now):
+            into.line(LogLine(now if at is None else at, tail.entity, text))
+        if not was_open:
+            self._keep_open(tail)
+        return len(lines)
 
-    def _replaced(self, file: _File) -> bool:
-        """True when another file has this path now, or none; what is left in the old one has been read."""
-        try:
-            return os.stat(file.path).st_ino != file.inode  # noqa: PTH116
-        except OSError:
-            file.close()
-            return False
+    def _keep_open(self, tail: Tail) -> None:
+        """A file that is open outlives its removal; so many can be."""
+        if self._open < MAX_OPEN:
+            self._open += 1
+        else:
+            tail.close()
 
-    def _read(self, file: _File, most: int) -> Iterator[str]:
-        assert file.handle is not None
-        size = os.fstat(file.handle.fileno()).st_size
-        if size < file.offset:  # truncated in place, as logrotate's copytruncate does
-            file.offset, file.rest, file.skipping = 0, b"", False
-        while most > 0:
-            file.handle.seek(file.offset)
-            chunk = file.handle.read(CHUNK)
-            if not chunk:
-                return
-            file.offset += len(chunk)
-            lines = (file.rest + chunk).split(b"\n")
-            file.rest = lines.pop()
-            if len(lines) > most:
-                unread = b"\n".join([*lines[most:], file.rest])
-                file.offset, file.rest, lines = file.offset - len(unread), b"", lines[:most]
-            for raw in lines:
-                if not self._cut(file, raw):
-                    most -= 1
-                    yield self._text(raw)
-            if len(file.rest) > MAX_LINE_BYTES:
-                if not file.skipping:
-                    most -= 1
-                    yield self._text(file.rest)
-                file.rest, file.skipping = b"", True
-
-    def _cut(self, file: _File, raw: bytes) -> bool:
-        """True for what is only the tail of a line of which the beginning was handed over already."""
-        tail, file.skipping = file.skipping, False
-        return tail or not raw.strip()
-
-    def _text(self, raw: bytes) -> str:
-        raw = raw.rstrip(b"\r")
-        if len(raw) > MAX_LINE_BYTES:
-            self._count("too_long")
-            raw = raw[:MAX_LINE_BYTES]
-        text = raw.decode("utf-8", "replace")
-        if "�" in text:
-            self._count("undecodable")
-        return plain(text)
+    def _entries(self, tail: Tail, lines: list[bytes], more: bool, now: float) -> Iterator[Entry]:
+        """What the lines hold; and of a file that has been left all that there still is."""
+        yield from tail.reader.entries(lines, now)
+        if tail.left is not None and not more:
+            tail.left = 0 if lines else tail.left + 1
+            yield from tail.reader.entries(tail.last_words(), now)
+        if not lines:
+            gone = tail.left is not None and tail.left > LINGER_POLLS
+            yield from tail.reader.flush(now, parts=gone)
+            if gone:
+                tail.close()
+                del self._tails[tail.key]
 
     def _entity_of(self, path: str) -> Entity:
         p = Path(path)
         if self._entity:
             return self._entity.replace("{stem}", p.stem).replace("{parent}", p.parent.name)
+        if pod := _POD.fullmatch(path):
+            return f"pod/{pod[1]}/{pod[2]}"
         kubelet = _KUBELET.fullmatch(p.name)
         return f"pod/{kubelet['namespace']}/{kubelet['pod']}" if kubelet else f"service//{p.stem}"
 
-    def _count(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    # ---------------------------------------------------------------------------------------------------- the rest
+    def _save(self) -> None:
+        self._place.save(self.state())
+        self._note("offsets", bool(self._place.problem), self._place.problem)
 
+    def _unreadable(self, path: str, error: OSError) -> None:
+        self._unread.append(f"{path}: {(error.strerror or str(error)).lower()}")
 
-def plain(text: str) -> str:
-    """A line as a person would read it: without the container runtime's frame, and out of JSON `LEVEL message error`."""
-    framed = _CRI.fullmatch(text)
-    if framed:
-        text = framed["text"]
-    if not text.startswith("{") or not text.rstrip().endswith("}"):
-        return text
-    import msgspec
-    try:
-        fields = msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError):
-        return text
-    message = next((str(fields[k]) for k in _TEXT_KEYS if fields.get(k)), "") if isinstance(fields, dict) else ""
-    if not message:
-        return text
-    level = next((str(fields[k]).upper() for k in _LEVEL_KEYS if isinstance(fields.get(k), str)), "")
-    error = str(fields.get("error") or fields.get("err") or "")[:MAX_FIELD_CHARS]
-    return " ".join(part for part in (level, message.rstrip("\n"), error) if part)
+    def _note(self, key: str, there: bool, text: str) -> None:
+        if there:
+            self.notes[key] = text
+        else:
+            self.notes.pop(key, None)

@@ -90,13 +90,17 @@ class Supervised:
             yield piece.pop()
 
     def status(self) -> dict[str, Any]:
-        """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes."""
+        """How the source is: name, state, error, last_success, failures, next_try (UTC seconds or None), notes, rejected.
+
+        rejected: what the source could not use, counted by reason, where it has a mapping of that name.
+        """
         notes = getattr(self.source, "notes", {})
         hanging = self._hanging()
         return {"name": self.name, "state": "failing" if hanging else self._state, "error": hanging or self._error,
                 "last_success": self._last_success,
                 "failures": self._failures, "next_try": self._next_try,
-                "notes": sorted(notes.values() if isinstance(notes, dict) else notes)}
+                "notes": sorted(notes.values() if isinstance(notes, dict) else notes),
+                "rejected": dict(getattr(self.source, "rejected", {}))}
 
     def _hanging(self) -> str:
         """What to say of a call that does not come back: a driver or a peer that is stuck; empty while all is well."""

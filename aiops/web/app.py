@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from aiops.web import forms, pages
+from aiops.web import forms, pages, push
 from aiops.web.guard import LOOPBACK, Guard
 from aiops.web.view import CostWindow, NotPossible, ReadinessState, View
 
@@ -29,8 +29,8 @@ _WRITES: dict[int | str, JSON] = {
 }
 
 
-def create_app(view: View, poll_s: float = 1.0) -> FastAPI:
-    """The app over a view. poll_s: how often listeners of /events look for a new revision.
+def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiver] | None = None) -> FastAPI:
+    """The app over a view. poll_s: how often listeners of /events look for a new revision; pushes: who takes a POST where.
 
     `app.state.hosts` are the names under which it is served (Server widens them beyond loopback).
     """
@@ -45,6 +45,8 @@ def create_app(view: View, poll_s: float = 1.0) -> FastAPI:
     _writes(app, view)
     _probes(app, view)
     _events(app, view, poll_s)
+    for path, receiver in (pushes or {}).items():
+        push.add(app, path, receiver)
     return app
 
 

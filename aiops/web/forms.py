@@ -268,6 +268,7 @@ class SourceHealth(Form):
     error: str | None
     last_success: float | None
     failures: int
+    rejected: dict[str, int] = {}
 
 
 class Status(Form):

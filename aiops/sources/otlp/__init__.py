@@ -1,0 +1,1 @@
+"""Telemetry that OpenTelemetry pushes: OTLP over HTTP, https://opentelemetry.io/docs/specs/otlp/#otlphttp"""
