@@ -197,6 +197,13 @@ class Journal(Strict):
     keep_s: Duration = Field(default=7 * 86400.0, alias="keep", gt=0)
 
 
+class Capsules(Strict):
+    """How many incidents keep their part of the journal, and how much room they may take. None do where `keep` is 0."""
+
+    max_bytes: Bytes = Field(default=2**30, alias="maxBytes", ge=2**20)
+    keep: int = Field(default=200, ge=0, le=10_000)
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -212,6 +219,7 @@ class Config(Strict):
     sinks: list[SinkItem] = Field(default=[])
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
+    capsules: Capsules = Capsules()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
