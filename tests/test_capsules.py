@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fastparquet
 import numpy as np
 import pytest
 from helpers import T0
 from test_restart import Life
 
 from aiops import app
+from aiops.capsules.archive import opened, save
 from aiops.capsules.make import make
+from aiops.capsules.redact import redacted
 from aiops.sinks.capsules import Failed
-from aiops.types import Edge, Event, Links, LogLine
+from aiops.types import Edge, Event, Links, LogLine, Node
 
 STEP_S = 10.0
 FAULT = range(300, 330)
@@ -141,3 +145,79 @@ def test_a_capsule_replays_to_the_same_incident(alive: Callable[..., Watched], t
     [again] = app.Player(folder, None).play().json()["incidents"]
     assert story(again) == story(form)
     assert app.replay(folder, verify=True, as_json=True) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ redaction
+PLANTED = ("payments", "acmecorp", "hunter2", "alice", "10.11.12.13", "fe80::dead:beef", "bob@acmecorp.example",
+           "eyJhbGciOiJIUzI1NiJ9", "4111111111111111", "vault.acmecorp.example", "s3cr3t-t0ken", "db-eu-west", "Straße",
+           "goldcustomer", "sk-live-9aZ81kQ")
+
+
+class Office(Shop):
+    """The same fault where names, labels, log lines, events and alerts are full of what is nobody else's business."""
+
+    def poll(self, now: float, into: Any) -> None:
+        k = round((now - T0) / STEP_S)
+        x = np.random.default_rng(k).normal(10.0, 1.0, 3)
+        bad = k in self.fault
+        mine, other = "service/payments/db-eu-west", "pod/payments/checkout-7d4f9-x2x9z"
+        into.sample(now, mine, "app_errors", {"tenant": "goldcustomer"}, float(x[0] + 30 * bad))
+        into.sample(now, other, "app_latency", {"route": "/acmecorp/alice"}, float(x[1] + 20 * bad))
+        into.sample(now, "node//10.11.12.13", "node_cpu_seconds_total", {"mode": "idle", "cpu": "0"}, 9.0 * k, "counter")
+        into.line(LogLine(now, mine, f"ERROR user alice at 10.11.12.13 failed, password=hunter2 bob@acmecorp.example {k}" if bad
+                          else "INFO login alice via https://vault.acmecorp.example/v1?token=s3cr3t-t0ken from fe80::dead:beef"))
+        into.line(LogLine(now, other, 'card 4111111111111111 "Straße 5" Bearer eyJhbGciOiJIUzI1NiJ9.e30 key sk-live-9aZ81kQ'))
+        if k == self.fault[0] - 3:
+            into.event(Event(now, mine, "change", "Deployed", "acmecorp/checkout:1.2 by alice"))
+        if k == 0:
+            into.links("office", Links((Node(mine, 2.0, {"team": "goldcustomer"}),), (Edge(other, mine),)))
+
+
+def everything(folder: Path) -> bytes:
+    """All bytes of a capsule, unpacked, with the strings of its tables."""
+    found = b""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            found += path.name.encode() + (gzip.decompress(data) if path.suffix == ".gz" else data)
+        if path.suffix == ".parquet":
+            found += fastparquet.ParquetFile(str(path)).to_pandas().to_csv().encode()
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                found += b"".join(arrays[name].tobytes() for name in arrays.files)
+    return found
+
+
+@pytest.mark.slow
+def test_a_redacted_capsule_replays_alike_and_tells_no_name(alive: Callable[..., Watched], tmp_path: Path) -> None:
+    """Same times, causes with their shares, and decisions; no planted name, address, token or text is left in any byte."""
+    policy = tmp_path / "policies" / "p.yaml"
+    policy.write_text(POLICY.replace("shop/db", "payments/db-eu-west").replace("restart-broken", "acmecorp-restart"))
+    life = alive(Office()).run(FAULT[-1] + 120)
+    form = told(life)
+    folder = tmp_path / "state" / "capsules" / form["id"]
+    assert [p for p in PLANTED if p.encode() in everything(folder)] == list(PLANTED), "otherwise the test could not fail"
+    out = redacted(folder, tmp_path)
+    packed = save(out, tmp_path / "r.tar.gz")
+    with opened(packed) as again:
+        left = everything(again).lower()
+        assert [p for p in PLANTED if p.lower().encode() in left] == []
+        assert [p for p in ("eu", "west", "checkout", "acmecorp-restart", form["id"]) if f"{p}".encode() in left] == []
+        player = app.Player(again, None)
+        result = player.play().json()
+        assert app.replay(again, verify=True, as_json=True) == 0
+    [replayed] = result["incidents"]
+    assert replayed["id"] == out.name and [a["id"] for a in replayed["actions"]] == [
+        a["id"] for a in json.loads((out / "incident.json").read_text())["actions"]]
+    plain = story(form)
+    assert story(replayed)[1:3] == plain[1:3]
+    assert [c["score"] for c in replayed["causes"]] == pytest.approx([c["score"] for c in form["causes"]], abs=1e-6)
+    assert [(a["decision"], a["type"], a["at"]) for a in replayed["actions"]] == [
+        (a["decision"], a["type"], a["at"]) for a in form["actions"]] and form["actions"]
+    assert [c["entity"].split("/")[0] for c in replayed["causes"]] == [c["entity"].split("/")[0] for c in form["causes"]]
+    assert redacted(folder, make_folder(tmp_path / "other")).name != out.name, "another key, other names"
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir()
+    return path

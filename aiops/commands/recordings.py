@@ -20,7 +20,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     speed: Annotated[float, typer.Option(min=0, help="Times faster than it happened; 0: as fast as it goes.")] = 0.0,
     serve: Annotated[bool, typer.Option("--serve", help="Show it on the page while it plays.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with expect.yaml or the capsule; exit 1 if it differs.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with what is expected; exit 1 if it differs.")] = False,
     alerts_out: Annotated[Path | None, option(metavar="FILE", help="For each raw alert, its incident.")] = None,
     listen: Annotated[str, typer.Option(help="Where --serve listens.")] = "127.0.0.1:8750",
 ) -> int:
