@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from pydantic import ValidationError
 
 from aiops import build
 from aiops.budget import Budget
@@ -202,8 +203,9 @@ def _config(run: Run, folder: Path) -> Config:
     """What of the run's configuration decides verdicts; the rest by default. Raises CapsuleError."""
     try:
         return Config.model_validate({**run.config, "sources": [{"host": {}}]})
-    except ValueError as e:
-        raise CapsuleError(f"{folder}/run.json: the settings are not understood: {str(e).splitlines()[0]}. "
+    except ValidationError as e:
+        what = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors())
+        raise CapsuleError(f"{folder}/run.json: the settings are not understood: {what[:300]}. "
                            "Replay it with the version of aiops that made it.") from None
 
 

@@ -134,6 +134,7 @@ class Capsules:
             elif incident.state == "open" and self._has_room(incident.id):
                 first = first or self._first(report.at)
                 self._watched[incident.id] = _Watch(incident, first)
+                self._order(self._watched[incident.id], report.at)
         for watch in [w for w in self._watched.values() if _due(w, report.at)]:
             self._order(watch, report.at)
 
@@ -242,7 +243,7 @@ class Capsules:
 
 
 def _due(watch: _Watch, at: float) -> bool:
-    """At the beginning, a quarter of an hour later if it has changed, and when its last quarter of an hour is over."""
+    """A quarter of an hour after the last time if it has changed, and when its last quarter of an hour is over."""
     closed_at = watch.incident.closed_at
     if closed_at is not None and at >= closed_at + TAIL_S:
         return True
