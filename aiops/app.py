@@ -36,8 +36,10 @@ def run(config: Config, base: Path) -> int:
 
 
 def replay(folder: Path, policies: Path | None = None, as_json: bool = False, speed: float = 0.0, serve: bool = False,
-           verify: bool = False, alerts_out: Path | None = None, listen: str = "127.0.0.1:8750") -> int:
-    """A recording, or the journal of a run, through the pipeline. Nothing outside this process is touched.
+           verify: bool = False, alerts_out: Path | None = None, listen: str = "127.0.0.1:8750",
+           shown: Path | None = None) -> int:
+    """A recording, or the journal of a run, through the pipeline. Nothing outside this process is touched. shown: what people
+    called it.
 
     Raises RecordingError, Problems: unreadable input.
     """
@@ -59,7 +61,7 @@ def replay(folder: Path, policies: Path | None = None, as_json: bool = False, sp
 
         print_summary(result, player.skipped())
     for problem in problems:
-        sys.stderr.write(f"{folder}: {problem}\n")
+        sys.stderr.write(f"{shown or folder}: {problem}\n")
     return FOUND_PROBLEMS if problems else GOOD
 
 

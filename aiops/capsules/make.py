@@ -59,6 +59,8 @@ def _fill(part: Path, out: Path, job: Mapping[str, Any]) -> JSON:
     small = found_before and known.picked(found_before, set(found.learned_entities))
     if small:
         known.write(part / "learned", small)
+    else:
+        found.left_out["learned"] = 1
     return store.seal(part, _about(found, incident, small, header))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +49,8 @@ def export(
     store: StoreOption = None, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None,
 ) -> None:
     """Save the capsule of an incident: a recording for 'aiops replay'."""
+    import tempfile
+
     from aiops.capsules.archive import save
     from aiops.store.capsules import CapsuleError, check
 
@@ -63,8 +64,8 @@ def export(
             saved = save(folder, out or Path(f"{folder.name}.tar.gz"))
         except CapsuleError as e:
             raise CommandError("", str(e)) from None
-    if not redact:
-        note("note: it holds log lines, names and policies as they are; --redact takes out what could be somebody's.")
+    note(f"note: {incident} is called {folder.name} in it." if redact else
+         "note: it holds log lines, names and policies as they are; --redact takes out what could be somebody's.")
     say(f"{saved}. Play it: aiops replay {saved}")
 
 
@@ -79,6 +80,8 @@ def _capsule(name: str, store: Path | None, server: str, token_file: Path | None
             raise CommandError("", f"{store}: no capsule of {name!r}. '{LIST} --store {store}' lists what there is.")
         yield found
         return
+    import tempfile
+
     from aiops.capsules.archive import opened
 
     with tempfile.TemporaryDirectory(prefix="aiops-") as scratch:

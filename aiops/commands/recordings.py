@@ -36,7 +36,7 @@ def replay(
 
     with opened(folder) as recording:
         return int(app.replay(recording, policies, as_json=as_json, speed=speed, serve=serve, verify=verify,
-                              alerts_out=alerts_out, listen=listen))
+                              alerts_out=alerts_out, listen=listen, shown=folder))
 
 
 def record(
