@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +14,22 @@ from typing import Any
 import fastparquet
 import numpy as np
 import pytest
-from helpers import T0
+from helpers import T0, frames, signals
 from test_restart import Life
 
 from aiops import app
+from aiops.capsules import learned as known
 from aiops.capsules.archive import opened, save
 from aiops.capsules.make import make
 from aiops.capsules.redact import redacted
+from aiops.models import Learned, Lineage, Model, Saved
 from aiops.sinks.capsules import Failed
+from aiops.store.capsules import check
 from aiops.types import Edge, Event, Links, LogLine, Node
+from detectors.absence import Absence
+from detectors.baseline import Baseline
+from detectors.drift import Drift
+from detectors.exhaustion import Exhaustion
 
 STEP_S = 10.0
 FAULT = range(300, 330)
@@ -83,14 +93,15 @@ class Idle:
 class Watched(Life):
     """A life whose capsules are made in the tick that ordered them."""
 
-    def __init__(self, folder: Path, source: Any, start: int = 0, make: Callable[[Path], None] = here) -> None:
+    def __init__(self, folder: Path, source: Any, start: int = 0, real: bool = False) -> None:
         super().__init__(folder, source, start)
-        self.capsules = self.daemon.capsules
-        self.capsules._make, self.capsules._worker = make, Idle()  # type: ignore[assignment]
+        self.capsules, self.real = self.daemon.capsules, real
+        if not real:
+            self.capsules._make, self.capsules._worker = here, Idle()  # type: ignore[assignment]
 
     def drain(self) -> Watched:
         """Until nothing is ordered any more."""
-        while self.capsules._waiting:
+        while self.capsules._waiting and not self.real:
             self.capsules._carry_out(self.capsules._next())
             self.capsules._sweep()
         return self
@@ -145,6 +156,49 @@ def test_a_capsule_replays_to_the_same_incident(alive: Callable[..., Watched], t
     [again] = app.Player(folder, None).play().json()["incidents"]
     assert story(again) == story(form)
     assert app.replay(folder, verify=True, as_json=True) == 0
+
+
+def until_made(life: Watched) -> None:
+    """Until a capsule was made, or not."""
+    deadline = time.monotonic() + 120
+    while not (life.capsules.made or life.capsules.failed) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert (life.capsules.made, life.capsules.problem) == (1, "")
+
+
+@pytest.mark.slow
+def test_made_beside_the_step_and_ended_by_the_next_life(alive: Callable[..., Watched], tmp_path: Path) -> None:
+    """By a process of its own while the incident is open; the daemon is killed, and the next one adds what came until then."""
+    first = alive(Shop(), real=True).run(FAULT[0] + 10)
+    until_made(first)
+    name = told(first)["id"]
+    folder = tmp_path / "state" / "capsules" / name
+    assert check(folder)["until"] < T0 + 10 * (FAULT[0] + 8) and folder.with_suffix(".job").exists()
+    first.run(FAULT[0] + 20).kill()
+    second = alive(Shop(), start=FAULT[0] + 22, real=True)
+    second.capsules.resume(second.daemon.store.incident)
+    until_made(second)
+    assert check(folder)["until"] == T0 + 10 * (FAULT[0] + 19) and not folder.with_suffix(".job").exists()
+    [again] = app.Player(folder, None).play().json()["incidents"]
+    assert (again["id"], again["causes"][0]["entity"], again["state"]) == (name, "service/shop/db", "open")
+    listed = second.daemon.server._app.state.view.capsules()
+    assert (listed["capsules"][0]["incident"], listed["capsules"][0]["whole"], listed["made"]) == (name, True, 1)
+    with tarfile.open(fileobj=second.daemon.server._app.state.view.capsule(name)) as archive:
+        assert f"{name}/incident.json" in archive.getnames()
+
+
+@pytest.mark.slow
+def test_what_was_learned_of_others_is_not_in_it(alive: Callable[..., Watched], tmp_path: Path) -> None:
+    """Columns, evidence and names of nobody but those within four hops."""
+    life = alive(Shop()).run(FAULT[-1] + 20)
+    folder = tmp_path / "state" / "capsules" / told(life)["id"]
+    kept = known.read(folder / "learned")
+    assert kept is not None and {row[0] for row in kept.door["signals"]} == {
+        "service/shop/db", "service/shop/web", "pod/shop/db-0"}
+    baseline = kept.lineages["baseline"].serving.state
+    assert {baseline[k].shape[-1] for k in ("core", "bins", "hour_level")} == {4} and b"service/far" not in everything(folder)
+    everybody = known.read(tmp_path / "state" / "models")
+    assert everybody is not None and len(everybody.door["signals"]) == 44
 
 
 # ------------------------------------------------------------------------------------------------------------ redaction
@@ -221,3 +275,28 @@ def test_a_redacted_capsule_replays_alike_and_tells_no_name(alive: Callable[...,
 def make_folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def test_rows_of_others_leave_every_detector() -> None:
+    """Seasons and trends, too, which are kept by place: what is left is what it was."""
+    of = signals(*(f"node//n{i} disk" for i in range(6)), limit=100.0, direction="up")
+    x = np.cumsum(np.random.default_rng(1).uniform(0.0, 0.01, (40, 6)), axis=0)
+    mine = {"node//n4", "node//n1"}
+    lineages, state = {}, {}
+    for name, code in (("exhaustion", Exhaustion()), ("baseline", Baseline()), ("drift", Drift()), ("absence", Absence())):
+        for f in frames(x, of, step_s=60.0):
+            code.observe(f)
+        if isinstance(code, Baseline):
+            code._grant(np.arange(6), T0)
+        state[name] = code.state()
+        lineages[name] = Lineage(Saved(name, code.VERSION, Model(name).settings, T0 + 2400, state[name]))
+    rows = [[s.entity, s.name, s.labels, s.unit, s.direction, 0.0, 0.0, False, "", 100.0, 86400.0] for s in of]
+    door = {"signals": rows, "heard": np.full(6, T0), "series": [[s.entity, s.name, ""] for s in of], "raw": np.zeros((5, 6))}
+    small = known.picked(Learned(T0 + 2400, door, lineages), mine)
+    left = {name: line.serving.state for name, line in small.lineages.items()}
+    assert [row[0] for row in small.door["signals"]] == ["node//n1", "node//n4"] and small.door["raw"].shape == (5, 2)
+    assert left.keys() == lineages.keys()
+    for get in (lambda s: s["exhaustion"]["trends"]["bins"], lambda s: s["exhaustion"]["last"], lambda s: s["baseline"]["day"],
+                lambda s: s["baseline"]["core"], lambda s: s["drift"]["level"]):
+        np.testing.assert_array_equal(get(left), get(state)[..., [1, 4]])
+    assert left["absence"]["names"] == ["node//n1", "node//n4"] and left["baseline"]["seasons"] == 2

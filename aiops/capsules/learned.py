@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from aiops.models import Columns, Learned, Lineage, Saved, Unusable, code_of, moved
+from aiops.models import Columns, Learned, Lineage, Saved, Unusable, code_of, moved, revived
+from aiops.models import picked as picked_rows
 from aiops.store.models import ModelFiles
 from aiops.types import Entity
+from detectors._trends import _FRESH as TRENDS
 
 JSON = dict[str, Any]
-SEASONS = ("day", "week")
-"""Of a state with `place`, the arrays with one column a place: rows of signals that are not picked would stay for ever."""
+PLACED = (("day", "week"), ("since", "last", "told", "told_at", *(f"trends.{name}" for name in TRENDS)))
+"""Of a state with `place`, the arrays with one column a place: those of signals that are not picked would be in every capsule."""
 
 
 def read(folder: Path) -> Learned | None:
@@ -46,21 +48,31 @@ def picked(learned: Learned, entities: Collection[Entity]) -> Learned:
 
 
 def _serving(saved: Saved, columns: Columns, entities: Collection[Entity]) -> Saved | None:
+    """Picked, and read and given out again by its own code: what belongs to nobody any more is gone then."""
     try:
         small = moved(saved, code_of(saved.detector, saved.version)[0], columns)
+        small = replace(small, state=_of_entities(_compact(dict(small.state)), entities))
+        return replace(small, state=revived(small, None, math.inf).saved().state)
     except Unusable:
         return None
-    return replace(small, state=_of_entities(_compact(dict(small.state)), entities))
 
 
 def _compact(state: JSON) -> JSON:
-    """Without the seasons of signals that are not there any more."""
-    if not all(isinstance(state.get(k), np.ndarray) for k in ("place", *SEASONS)):
+    """Without the rows that `place` pointed at for signals that are not there any more."""
+    rows = next((names for names in PLACED if all(_leaf(state, name) is not None for name in ("place", *names))), None)
+    if rows is None:
         return state
     place = state["place"]
     used = np.unique(place[place >= 0])
-    state["place"] = np.where(place >= 0, np.searchsorted(used, place), -1).astype(place.dtype)
-    return state | {k: state[k][..., used] for k in SEASONS} | {"seasons": len(used)}
+    out = picked_rows(state, rows, used)
+    out["place"] = np.where(place >= 0, np.searchsorted(used, place), -1).astype(place.dtype)
+    return out | ({"seasons": len(used)} if "seasons" in state else {})
+
+
+def _leaf(state: Mapping[str, Any], name: str) -> Any:
+    head, _, rest = name.partition(".")
+    found = state.get(head)
+    return _leaf(found, rest) if rest and isinstance(found, Mapping) else found
 
 
 def _of_entities(state: JSON, entities: Collection[Entity]) -> JSON:

@@ -23,7 +23,7 @@ from aiops import build
 from aiops.budget import Budget
 from aiops.capsules import learned as known
 from aiops.schema import Config
-from aiops.sources.recording import DEFAULT_STEP_S, MAX_TIME, FolderRecording, RecordingError
+from aiops.sources.recording import COLUMNS, DEFAULT_STEP_S, MAX_TIME, FolderRecording, RecordingError
 from aiops.store.capsules import CapsuleError, check
 from aiops.types import Batch, Command, Event, Links, LogLine, Outcome, RawAlert, Series
 
@@ -104,6 +104,9 @@ class CapsuleRecording(FolderRecording):
             return (), empty.astype(np.int32), empty, empty, empty
         import pandas as pd
 
+        missing = [c for c in (*COLUMNS, "labels", "at") if c not in table.columns]
+        if missing:
+            raise RecordingError(f"{self.folder}: metrics have no column {', '.join(missing)}. Export the capsule again.")
         number = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in ("time", "value", "at")}
         keys = pd.MultiIndex.from_arrays([table[name].astype(str) for name in ("entity", "metric", "labels")])
         ids, unique = pd.factorize(keys, sort=False)
