@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aiops import build, meaning
+from aiops.capsules.play import Capsule, incident_of
 from aiops.clock import WallClock
 from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
@@ -20,6 +21,7 @@ from aiops.replay import replay as play
 from aiops.schema import Budget, Config
 from aiops.sinks.journal import Journal, runs
 from aiops.sources.recording import FolderRecording, RecordingError
+from aiops.store.capsules import is_capsule
 from aiops.store.models import ModelFiles
 from aiops.types import Batch, Links
 
@@ -34,8 +36,10 @@ def run(config: Config, base: Path) -> int:
 
 
 def replay(folder: Path, policies: Path | None = None, as_json: bool = False, speed: float = 0.0, serve: bool = False,
-           verify: bool = False, alerts_out: Path | None = None, listen: str = "127.0.0.1:8750") -> int:
-    """A recording, or the journal of a run, through the pipeline. Nothing outside this process is touched.
+           verify: bool = False, alerts_out: Path | None = None, listen: str = "127.0.0.1:8750",
+           shown: Path | None = None) -> int:
+    """A recording, or the journal of a run, through the pipeline. Nothing outside this process is touched. shown: what people
+    called it.
 
     Raises RecordingError, Problems: unreadable input.
     """
@@ -57,7 +61,7 @@ def replay(folder: Path, policies: Path | None = None, as_json: bool = False, sp
 
         print_summary(result, player.skipped())
     for problem in problems:
-        sys.stderr.write(f"{folder}: {problem}\n")
+        sys.stderr.write(f"{shown or folder}: {problem}\n")
     return FOUND_PROBLEMS if problems else GOOD
 
 
@@ -71,17 +75,23 @@ class Player:
     def __init__(self, folder: Path, policies: Path | None, run: str | None = None, budget: Budget | None = None) -> None:
         self.folder = folder
         self.verdicts: dict[str, str] = {}
-        self._source: Journal | FolderRecording = Journal(folder, run) if runs(folder) else FolderRecording(folder)
+        self._capsule = Capsule(folder, policies, budget) if is_capsule(folder) else None
+        self._source: Journal | FolderRecording = (
+            self._capsule.source if self._capsule else Journal(folder, run) if runs(folder) else FolderRecording(folder))
         self.budget = budget or Budget()
         known = meaning.shipped()
-        if isinstance(self._source, Journal):
+        if self._capsule:
+            self.budget, self.pipeline = self._capsule.budget, self._capsule.pipeline
+            self.links = self._capsule.source.links() or Links()
+            self.actuator: NoActuator | SimulatedActuator = NoActuator()
+        elif isinstance(self._source, Journal):
             about = json.loads(str(self._source.header.get("config", "{}")))
             config = Config.model_validate(about) if about else None
             if config:
                 self.budget = budget or config.budget
                 config = config.model_copy(update={"budget": self.budget})
             self.pipeline = journal_pipeline(self._source, policies, config)
-            self.actuator: NoActuator | SimulatedActuator = NoActuator()
+            self.actuator = NoActuator()
             self.links = Links()
         else:
             self.links = self._source.links() or Links()
@@ -108,7 +118,7 @@ class Player:
         return play(self.folder.name, self._batches(), self.pipeline, self.actuator, sinks, each)  # type: ignore[arg-type]
 
     def _batches(self) -> Iterator[Batch]:
-        for batch in self._source.batches():
+        for batch in (self._capsule or self._source).batches():
             self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))
             yield batch
 
@@ -170,6 +180,8 @@ def _alert_lines(out: TextIO, result: Result, count: int) -> None:
 def _verified(folder: Path, result: Result) -> list[str]:
     from aiops import verify
 
+    if is_capsule(folder):
+        return verify.same_incident(incident_of(folder), list(result.incidents.values()))
     expect = verify.read(folder)
     if expect is None:
         raise RecordingError(f"{folder}: has no expect.yaml, so there is nothing to verify against.")

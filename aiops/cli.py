@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import checks, costs, daemon, incidents, logs, models, recordings, tune, watching
+from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -22,6 +22,7 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.sources.promapi", "SourceError", UNREACHABLE),
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
+    ("aiops.store.capsules", "CapsuleError", USAGE),
     ("aiops.plugins", "UnknownPlugin", USAGE),
     ("aiops.build", "ConfigurationError", USAGE),
     ("aiops.score", "ScoreError", USAGE),
@@ -67,6 +68,11 @@ maintenance.command("start")(watching.start)
 maintenance.command("list")(watching.windows)
 maintenance.command("end")(watching.end)
 app.add_typer(maintenance, name="maintenance")
+
+capsule = typer.Typer(no_args_is_help=True, help="Work on what incidents kept of the telemetry around them.")
+capsule.command("list")(capsules.capsules)
+capsule.command("export")(capsules.export)
+app.add_typer(capsule, name="capsule")
 
 config = typer.Typer(no_args_is_help=True, help="Work on the configuration.")
 config.command("view")(daemon.view)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 JSON = dict[str, Any]
 MAX_BYTES = 64 * 1024 * 1024
+MAX_LOAD = 2 << 30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -35,18 +39,34 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def ask(url: str, *, body: JSON | None = None, post: bool = False, token: str = "", timeout_s: float = 10.0) -> Any:
     """The JSON that a URL answers with. Raises Unreachable or Denied, each naming the URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Unreachable(f"{url}: not a URL. Write it like http://127.0.0.1:8750.")
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     data = json.dumps(body or {}).encode() if post else None
     if post:
         headers["Content-Type"] = "application/json"
+    with _answer(url, data, headers, timeout_s) as answer:
+        return json.loads(answer.read(MAX_BYTES) or b"null")
+
+
+def load(url: str, out: Path, *, token: str = "", timeout_s: float = 60.0) -> None:
+    """What a URL answers with, into a file, at most MAX_LOAD. Raises Unreachable or Denied, each naming the URL, and OSError."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with _answer(url, None, headers, timeout_s) as answer, out.open("wb") as file:
+        while block := answer.read(1 << 20):
+            file.write(block)
+            if file.tell() > MAX_LOAD:
+                raise Unreachable(f"{url}: the answer is larger than {MAX_LOAD >> 30} GiB.")
+
+
+@contextmanager
+def _answer(url: str, data: bytes | None, headers: dict[str, str], timeout_s: float) -> Iterator[Any]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Unreachable(f"{url}: not a URL. Write it like http://127.0.0.1:8750.")
     request = urllib.request.Request(url, data, headers)  # noqa: S310 - the scheme was checked above
     proxies = urllib.request.ProxyHandler({} if parts.hostname in LOOPBACK else None)
     try:
         with urllib.request.build_opener(proxies, _NoRedirect).open(request, timeout=timeout_s) as answer:
-            return json.loads(answer.read(MAX_BYTES) or b"null")
+            yield answer
     except urllib.error.HTTPError as e:
         raise Denied(f"{url}: {_said(e)}", e.code) from None
     except (OSError, HTTPException, ValueError) as e:
@@ -136,6 +156,14 @@ class Client:
     def roll_back(self, detector: str) -> JSON:
         """Call back the model that served before."""
         return self._post(f"/api/models/{quote(detector, safe='')}/rollback")
+
+    def capsules(self) -> JSON:
+        """What incidents kept of the telemetry around them, and how the making of it goes."""
+        return self._get("/api/capsules")
+
+    def capsule(self, name: str, out: Path) -> None:
+        """The capsule of an incident as an archive, written to a file."""
+        load(f"{self.server}/api/capsules/{quote(name, safe='')}", out, token=self._token)
 
     def _get(self, path: str) -> JSON:
         return self._checked(ask(self.server + path, token=self._token, timeout_s=self._timeout_s))

@@ -20,12 +20,15 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory
+from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
+from aiops.pipeline import Pipeline
 from aiops.schema import Config
+from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
 from aiops.sources.own import OwnSource
+from aiops.store.capsules import recover
 from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
 from aiops.types import Batch
@@ -34,6 +37,7 @@ from aiops.web.app import create_app
 from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
+POLICIES, MASKS = "policy-memory.json", "mask-memory.json"
 SEGMENT_BYTES = 64 << 20
 RARELY = 100_000, 20, 100
 """Garbage is looked for after so many new objects: a million series are made of millions, and none of them is garbage."""
@@ -74,8 +78,8 @@ class Daemon:
         self.metrics = Metrics(__version__)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
                                   build.masks(config))
-        self.memory = PolicyMemory(config.store / "policy-memory.json", pipeline.decider)
-        self.masks = MaskMemory(config.store / "mask-memory.json", pipeline.masks)
+        self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
+        self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
@@ -85,7 +89,8 @@ class Daemon:
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
-        sinks: list[Sink] = [self.store, self.memory, self.masks, self.metrics, vitals, *console]
+        self.capsules = self._capsules(pipeline)
+        sinks: list[Sink] = [self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
@@ -93,7 +98,7 @@ class Daemon:
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
-                    self.live.intake.command, token, notes=self.notes)
+                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status))
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.server = Server(create_app(desk, pushes=pushes), *config.address)
@@ -123,6 +128,15 @@ class Daemon:
             self.models.link_into(journal.beginning)
         return journal
 
+    def _capsules(self, pipeline: Pipeline) -> Capsules:
+        """Keeps of each incident what came in around it, out of this run's journal."""
+        store, journal = self.config.store, self.journal
+        recover(store / "capsules")
+        origin = Origin(journal.folder, journal.run, self.config.tick_s, ModelFiles(store / "models", repair=False).link_into,
+                        lambda: {"policy_memory": remembered(store / POLICIES), "mask_memory": remembered(store / MASKS)},
+                        lambda: pipeline.alerting.level)
+        return Capsules(store / "capsules", origin, Bounds(self.config.capsules.keep, self.config.capsules.max_bytes))
+
     def _states(self) -> list[dict[str, Any]]:
         return [s.status() for s in self.live.sources]
 
@@ -146,6 +160,7 @@ class Daemon:
         for form in self.store.interrupt_open(self.clock.now()):
             for receiver in self.receivers:
                 receiver.tell(form, self.clock.now())
+        self.capsules.resume(self.store.incident)
         for receiver in self.receivers:
             receiver.start()
         if hasattr(self.actuator, "start"):
@@ -165,6 +180,7 @@ class Daemon:
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)
         self.costs.close()
+        self.capsules.close()
         for receiver in self.receivers:
             receiver.close()
         self.store.close()

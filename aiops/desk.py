@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from aiops import __version__, maintenance, readiness, serial
+from aiops.capsules.archive import pack
 from aiops.pipeline import Pipeline
 from aiops.sinks.metrics import Metrics
+from aiops.store import capsules
 from aiops.store.sqlite import Store
 from aiops.types import Command, Report, Signal
 from aiops.web.view import Check, CostWindow, NotPossible, Verdict
@@ -79,13 +84,16 @@ class Vitals:
 class Desk:
     """Answers the page's questions from the store and the last report; hands what people say to `submit`.
 
-    notes: what stands beside the notes of the last steps for as long as the daemon runs.
+    notes: what stands beside the notes of the last steps for as long as the daemon runs. capsules: their folder, and how the
+    making of them goes.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
                  sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: str | None = None,
-                 stale_s: float = 300.0, notes: Sequence[str] = ()) -> None:
+                 stale_s: float = 300.0, notes: Sequence[str] = (),
+                 capsules: tuple[Path, Callable[[], JSON]] | None = None) -> None:
         self.token = token
+        self._capsules, self._packing = capsules, threading.Lock()
         self._notes = tuple(notes)
         self._store, self._vitals, self._metrics, self._mode = store, vitals, metrics, mode
         self._started_at, self._now, self._sources, self._submit = started_at, now, sources, submit
@@ -141,6 +149,23 @@ class Desk:
 
     def maintenance(self) -> Sequence[JSON]:
         return maintenance.shown(self._vitals.pipeline.masks.calendar.windows, self._now())
+
+    def capsules(self) -> JSON:
+        if self._capsules is None:
+            return {"capsules": []}
+        folder, making = self._capsules
+        return {"capsules": capsules.listing(folder), **making()}
+
+    def capsule(self, name: str) -> IO[bytes] | None:
+        found = self._capsules and capsules.find(self._capsules[0], name)
+        if not found:
+            return None
+        if not self._packing.acquire(blocking=False):
+            raise NotPossible("another capsule is being packed. Ask again in a minute")
+        try:
+            return _packed(found)
+        finally:
+            self._packing.release()
 
     # ------------------------------------------------------------------------------------------------------ writing
     def approve(self, action: str, by: str) -> None:
@@ -199,3 +224,19 @@ class Desk:
         if window["state"] == "over":
             raise NotPossible(f"{name} is over.")
         self._submit(Command(self._now(), "maintenance_end", name, by))
+
+
+def _packed(folder: Path) -> IO[bytes]:
+    """In a file without a name beside the capsules. Once more where the capsule was made anew meanwhile."""
+    for last in (False, True):
+        out = tempfile.TemporaryFile(dir=folder.parent)  # noqa: SIM115 - whoever sends it closes it
+        try:
+            pack(folder, out)
+        except FileNotFoundError:
+            out.close()
+            if last:
+                raise
+        else:
+            out.seek(0)
+            return out
+    raise AssertionError

@@ -77,6 +77,14 @@ class Memory:
         """Every state is on disk already."""
 
 
+def remembered(path: Path) -> dict[str, Any]:
+    """What such a file holds now; {} where that cannot be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 class PolicyMemory(Memory):
     """The decider's: written whenever something was decided or came back."""
 

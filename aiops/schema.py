@@ -268,6 +268,13 @@ def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
     return max(fits, key=lambda g: (len(g), g), default=None)
 
 
+class Capsules(Strict):
+    """How many incidents keep their part of the journal, and how much room they may take. None do where `keep` is 0."""
+
+    max_bytes: Bytes = Field(default=2**30, alias="maxBytes", ge=2**20)
+    keep: int = Field(default=200, ge=0, le=10_000)
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -285,6 +292,7 @@ class Config(Strict):
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()
     prices: Prices = Prices()
+    capsules: Capsules = Capsules()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None

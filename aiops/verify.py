@@ -6,13 +6,13 @@ A fault counts as found when the incident that overlaps it most names its cause 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aiops import yamlfile
+from aiops import serial, yamlfile
 from aiops.types import Incident
 
 BEFORE_S, AFTER_S = 60.0, 300.0
@@ -63,6 +63,24 @@ def differences(expect: Expect, incidents: list[Incident]) -> list[str]:
         if not inside and i.opened_at >= (expect.score_from or 0.0):
             found.append(f"{i.id} ({i.title}) was raised where nothing is wrong")
     return found
+
+
+def same_incident(told: Mapping[str, Any], incidents: list[Incident]) -> list[str]:
+    """How the replay of a capsule differs from its `incident.json`: one sentence each; empty when cause and decisions agree."""
+    mine = [i for i in incidents if set(i.entities) & set(told["entities"])]
+    if not mine:
+        return [f"{told['id']} was not found again"]
+    best = min(mine, key=lambda i: (abs(i.opened_at - told["opened_at"]), i.id))
+    cause, before = (x["entity"] if x else "nobody" for x in (
+        next(iter(serial.incident(best)["causes"]), None), next(iter(told["causes"]), None)))
+    found = [] if cause == before else [f"{best.id} names {cause} as the cause, {told['id']} named {before}"]
+    decided, then = _decided(serial.incident(best)), _decided(told)
+    return found + [f"{told['id']}: decided {d}, and the replay did not" for d in sorted(then - decided)] + [
+        f"{best.id}: decided {d}, and the run did not" for d in sorted(decided - then)]
+
+
+def _decided(form: Mapping[str, Any]) -> set[str]:
+    return {f"{a['policy']}: {a['decision']} {a['type']} on {a['target']}" for a in form["actions"]}
 
 
 def _missed(expect: Expect, incidents: list[Incident]) -> Iterator[str]:

@@ -108,7 +108,7 @@ def test_every_command_explains_itself(run: Any) -> None:
     (["replay", "x", "--sped", "1"], 2,
      "error: aiops replay: no such option: --sped (Possible options: --serve, --speed). See 'aiops replay --help'."),
     (["replay", "nowhere"], 2, "error: nowhere: no such folder."),
-    (["replay", "a.file"], 2, "error: a.file: is not a folder."),
+    (["replay", "a.file"], 2, "error: a.file: is neither a folder nor a .tar.gz."),
     (["score", "none.csv"], 2, "error: none.csv: no such file."),
     (["check", "none.yaml"], 2, "error: none.yaml: no such file or folder."),
     (["check"], 2, "error: aiops.yaml: no such file."),

@@ -11,28 +11,32 @@ import typer
 
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, argument, existing, note, option, say
 
-FolderArgument = Annotated[Path, argument("DIR", "The recording.")]
+ReplayArgument = Annotated[Path, argument("DIR", "The recording, a journal, or a capsule (also as .tar.gz).")]
 
 
 def replay(
-    folder: FolderArgument,
+    folder: ReplayArgument,
     policies: Annotated[Path | None, option(metavar="DIR", help="Policies to decide with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     speed: Annotated[float, typer.Option(min=0, help="Times faster than it happened; 0: as fast as it goes.")] = 0.0,
     serve: Annotated[bool, typer.Option("--serve", help="Show it on the page while it plays.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with expect.yaml; exit 1 if it differs.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with what is expected; exit 1 if it differs.")] = False,
     alerts_out: Annotated[Path | None, option(metavar="FILE", help="For each raw alert, its incident.")] = None,
     listen: Annotated[str, typer.Option(help="Where --serve listens.")] = "127.0.0.1:8750",
 ) -> int:
     """Play a recording through the same pipeline that runs live."""
-    if not folder.is_dir():
-        raise CommandError(str(folder), "is not a folder." if folder.exists() else "no such folder.")
+    packed = folder.is_file() and folder.name.endswith((".tar.gz", ".tgz"))
+    if not folder.is_dir() and not packed:
+        what = "is neither a folder nor a .tar.gz." if folder.exists() else "no such folder."
+        raise CommandError(str(folder), what)
     if policies:
         existing(policies, "folder")
     from aiops import app
+    from aiops.capsules.archive import opened
 
-    return int(app.replay(folder, policies, as_json=as_json, speed=speed, serve=serve, verify=verify,
-                          alerts_out=alerts_out, listen=listen))
+    with opened(folder) as recording:
+        return int(app.replay(recording, policies, as_json=as_json, speed=speed, serve=serve, verify=verify,
+                              alerts_out=alerts_out, listen=listen, shown=folder))
 
 
 def record(

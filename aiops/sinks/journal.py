@@ -60,6 +60,11 @@ class JournalWriter:
         self.batches, self.failed, self.problem = 0, 0, ""
 
     @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self._run
+
+    @property
     def beginning(self) -> Path:
         """The folder for what the run knows when it begins."""
         return self.folder / f"{self._run}.models"
@@ -165,9 +170,7 @@ class Journal:
 
     def since(self, at: float) -> Iterator[Batch]:
         """The batches after `at`, the first with all series until then; segments that end before it are not read."""
-        later = next((i for i, path in enumerate(self.paths) if self._first_at(path) > at), len(self.paths))
-        tail = Journal(self.folder, self.run)
-        tail.paths = self.paths[max(0, later - 1):]
+        tail = self.tail(at)
         known: dict[int, Series] = {}
         for batch in tail.batches():
             if batch.at > at and known:
@@ -178,6 +181,36 @@ class Journal:
                 yield batch
             else:
                 _follow(known, batch)
+
+    def tail(self, at: float) -> Journal:
+        """The same run without the segments that end before `at`."""
+        later = next((i for i, path in enumerate(self.paths) if self._first_at(path) > at), len(self.paths))
+        tail = Journal(self.folder, self.run)
+        tail.paths = self.paths[max(0, later - 1):]
+        return tail
+
+    def catalogue(self, until: float) -> tuple[list[Series], list[tuple[float, Links]]]:
+        """Every series that there was (an id may have been given twice), and each topology with the time from which on it held
+        (-inf: from before), up to `until`.
+
+        Lines that tell of neither are not decoded: a tenth of the work of reading everything.
+        """
+        series: dict[Series, None] = {}
+        links: list[tuple[float, Links]] = []
+        for path in self.paths:
+            for line in self._lines(path):
+                if b'"new_series":' not in line and b'"links":' not in line:
+                    continue
+                try:
+                    item = _item(line)
+                except (msgspec.DecodeError, ValueError, OverflowError, IndexError):
+                    continue  # `batches` counts it
+                if isinstance(item, Batch) and item.at > until:
+                    return list(series), links
+                series |= dict.fromkeys(_told(item))
+                if not isinstance(item, End) and item.links is not None:
+                    links.append((item.at if isinstance(item, Batch) else -math.inf, item.links))
+        return list(series), links
 
     def last_at(self) -> float:
         """The time of the last whole batch; -inf where there is none."""
@@ -289,6 +322,11 @@ def _follow(known: dict[int, Series], batch: Batch) -> None:
     for number in batch.retired.tolist():
         known.pop(number, None)
     known.update((s.id, s) for s in batch.new_series)
+
+
+def _told(item: Header | End | Batch) -> tuple[Series, ...]:
+    """The series that a line introduces."""
+    return item.series if isinstance(item, Header) else item.new_series if isinstance(item, Batch) else ()
 
 
 def _caught_up(batch: Batch, missed: Header | None, known: Mapping[int, Series]) -> Batch:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from aiops.web import forms, pages, push
-from aiops.web.guard import LOOPBACK, Guard
+from aiops.web.guard import LOOPBACK, Guard, unauthorised
 from aiops.web.view import CostWindow, NotPossible, ReadinessState, View
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
+BLOCK = 1 << 18
 _KNOWN: dict[int | str, JSON] = {404: {"model": forms.Error, "description": "Not known."}}
 _WRITES: dict[int | str, JSON] = {
     **_KNOWN, 401: {"model": forms.Error, "description": "A token is needed."},
     403: {"model": forms.Error, "description": "Another origin."},
     409: {"model": forms.Error, "description": "Understood, and no longer possible."},
 }
+_CAPSULE: dict[int | str, JSON] = {
+    200: {"content": {"application/gzip": {}}}, **{k: _WRITES[k] for k in (401, 404, 409)}}
 
 
 def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiver] | None = None) -> FastAPI:
@@ -126,6 +129,23 @@ def _reads(app: FastAPI, view: View) -> None:
         """What each deployment costs, and how much of its GPUs idles."""
         return _json(view.costs(window))
 
+    @app.get("/api/capsules", responses={200: {"model": forms.Capsules}}, tags=["capsules"])
+    def capsules() -> Response:
+        """What incidents kept of the telemetry around them, the newest first."""
+        return _json(view.capsules())
+
+    @app.get("/api/capsules/{name}", responses=_CAPSULE, response_class=Response, tags=["capsules"])
+    def capsule(name: str, request: Request) -> Response:
+        """A capsule as a tar.gz. Needs the token where one is configured: log lines and policies are in it as they are."""
+        refusal = unauthorised(request.headers, view.token)
+        if refusal:
+            return refusal
+        try:
+            file = view.capsule(name)
+        except NotPossible as e:
+            return JSONResponse({"error": str(e)}, 409)
+        return _unknown("capsule of incident", name) if file is None else _download(file, f"{name}.tar.gz")
+
     @app.get("/api/models", responses={200: {"model": forms.Models}}, tags=["models"])
     def models() -> Response:
         """Which model of each detector serves, what is tried beside it, and what became of earlier ones."""
@@ -220,6 +240,14 @@ def _write(change: Callable[[], None], what: str, name: str) -> Response:
     except NotPossible as e:
         return JSONResponse({"error": str(e)}, 409)
     return JSONResponse({"accepted": True}, 202)
+
+
+def _download(file: IO[bytes], name: str) -> Response:
+    def blocks() -> Iterator[bytes]:
+        with file:
+            yield from iter(lambda: file.read(BLOCK), b"")
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(blocks(), media_type="application/gzip", headers=headers)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -262,6 +262,38 @@ class Models(Form):
     events: list[ModelEvent]
 
 
+class Capsule(Form):
+    """What an incident kept of the telemetry around it. `whole`: the incident is over and nothing is added any more."""
+
+    incident: str
+    title: str
+    opened_at: float
+    closed_at: float | None
+    learned_at: float | None
+    entities: int
+    series: int
+    samples: int
+    log_lines: int
+    events: int
+    raw_alerts: int
+    left_out: dict[str, int]
+    bytes: int
+    version: str
+    whole: bool
+
+
+class Capsules(Form):
+    """`skipped`: incidents without one, because too many opened at once."""
+
+    capsules: list[Capsule]
+    made: int = 0
+    failed: int = 0
+    skipped: int = 0
+    skipped_incidents: list[str] = []
+    waiting: int = 0
+    problem: str = ""
+
+
 class SourceHealth(Form):
     name: str
     state: Literal["ok", "failing", "starting"]

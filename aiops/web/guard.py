@@ -59,6 +59,11 @@ def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: s
         return None
     if not _same_origin(headers, host):
         return _no(403, "Refused: the request comes from another origin. Use this daemon's own page, or the command line.")
+    return unauthorised(headers, token)
+
+
+def unauthorised(headers: Headers, token: str | None) -> Response | None:
+    """The answer to who does not show the token where one is configured, or None."""
     if token is not None and not _bearer(headers, token):
         return _no(401, "A token is needed: send 'Authorization: Bearer TOKEN'.", {"WWW-Authenticate": "Bearer"})
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 JSON = dict[str, Any]
 Verdict = Literal["false_alarm", "useful"]
@@ -84,6 +84,14 @@ class View(Protocol):
 
     def end_maintenance(self, name: str, by: str) -> None:
         """Raises LookupError when the window is not known, NotPossible when it cannot be ended."""
+        ...
+
+    def capsules(self) -> JSON:
+        """{capsules: what each says of itself, the newest first; made, failed, skipped, skipped_incidents, waiting, problem}."""
+        ...
+
+    def capsule(self, name: str) -> IO[bytes] | None:
+        """An incident's capsule as a tar.gz; None where there is none. Raises NotPossible while another is being packed."""
         ...
 
     def approve(self, action: str, by: str) -> None:
