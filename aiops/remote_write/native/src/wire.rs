@@ -66,8 +66,18 @@ fn long_varint(data: &[u8], at: usize, field_at: usize) -> Result<(u64, usize), 
 }
 
 /// The field at `at`; it must lie within `data`.
-#[inline]
+#[inline(always)]
 pub fn field(data: &[u8], at: usize) -> Result<Field, Malformed> {
+    match data.get(at..at + 2) {
+        Some(&[tag @ 8..=0x7F, size @ 0..=0x7F]) if tag & 7 == BYTES && usize::from(size) <= data.len() - at - 2 => {
+            Ok(Field { number: u32::from(tag >> 3), wire: BYTES, value: at as u64 + 2, next: at + 2 + usize::from(size) })
+        }
+        _ => any_field(data, at),
+    }
+}
+
+#[inline(never)]
+fn any_field(data: &[u8], at: usize) -> Result<Field, Malformed> {
     let (tag, p) = varint(data, at, at)?;
     let wire = (tag & 7) as u8;
     if tag >> 32 != 0 || tag >> 3 == 0 || matches!(wire, 3 | 4 | 6 | 7) {
