@@ -78,8 +78,9 @@ class Request:
         told = block(5, number(1, kind)) if kind else b""
         self.series.append(block(1, refs) + b"".join(block(2, sample(*s)) for s in samples) + told + more)
 
-    def message(self) -> bytes:
-        return b"".join(block(4, s.encode()) for s in self.symbols) + b"".join(block(5, s) for s in self.series)
+    def message(self, symbols_first: bool = True) -> bytes:
+        parts = [b"".join(block(4, s.encode()) for s in self.symbols), b"".join(block(5, s) for s in self.series)]
+        return b"".join(parts if symbols_first else parts[::-1])
 
 
 def v2(rows: Iterable[tuple[Labels, float | int, float]], kind: int = 0) -> bytes:

@@ -97,7 +97,7 @@ class Maker:
         for _ in range(1 + self.pick(6)):
             more = [number(1, self.pick(9)), block(1, varint(self.pick(300))), b"", b"", b"", self.more()][self.pick(6)]
             request.add(self.labels(), *self.samples(), kind=self.pick(9), more=more)
-        return request.message()
+        return request.message(bool(self.pick(4)))
 
     def mutated(self, message: bytes) -> bytes:
         """A few bytes changed, put in, taken out, repeated or cut off."""

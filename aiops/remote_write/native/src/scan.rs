@@ -321,7 +321,7 @@ impl Scan {
     /// Adds the labels of series k to the spans; 0, or the code of the first reason why they are unusable.
     fn split(&mut self, data: &[u8], v2: bool, k: usize, before: usize) -> i32 {
         let (begin, end) = (self.found[k].begin, self.found[k].end);
-        let code = if v2 { self.split_v2(&data[..end], begin) } else { self.split_v1(&data[..end], begin) };
+        let code = if v2 { self.split_v2(data, begin, end) } else { self.split_v1(&data[..end], begin) };
         if code != 0 {
             return code;
         }
@@ -351,8 +351,9 @@ impl Scan {
         0
     }
 
-    fn split_v2(&mut self, data: &[u8], begin: usize) -> i32 {
-        let mut at = begin;
+    /// The symbols may stand behind the series: names and values are cut from the whole message.
+    fn split_v2(&mut self, whole: &[u8], begin: usize, end: usize) -> i32 {
+        let (data, mut at) = (&whole[..end], begin);
         self.refs.clear();
         while at < data.len() {
             let Ok(f) = field(data, at) else { return LABELS_MALFORMED };
@@ -361,7 +362,6 @@ impl Scan {
             }
             at = f.next;
         }
-        let whole = &data[..data.len()];
         for i in 0..self.refs.len() / 2 {
             let (name, value) = (self.symbols[self.refs[2 * i] as usize], self.symbols[self.refs[2 * i + 1] as usize]);
             let code = self.add(whole, (name.begin, name.end, value.begin, value.end));
