@@ -25,6 +25,7 @@ from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
 from aiops.sources.own import OwnSource
+from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
 from aiops.types import Batch
@@ -87,7 +88,20 @@ class Daemon:
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
-        self.server = Server(create_app(desk), *config.address)
+        pushed = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
+        if pushed:
+            self._count(pushed)
+        self.server = Server(create_app(desk, receiver=pushed), *config.address)
+
+    def _count(self, pushed: RemoteWriteSource) -> None:
+        """What is pushed shows in /metrics."""
+        log.info("remote-write", decoder=pushed.decoder)
+        watch = self.metrics.watch
+        watch("aiops_remote_write_requests", "Requests of remote-write.", "status", lambda: pushed.requests)
+        watch("aiops_remote_write_samples", "Samples pushed, by what became of them.", "result", lambda: pushed.counts)
+        watch("aiops_remote_write_skipped", "Samples pushed that were not taken.", "reason", lambda: pushed.skipped)
+        watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
+              gauge=True)
 
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""

@@ -18,16 +18,8 @@ def unused(config: Config) -> Unused:
     watches = any(item.kind == "kubernetes" for item in config.sources)
     if config.mode != "observe" and not watches:
         yield ("mode",), f"{config.mode!r}, but there is no kubernetes source: decisions are shown and nothing is carried out."
-    yield from _sources(config)
     yield from _topology(config, watches)
     yield from _detectors(config)
-
-
-def _sources(config: Config) -> Unused:
-    for i, item in enumerate(config.sources):
-        if item.kind == "remote_write":
-            yield (("sources", i, "remote_write"), "remote write is not received in this version, nothing arrives this way. "
-                   "Poll the Prometheus with a prometheus source.")
 
 
 def _topology(config: Config, watches: bool) -> Unused:

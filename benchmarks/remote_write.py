@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
-import multiprocessing
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
-
 import cramjam
-from fakes.remote_write import v1, v2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from aiops.remote_write.codec import V1, V2, Decoder, Window
 from aiops.remote_write.native import Native, UnavailableError
 from aiops.remote_write.reference import Reference
+from tests.fakes.remote_write import v1, v2
 
 PER_BODY = 2000
 NOW_S = 1_763_683_200.0

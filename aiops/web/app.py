@@ -12,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from aiops.web import forms, pages
 from aiops.web.guard import LOOPBACK, Guard
 from aiops.web.view import NotPossible, ReadinessState, View
+from aiops.web.write import PATH, Receiver, WriteEndpoint
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
@@ -29,8 +31,8 @@ _WRITES: dict[int | str, JSON] = {
 }
 
 
-def create_app(view: View, poll_s: float = 1.0) -> FastAPI:
-    """The app over a view. poll_s: how often listeners of /events look for a new revision.
+def create_app(view: View, poll_s: float = 1.0, receiver: Receiver | None = None) -> FastAPI:
+    """The app over a view. poll_s: how often listeners of /events look for a new revision. receiver: of remote-write.
 
     `app.state.hosts` are the names under which it is served (Server widens them beyond loopback).
     """
@@ -38,6 +40,7 @@ def create_app(view: View, poll_s: float = 1.0) -> FastAPI:
                   description="Incidents, their causes, and what is done about them.")
     app.state.view, app.state.hosts, app.state.closing, app.state.listeners = view, LOOPBACK, False, 0
     app.add_middleware(Guard, state=app.state)
+    app.router.routes.insert(0, Route(PATH, WriteEndpoint(receiver), include_in_schema=False))
     app.mount("/static", _Static(directory=pages.HERE / "static"), name="static")
     _errors(app)
     _pages(app, view)

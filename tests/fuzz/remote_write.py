@@ -1,6 +1,6 @@
 """Both decoders of remote-write on the same mutated bodies: they must answer alike, in everything, for as long as you like.
 
-usage: python tests/fuzz/remote_write.py [SECONDS [SEED]]      It ends with 1 and writes the input down where they differ.
+usage: python -m tests.fuzz.remote_write [SECONDS [SEED]]      It ends with 1 and writes the input down where they differ.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
 import numpy as np
-from fakes.remote_write import STALE, Request, block, label, number, packed, sample, series_v1, varint
 
 from aiops.remote_write.codec import V1, V2, Decoded, Decoder, Limits, TooLargeError, UnpackableError, Window
 from aiops.remote_write.native import Native
 from aiops.remote_write.reference import Reference
 from aiops.remote_write.wire import MalformedError
+from tests.fakes.remote_write import STALE, Request, block, label, number, packed, series_v1, varint
 
 NOW_S = 1_795_000_000.0
 WINDOW = Window(int(NOW_S - 1000) * 1000, int(NOW_S + 1000) * 1000)
