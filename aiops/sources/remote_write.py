@@ -78,7 +78,7 @@ class RemoteWriteSource:
         self._lock = threading.Lock()
         self._into: Samples | None = None
         self._now = self._asked_again = 0.0
-        self._decoder = decoder or self._best()
+        self._decoder = self._best() if decoder is None else decoder
 
     # ------------------------------------------------------------------------------------------------------- polled
     def poll(self, now: float, into: Samples) -> None:
