@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Action = Literal["keep", "drop", "labeldrop", "labelkeep", "replace", "hashmod"]
-MOST_MATCHED = 1024
+MOST_MATCHED = 512
 """Characters that an expression is matched against; longer text matches nothing."""
 MOST_REPEATS = 3
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
