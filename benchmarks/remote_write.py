@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
+import multiprocessing
 import random
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cramjam
@@ -22,6 +26,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from aiops.remote_write.codec import V1, V2, Decoder, Window
 from aiops.remote_write.native import Native, UnavailableError
 from aiops.remote_write.reference import Reference
+from aiops.sources.remote_write import Answer, RemoteWriteSource
 from tests.fakes.remote_write import v1, v2
 
 PER_BODY = 2000
@@ -147,12 +152,105 @@ def decoding(bodies: int, passes: int) -> None:
             print(f"{f'{kind}, {version}.0, {kb:.0f} kB a body':<32}{found['upb']:>8.3f}{text}")
 
 
+# -------------------------------------------------------------------------------------------------------------- over HTTP
+class Before:
+    """The way of before, behind the same server."""
+
+    max_body = 16 << 20
+
+    def __init__(self) -> None:
+        self._work = Upb()
+
+    def write(self, body: bytes, version: int) -> Answer:
+        return Answer(204, written=self._work(body, version))
+
+
+class NobodysView:
+    """What the page would show: nothing."""
+
+    token = None
+
+    def status(self) -> dict[str, object]:
+        return {"version": "0"}
+
+
+def serve(which: str, pipe: Connection) -> None:
+    """The serving process: tells its port; asked, its CPU seconds and what arrived, which goes into batches then."""
+    from aiops.intake import Intake
+    from aiops.meaning import shipped
+    from aiops.web.app import create_app
+    from aiops.web.server import Server
+
+    intake = Intake(15.0)
+    receiver: Any = Before()
+    if which != "upb":
+        receiver = RemoteWriteSource("remote_write", shipped(), decoder=Native() if which == "native" else Reference())
+        receiver.poll(NOW_S, intake)
+    server = Server(create_app(NobodysView(), receiver=receiver), port=0)  # type: ignore[arg-type]
+    server.start()
+    pipe.send(server.port)
+    while pipe.recv():
+        count = sum(len(b.series) for b in intake.drain(NOW_S + 15))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        pipe.send((used.ru_utime + used.ru_stime, count))
+    server.stop()
+
+
+def post(port: int, bodies: list[bytes], version: int) -> None:
+    """Each body once, over one connection."""
+    proto = {V1: "", V2: ";proto=io.prometheus.write.v2.Request"}[version]
+    headers = {"Content-Encoding": "snappy", "Content-Type": f"application/x-protobuf{proto}"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for body in bodies:
+        connection.request("POST", "/api/v1/write", body, headers)
+        answer = connection.getresponse()
+        assert answer.status == 204, answer.read()
+        answer.read()
+    connection.close()
+
+
+def served(which: str, bodies: list[bytes], version: int, passes: int) -> tuple[float, float]:
+    """Million samples a second of the server's CPU time, and of wall time with one sender."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(which, theirs), daemon=True)
+    process.start()
+    theirs.close()  # so that the end of the process is seen
+    port, cpu, wall = ours.recv(), [], []
+    for _ in range(passes + 2):
+        ours.send(True)
+        before, _ = ours.recv()
+        began = time.perf_counter()
+        post(port, bodies, version)
+        wall.append(time.perf_counter() - began)
+        ours.send(True)
+        after, count = ours.recv()
+        assert which == "upb" or count == len(bodies) * PER_BODY, "a sample was lost"
+        cpu.append(after - before)
+    ours.send(False)
+    process.join(20)
+    n = len(bodies) * PER_BODY / 1e6
+    return n / statistics.median(cpu[2:]), n / statistics.median(wall[2:])
+
+
+def over_http(bodies: int, passes: int) -> None:
+    print("\nover HTTP into batches, M samples/s of the server's CPU time (of wall time, one sender)")
+    for kind in ("heavy", "light", "shuffled"):
+        for version, packer in ((V1, v1), (V2, v2)):
+            sent = [packer(r) for r in requests(kind, bodies)]
+            found = {which: served(which, sent, version, passes) for which in contenders()}
+            base = found["upb"][0]
+            print(f"{f'{kind}, {version}.0':<16}" + "".join(
+                f"{which:>10} {cpu:6.2f} ({wall:5.2f}) {cpu / base:5.1f}x" for which, (cpu, wall) in found.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bodies", type=int, default=50, help="of 2,000 series each")
     parser.add_argument("--passes", type=int, default=5)
     a = parser.parse_args()
     decoding(a.bodies, a.passes)
+    over_http(a.bodies, a.passes)
 
 
 if __name__ == "__main__":
