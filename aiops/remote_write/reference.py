@@ -66,7 +66,7 @@ class Reference(Decoder):
 
     def scan(self, body: bytes, version: int, window: Window) -> Scan:
         data = unpacked(body, self.limits.message)
-        rows = self._usual_v1(data, window) if version == V1 else None
+        rows = (self._usual_v1 if version == V1 else self._usual_v2)(data, window)
         if rows is None:
             rows = _Rows(data, window)
             (self._scan_v1 if version == V1 else self._scan_v2)(rows)
@@ -142,25 +142,44 @@ class Reference(Decoder):
 
     # ----------------------------------------------------------------------------------------------------------- 2.0
     def _scan_v2(self, rows: _Rows) -> None:
-        """The symbols may stand behind the series that use them: everything is found first."""
-        data, at, end = rows.data, 0, len(rows.data)
-        symbols: list[tuple[int, int]] = []
-        series: list[tuple[int, int, int]] = []
-        while at < end:
-            number, wire, begin, stop = field(data, at, end)
-            if number in (4, 5):
-                expect(wire, BYTES, at)
-                if len(symbols) + (number == 4) > MAX_ROWS or len(series) + (number == 5) > MAX_ROWS:
-                    raise MalformedError(TOO_MANY, at)
-                if number == 4:
-                    symbols.append((begin, stop))
-                else:
-                    series.append((at, begin, stop))
-            at = stop
-        known = _Symbols(data, symbols)
+        """Every series, field by field."""
+        known, series = _outline(rows.data)
         for at, begin, stop in series:
             rows.began(at)
             self._take(rows, _series_v2(rows, known, begin, stop, self.limits.labels), known)
+
+    def _usual_v2(self, data: bytes, window: Window) -> _Rows | None:
+        """As `_usual_v1`: packed references, one sample, and perhaps metadata, in this order."""
+        rows = _Rows(data, window)
+        try:
+            known, series = _outline(data)
+            for _, begin, stop in series:
+                number = behind = None
+                if stop - begin > _USUAL + 2 and data[begin] == 0x0A:
+                    refs_end = begin + 2 + data[begin + 1]
+                    behind = refs_end + _USUAL
+                    told = stop - behind - 2
+                    metadata = 0 <= told < 0x80 and data[behind:behind + 2] == bytes((0x2A, told))
+                    if data[begin + 1] < 0x80 and (told == -2 or metadata):
+                        number = self._known_v2(data[begin + 2:refs_end], known)
+                if number is None or behind is None:
+                    self._take(rows, _series_v2(rows, known, begin, stop, self.limits.labels), known)
+                else:
+                    rows.ids.append(number)
+                    rows.where.append(behind)
+        except MalformedError:
+            return None
+        return rows if len(rows.ids) <= MAX_ROWS and rows.usual() else None
+
+    def _known_v2(self, packed: bytes, symbols: _Symbols) -> int | None:
+        """The number of a series by its references, None where they are unknown or more than two bytes long."""
+        refs = list(packed)
+        if not packed.isascii():
+            rest = iter(packed)
+            refs = [b if b < 0x80 else b - 0x80 + (next(rest, 0x80) << 7) for b in rest]
+        if not refs or max(refs) >= min(len(symbols.coded), 1 << 14):
+            return None
+        return self._number(b"\0" + b"".join([symbols.coded[ref] for ref in refs]))
 
     # ---------------------------------------------------------------------------------------------------------- both
     def _take(self, rows: _Rows, series: _Series, symbols: _Symbols | None) -> None:
@@ -259,6 +278,25 @@ class _Rows:
             times[fast] = (seven << (7 * np.arange(6))).sum(axis=1)
             bits[fast] = np.ascontiguousarray(raw[usual[:, None] - np.arange(15, 7, -1)]).view("<i8")[:, 0]
         return times, bits
+
+
+def _outline(data: bytes) -> tuple[_Symbols, list[tuple[int, int, int]]]:
+    """Symbols of a message of 2.0, and where its series are: the field, its content, behind it. The symbols may stand last."""
+    at, end = 0, len(data)
+    symbols: list[tuple[int, int]] = []
+    series: list[tuple[int, int, int]] = []
+    while at < end:
+        number, wire, begin, stop = field(data, at, end)
+        if number in (4, 5):
+            expect(wire, BYTES, at)
+            if (len(symbols) if number == 4 else len(series)) >= MAX_ROWS:
+                raise MalformedError(TOO_MANY, at)
+            if number == 4:
+                symbols.append((begin, stop))
+            else:
+                series.append((at, begin, stop))
+        at = stop
+    return _Symbols(data, symbols), series
 
 
 class _Symbols:

@@ -42,6 +42,10 @@ def field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
 
     Raises MalformedError where the field does not lie within `end`, has a group's type, or a number that is none.
     """
+    if end - at > 1 and data[at] < 0x80 and data[at] & 7 == BYTES and data[at] > 7:  # as nearly all are
+        size, begin = data[at + 1], at + 2
+        if size < 0x80 and size <= end - begin:
+            return data[at] >> 3, BYTES, begin, begin + size
     tag, p = varint(data, at, end, at)
     number, wire = tag >> 3, tag & 7
     if tag >> 32 or number == 0 or wire in (3, 4, 6, 7):
