@@ -88,10 +88,10 @@ class Daemon:
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes)
-        pushed = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
-        if pushed:
-            self._count(pushed)
-        self.server = Server(create_app(desk, receiver=pushed), *config.address)
+        self.pushed = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
+        if self.pushed:
+            self._count(self.pushed)
+        self.server = Server(create_app(desk, receiver=self.pushed), *config.address)
 
     def _count(self, pushed: RemoteWriteSource) -> None:
         """What is pushed shows in /metrics."""
@@ -161,9 +161,15 @@ class Daemon:
                          f"Page: {self.server.url}\n")
         sys.stderr.flush()
 
+    def _before_last(self) -> None:
+        """What is taken now is in the last step."""
+        if self.pushed:
+            self.pushed.close()
+        getattr(self.actuator, "stop", lambda: None)()
+
     def _end(self) -> None:
         """In the order of the flow: input, actions (their outcomes are in the last step), page, journal, messages, store."""
-        orderly = self.live.stop(getattr(self.actuator, "stop", lambda: None))
+        orderly = self.live.stop(self._before_last)
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)

@@ -77,6 +77,7 @@ class RemoteWriteSource:
         self._max_age_s, self._max_ahead_s = max_age_s, max_ahead_s
         self._lock = threading.Lock()
         self._into: Samples | None = None
+        self._closed = False
         self._now = self._asked_again = 0.0
         self._decoder = self._best() if decoder is None else decoder
 
@@ -84,16 +85,16 @@ class RemoteWriteSource:
     def poll(self, now: float, into: Samples) -> None:
         """From now on samples go into `into`. Never raises: it is the senders who fail, and they are told."""
         with self._lock:
-            self._into, self._now = into, now
+            self._into, self._now = None if self._closed else into, now
             if now - self._asked_again > ASK_AGAIN_S:
                 self._asked_again = now
                 self._decoder.forget(np.array([NO_ROOM], np.int32))
             self._tell()
 
     def close(self) -> None:
-        """Nothing more is taken."""
+        """Nothing more is taken, for good: senders keep it for the next daemon."""
         with self._lock:
-            self._into = None
+            self._closed, self._into = True, None
 
     def forget(self, numbers: Ints) -> int:
         """These series were retired: the next sample of one is asked for anew. How many entries of the table that were."""
