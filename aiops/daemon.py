@@ -95,7 +95,6 @@ class Daemon:
 
     def _count(self, pushed: RemoteWriteSource) -> None:
         """What is pushed shows in /metrics."""
-        log.info("remote-write", decoder=pushed.decoder)
         watch = self.metrics.watch
         watch("aiops_remote_write_requests", "Requests of remote-write.", "status", lambda: pushed.requests)
         watch("aiops_remote_write_samples", "Samples pushed, by what became of them.", "result", lambda: pushed.counts)
@@ -157,6 +156,8 @@ class Daemon:
             self.actuator.start()
         self.server.start()
         self.live.start()
+        if self.pushed:
+            log.info("remote-write is received", decoder=self.pushed.decoder)
         sys.stderr.write(f"aiops {__version__}: {self.config.mode} mode, {len(self.live.sources)} sources. "
                          f"Page: {self.server.url}\n")
         sys.stderr.flush()
