@@ -28,6 +28,7 @@ from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
 from aiops.sources.own import OwnSource
+from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
 from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
@@ -101,7 +102,19 @@ class Daemon:
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status))
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
-        self.server = Server(create_app(desk, pushes=pushes), *config.address)
+        self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
+        if self.remote_write:
+            self._count(self.remote_write)
+        self.server = Server(create_app(desk, pushes=pushes, receiver=self.remote_write), *config.address)
+
+    def _count(self, pushed: RemoteWriteSource) -> None:
+        """What is pushed shows in /metrics."""
+        watch = self.metrics.watch
+        watch("aiops_remote_write_requests", "Requests of remote-write.", "status", lambda: pushed.requests)
+        watch("aiops_remote_write_samples", "Samples pushed, by what became of them.", "result", lambda: pushed.counts)
+        watch("aiops_remote_write_skipped", "Samples pushed that were not taken.", "reason", lambda: pushed.skipped)
+        watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
+              gauge=True)
 
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""
@@ -167,15 +180,23 @@ class Daemon:
             self.actuator.start()
         self.server.start()
         self.live.start()
+        if self.remote_write:
+            log.info("remote-write is received", decoder=self.remote_write.decoder)
         sys.stderr.write(f"aiops {__version__}: {self.config.mode} mode, {len(self.live.sources)} sources. "
                          f"Page: {self.server.url}\n")
         sys.stderr.flush()
 
+    def _before_last(self) -> None:
+        """What is taken until now is in the last step; what came after it would be lost."""
+        for source in self.pushed:
+            source.close()
+        if self.remote_write:
+            self.remote_write.close()
+        getattr(self.actuator, "stop", lambda: None)()
+
     def _end(self) -> None:
         """In the order of the flow: input, actions (their outcomes are in the last step), page, journal, messages, store."""
-        for source in self.pushed:  # what is taken after the last step would be lost
-            source.close()
-        orderly = self.live.stop(getattr(self.actuator, "stop", lambda: None))
+        orderly = self.live.stop(self._before_last)
         self.server.stop()
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)

@@ -136,6 +136,14 @@ def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> An
                             kubeconfig=settings.kubeconfig, context=settings.context)
 
 
+def _remote_write(settings: Any, name: str, config: Config, known: Meanings) -> Any:
+    from aiops.remote_write.codec import Limits
+    from aiops.sources.remote_write import RemoteWriteSource
+    return RemoteWriteSource(name, known, rules=[r.rule for r in settings.write_relabel], max_body=settings.max_body,
+                             limits=Limits(message=settings.max_message, labels=settings.max_labels),
+                             max_age_s=settings.max_age_s, max_ahead_s=settings.max_ahead_s)
+
+
 _MAKERS: dict[str, Callable[[Any, str, Config, Meanings], Any]] = {
     "host": _host, "nvml": _nvml, "logs": _logs, "journald": _journald, "loki": _loki, "otlp": _otlp, "prometheus": _prometheus,
-    "kubernetes": _kubernetes}
+    "kubernetes": _kubernetes, "remote_write": _remote_write}

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aiops.oneof import OneOf, Url, Words, words
-from aiops.quantities import Duration
+from aiops.quantities import Bytes, Duration
+from aiops.remote_write.relabel import Action, Rule
 from aiops.yamlfile import Strict
 
 
@@ -107,8 +108,38 @@ class Otlp(Strict):
     """Logs and metrics that OpenTelemetry pushes to `/v1/logs` and `/v1/metrics` of `listen`."""
 
 
+class Relabel(Strict):
+    """A rule as in `write_relabel_configs` of Prometheus."""
+
+    source_labels: Words = Field(default=[], alias="sourceLabels", max_length=64)
+    separator: str = Field(default=";", max_length=16)
+    regex: str = "(.*)"
+    action: Action = "replace"
+    target_label: str = Field(default="", alias="targetLabel", max_length=500)
+    replacement: str = Field(default="$1", max_length=500)
+    modulus: int = Field(default=0, ge=0)
+
+    @property
+    def rule(self) -> Rule:
+        """What it does. Raises ValueError."""
+        return Rule(self.action, tuple(self.source_labels), self.separator, self.regex, self.target_label, self.replacement,
+                    self.modulus)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Relabel:
+        _ = self.rule
+        return self
+
+
 class RemoteWrite(Strict):
-    """Samples that a Prometheus pushes. Not in this version: accepted, and told by `aiops.unused`."""
+    """Samples that a Prometheus pushes to `/api/v1/write`."""
+
+    write_relabel: list[Relabel] = Field(default=[], alias="writeRelabel", max_length=100)
+    max_body: Bytes = Field(default=16 << 20, alias="maxBody", ge=1024, le=1 << 30)
+    max_message: Bytes = Field(default=64 << 20, alias="maxMessage", ge=1024, le=1 << 30)
+    max_labels: int = Field(default=64, alias="maxLabels", ge=1, le=256)
+    max_age_s: Duration = Field(default=14 * 86400.0, alias="maxAge", gt=0)
+    max_ahead_s: Duration = Field(default=600.0, alias="maxAhead", ge=0)
 
 
 def _refuse(_: object) -> None:

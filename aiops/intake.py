@@ -31,7 +31,8 @@ class Intake:
         self._tick_s = tick_s
         self._lock = threading.Lock()
         self.catalogue = Catalogue(max_series)
-        self._forget: list[Callable[[Ints], None]] = []
+        self._over: list[Ints] = []
+        self._forget: list[Callable[[Ints], object]] = []
         self._series: list[int] = []
         self._times: list[float] = []
         self._values: list[float] = []
@@ -62,7 +63,7 @@ class Intake:
         with self._lock:
             return self.catalogue.number(entity, metric, format_labels(labels) if labels else "", kind)
 
-    def on_retire(self, forget: Callable[[Ints], None]) -> None:
+    def on_retire(self, forget: Callable[[Ints], object]) -> None:
         """`forget` is called with the numbers, int32, that must not be used any more: their series were given up."""
         with self._lock:
             self._forget.append(forget)
@@ -70,7 +71,7 @@ class Intake:
     def ended(self, series: Ints) -> None:
         """Their source says that nothing more comes of these for now: they are given up sooner than silent ones."""
         with self._lock:
-            self.catalogue.ended(series)
+            self._over.append(series)
 
     def block(self, series: Ints, time: Floats, value: Floats) -> bool:
         """Many samples at once: int32[n] numbers of `series`, float64[n] seconds, float64[n]; the arrays are not copied.
@@ -128,6 +129,8 @@ class Intake:
             rest = self._rest(at, outcomes, bool(history))
             for batch in (*history, rest):
                 self.catalogue.heard(batch.series, batch.at)
+            for numbers in self._over:
+                self.catalogue.ended(numbers)
             retired = self.catalogue.review(at)
             batches = [*history, replace(rest, retired=retired, events=(*rest.events, *self.catalogue.told(at)))]
             self._last_at = at
@@ -190,6 +193,6 @@ class Intake:
 
     def _clear(self) -> None:
         self._series, self._times, self._values = [], [], []
-        self._blocks, self._waiting = [], 0
+        self._blocks, self._waiting, self._over = [], 0, []
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
         self._links_changed = False

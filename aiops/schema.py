@@ -301,9 +301,9 @@ class Config(Strict):
 
     @field_validator("sources")
     @classmethod
-    def _something_arrives(cls, value: list[SourceItem]) -> list[SourceItem]:
-        if all(item.kind == "remote_write" for item in value):
-            raise ValueError("nothing would arrive: remote_write is not available in this version. Add another source.")
+    def _one_receiver(cls, value: list[SourceItem]) -> list[SourceItem]:
+        if sum(item.kind == "remote_write" for item in value) > 1:
+            raise ValueError("remote_write is there twice, and there is one address to push to. Put the rules into one.")
         return value
 
     @field_validator("listen")

@@ -18,16 +18,12 @@ def unused(config: Config) -> Unused:
     watches = any(item.kind == "kubernetes" for item in config.sources)
     if config.mode != "observe" and not watches:
         yield ("mode",), f"{config.mode!r}, but there is no kubernetes source: decisions are shown and nothing is carried out."
-    yield from _sources(config)
     yield from _topology(config, watches)
     yield from _detectors(config)
 
 
 def _sources(config: Config) -> Unused:
     for i, item in enumerate(config.sources):
-        if item.kind == "remote_write":
-            yield (("sources", i, "remote_write"), "remote write is not received in this version, nothing arrives this way. "
-                   "Poll the Prometheus with a prometheus source.")
         if item.kind == "otlp" and any(before.kind == "otlp" for before in config.sources[:i]):
             yield ("sources", i, "otlp"), "there is an otlp source above already, which receives everything. Remove this one."
 

@@ -165,7 +165,9 @@ def test_a_bug_is_one_line_without_debug_and_a_traceback_with_it(run: Any, monke
 
 def test_every_error_that_is_written_for_people_is_printed_as_it_is() -> None:
     """A new error class of the package that nobody listed would be called a bug; and every listed one exists."""
-    own = {"CommandError"}  # handled by itself
+    own = {"CommandError",  # handled by itself
+           "MalformedError", "TooLargeError", "UnpackableError", "RefusedError",  # an answer to who pushed
+           "UnavailableError", "RuleError"}  # a note; a problem of the configuration
     found = {(".".join(path.relative_to(ROOT).with_suffix("").parts), name)
              for path in (ROOT / "aiops").rglob("*.py")
              for name in re.findall(r"^class (\w+Error)\(\w+\):", path.read_text(encoding="utf-8"), re.MULTILINE)}

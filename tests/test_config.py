@@ -32,8 +32,6 @@ store: /var/lib/aiops              # SQLite, journal, capsules, detector state
 listen: 127.0.0.1:8750
 """
 REMARKS = [
-    "aiops.yaml:7: $.sources[1].remote_write: remote write is not received in this version, nothing arrives this way. "
-    "Poll the Prometheus with a prometheus source.",
     "aiops.yaml:10: $.topology.calls: call metrics are not read in this version, no edges come from them. "
     "Write who calls whom into the file of topology.file."]
 ALL = ("absence", "baseline", "drift", "exhaustion", "isolation_forest", "logs", "peers")
@@ -190,8 +188,13 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("sources:\n  - hosts", "aiops.yaml:2: $.sources[0]: unknown 'hosts'. Did you mean 'host'?"),
     ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: string should match pattern "
      "'^[^/]+/[^/]*/.+$', got 'api'."),
-    ("sources:\n  - remote_write: {}", "aiops.yaml:1: $.sources: nothing would arrive: remote_write is not available in this "
-     "version. Add another source."),
+    ("sources:\n  - remote_write: {}\n  - remote_write: {}", "aiops.yaml:1: $.sources: remote_write is there twice, and there is "
+     "one address to push to. Put the rules into one."),
+    ("sources:\n  - remote_write:\n      writeRelabel:\n        - {action: keep, regex: up}", "aiops.yaml:4: "
+     "$.sources[0].remote_write.writeRelabel[0]: keep needs sourceLabels."),
+    ("sources:\n  - remote_write:\n      writeRelabel:\n        - {action: drop, sourceLabels: [pod], regex: '(a+)+'}",
+     "aiops.yaml:4: $.sources[0].remote_write.writeRelabel[0]: a repetition stands within another one, which could take for ever "
+     "on long labels. Write it without, for example (a|b)* instead of (a*|b)*."),
     ("sources:\n  - remote_write: {xyz: 1}", "aiops.yaml:2: $.sources[0].remote_write.xyz: unknown key."),
     ("sources:\n  - recording: {path: x}", "aiops.yaml:2: $.sources[0].recording: not available in this version. "
      "Play recordings with 'aiops replay DIR --serve'."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector, generate_latest
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from aiops.types import Counts, Report
 
+Reading = Callable[[], Mapping[str, int]]
 _COUNTERS = {
     "batches": "Batches that the pipeline has seen.", "samples": "Samples that the pipeline has seen.",
     "log_lines": "Log lines that the pipeline has seen.", "raw_anomalies": "Single anomalous values, before they add up.",
@@ -48,6 +49,7 @@ class Metrics:
         self._decisions: dict[tuple[str, str], int] = {}
         self._outcomes: dict[str, int] = {}
         self._rejected: dict[tuple[str, str], int] = {}
+        self._watched: list[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, str, Reading]] = []
         self.registry.register(_Totals(self))
         ProcessCollector(registry=self.registry)
         Info("aiops_build", "The running version.", registry=self.registry).info({"version": version})
@@ -96,6 +98,10 @@ class Metrics:
                 if d[name] is not None:
                     gauge.labels(d["deployment"]).set(d[name])
 
+    def watch(self, name: str, help_text: str, label: str, read: Reading, gauge: bool = False) -> None:
+        """Counters (or gauges) that somebody else keeps: `read` gives value of the label -> number."""
+        self._watched.append((GaugeMetricFamily if gauge else CounterMetricFamily, name, help_text, label, read))
+
     def text(self) -> str:
         """The text format of Prometheus, version 0.0.4."""
         return generate_latest(self.registry).decode()
@@ -119,6 +125,11 @@ class Metrics:
         yield _labelled("aiops_source_rejected", "What a source was given and could not use.", ["source", "reason"], rejected)
         yield _labelled("aiops_decisions", "What policies decided.", ["type", "decision"], decisions)
         yield _labelled("aiops_outcomes", "What became of actions.", ["status"], {(s,): n for s, n in outcomes.items()})
+        for kind, name, help_text, label, read in self._watched:
+            told = kind(name, help_text, labels=[label])
+            for value, n in sorted(dict(read()).items()):
+                told.add_metric([value], n)
+            yield told
 
 
 def _labelled(name: str, help_text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:

@@ -12,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from aiops.web import forms, pages, push
 from aiops.web.guard import LOOPBACK, Guard, unauthorised
 from aiops.web.view import CostWindow, NotPossible, ReadinessState, View
+from aiops.web.write import PATH, Receiver, WriteEndpoint
 
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
@@ -32,8 +34,10 @@ _CAPSULE: dict[int | str, JSON] = {
     200: {"content": {"application/gzip": {}}}, **{k: _WRITES[k] for k in (401, 404, 409)}}
 
 
-def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiver] | None = None) -> FastAPI:
-    """The app over a view. poll_s: how often listeners of /events look for a new revision; pushes: who takes a POST where.
+def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiver] | None = None,
+               receiver: Receiver | None = None) -> FastAPI:
+    """The app over a view. poll_s: how often listeners of /events look for a new revision; pushes: who takes a POST where;
+    receiver: of remote-write.
 
     `app.state.hosts` are the names under which it is served (Server widens them beyond loopback).
     """
@@ -41,6 +45,7 @@ def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiv
                   description="Incidents, their causes, and what is done about them.")
     app.state.view, app.state.hosts, app.state.closing, app.state.listeners = view, LOOPBACK, False, 0
     app.add_middleware(Guard, state=app.state)
+    app.router.routes.insert(0, Route(PATH, WriteEndpoint(receiver), include_in_schema=False))
     app.mount("/static", _Static(directory=pages.HERE / "static"), name="static")
     _errors(app)
     _pages(app, view)
@@ -48,8 +53,8 @@ def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiv
     _writes(app, view)
     _probes(app, view)
     _events(app, view, poll_s)
-    for path, receiver in (pushes or {}).items():
-        push.add(app, path, receiver)
+    for path, take in (pushes or {}).items():
+        push.add(app, path, take)
     return app
 
 

@@ -22,7 +22,7 @@ class Sample:
 class Collected:
     samples: list[Sample] = field(default_factory=list)
     interned: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
-    listeners: list[Callable[[Ints], None]] = field(default_factory=list)
+    listeners: list[Callable[[Ints], object]] = field(default_factory=list)
     over: list[int] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Collected:
             self.samples.append(Sample(at, entity, metric, labels, x, kind))
         return True
 
-    def on_retire(self, forget: Callable[[Ints], None]) -> None:
+    def on_retire(self, forget: Callable[[Ints], object]) -> None:
         self.listeners.append(forget)
 
     def ended(self, series: Ints) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 
 @contextmanager
-def running(folder: Path, job: str) -> Iterator[str]:
-    """The address of a Prometheus that scrapes itself five times a second as `job`; stopped at the end."""
+def running(folder: Path, job: str, more: str = "") -> Iterator[str]:
+    """The address of a Prometheus that scrapes itself five times a second as `job`, until the end. more: its configuration."""
     if not shutil.which("prometheus"):
         pytest.skip("no prometheus binary on this machine")
     with socket.socket() as free:
@@ -22,7 +22,7 @@ def running(folder: Path, job: str) -> Iterator[str]:
         port = free.getsockname()[1]
     (folder / "p.yml").write_text(
         "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-        f"scrape_configs: [{{job_name: {job}, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n")
+        f"scrape_configs: [{{job_name: {job}, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n{more}")
     process = subprocess.Popen(
         ["prometheus", f"--config.file={folder / 'p.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
          f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
