@@ -16,7 +16,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from aiops.clock import WallClock
-from aiops.sources.promapi import SourceError
+from aiops.sources.access import Access, SourceError
 from aiops.sources.prometheus import PrometheusSource
 
 NOW = 1_795_000_000.0
@@ -50,9 +50,9 @@ class FakePrometheus:
         self.asked.append(request)
         if self.broken or (self.broken_after is not None and len(self.asked) > self.broken_after):
             return Response("gateway", status=503)
-        found = re.fullmatch(r'\{__name__=~"(.*)"\}\[(\d+)ms\]', request.args["query"])
-        assert found, request.args["query"]
-        until = float(request.args["time"])
+        found = re.fullmatch(r'\{__name__=~"(.*)"\}\[(\d+)ms\]', request.values["query"])
+        assert found, request.values["query"]
+        until = float(request.values["time"])
         since = until - int(found[2]) / 1000
         rows = [{"metric": labels, "values": [[t, str(v)] for t, v in sorted(samples.items()) if since <= t <= until]}
                 for labels, samples in self.series if re.fullmatch(found[1], labels["__name__"])]
@@ -184,7 +184,7 @@ def test_the_token_is_read_again_when_it_rotates(fake: FakePrometheus, tmp_path:
     """Service account tokens live for an hour; the header follows the file. The tenant goes along."""
     token = tmp_path / "token"
     token.write_text("first\n")
-    s = source(fake, token_file=token, tenant="team-a")
+    s = source(fake, access=Access(token_file=token, tenant="team-a"))
     poll(s, NOW)
     token.write_text("second\n")
     poll(s, NOW + 15)
@@ -194,7 +194,7 @@ def test_the_token_is_read_again_when_it_rotates(fake: FakePrometheus, tmp_path:
 
 def test_a_token_that_cannot_be_read_says_which(fake: FakePrometheus, tmp_path: Path) -> None:
     """Place and remedy, and not a single request without credentials."""
-    s = source(fake, token_file=tmp_path / "nope")
+    s = source(fake, access=Access(token_file=tmp_path / "nope"))
     with pytest.raises(SourceError, match=r"nope: the token cannot be read: no such file.* Check tokenFile"):
         poll(s, NOW)
     assert fake.asked == []
@@ -206,10 +206,10 @@ def test_memory_of_series_that_ended_is_given_back(fake: FakePrometheus) -> None
     for i in range(1500):
         fake.scrape({**NODE, "instance": f"n{i}"}, NOW - 1)
     poll(s, NOW)
-    assert len(s._seen) == 1500
+    assert len(s._series) == 1500
     fake.series.clear()
     poll(s, NOW + 4 * 3600)
-    assert len(s._seen) == 0
+    assert len(s._series) == 0
 
 
 @pytest.fixture
