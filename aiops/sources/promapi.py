@@ -74,7 +74,7 @@ class PromApi(PromHttp):
         """What the server says it is, '' where it does not tell: Mimir, Thanos and VictoriaMetrics have no such page."""
         try:
             data = self.library(lambda _: self.session().get(
-                f"{self.url}/api/v1/status/buildinfo", timeout=self.timeout_s).json()["data"])
+                f"{self.url}/api/v1/status/buildinfo", timeout=self.timeout_s, verify=self.access.verify).json()["data"])
         except SourceError as e:
             if e.status not in (404, 405, 501):
                 raise

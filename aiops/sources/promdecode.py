@@ -126,6 +126,8 @@ def _explained(body: bytes, error: Exception | None) -> str:
     """What came instead of a vector or a matrix."""
     try:
         found = _envelope.decode(body)
+    except msgspec.ValidationError:
+        found = _Envelope()
     except (msgspec.DecodeError, UnicodeDecodeError):
         truncated = "truncated" in str(error)
         return "half a JSON: the answer broke off" if truncated else "not JSON"

@@ -114,15 +114,17 @@ class PromHttp:
 
     def _request(self, url: str, form: Mapping[str, str]) -> Response:
         """POST, or GET for what stands between us and Prometheus and lets nothing else pass."""
-        session, limit = self.session(), (min(10.0, self.timeout_s), self.timeout_s * 1.1)
+        session = self.session()
+        how: dict[str, Any] = {"timeout": (min(10.0, self.timeout_s), self.timeout_s * 1.1), "allow_redirects": False,
+                               "stream": True, "verify": self.access.verify}  # else REQUESTS_CA_BUNDLE would win over caFile
         if self._method == "POST":
             try:
-                return session.post(url, data=form, timeout=limit, allow_redirects=False, stream=True)
+                return session.post(url, data=form, **how)
             except SourceError as e:
                 if e.status != 405:
                     raise
                 self._method = "GET"
-        return session.get(url, params=form, timeout=limit, allow_redirects=False, stream=True)
+        return session.get(url, params=form, **how)
 
     # -------------------------------------------------------------------------------------------------------- sessions
     def _open(self) -> tuple[Session, PrometheusConnect]:
@@ -160,7 +162,8 @@ class PromHttp:
         """Before anybody sees an answer: no redirect, no error, and no more than fits."""
         self._look_at_the_clock(response)
         if 300 <= response.status_code < 400:
-            to = "".join(urlsplit(response.headers.get("Location", "")[:200])[:2]) or "another address"
+            scheme, host = urlsplit(response.headers.get("Location", "")[:200])[:2]
+            to = f"{scheme}://{host}" if host else "another path"
             response.close()
             raise SourceError(self.url, f"HTTP {response.status_code}: it redirects to {to}.",
                               "Redirects are not followed, the token would go along. Write the address itself as url, "
@@ -233,7 +236,9 @@ class PromHttp:
         if "SSL" in text or "alert" in text:
             return self._untrusted(text)
         known = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-        return SourceError(self.url, f"cannot be reached: {known[1] if known else text[:200]}.", "Is Prometheus running there?")
+        own = " If it wants a client certificate: check certFile and keyFile." if self.url.startswith("https:") else ""
+        return SourceError(self.url, f"cannot be reached: {known[1] if known else text[:200]}.",
+                           f"Is Prometheus running there?{own}")
 
     def _untrusted(self, text: str) -> SourceError:
         for sign, what, do in _TLS:
@@ -247,6 +252,7 @@ class PromHttp:
 _TLS = (
     ("Hostname mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
     ("IP address mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
+    ("doesn't match", "its certificate is for another name", "Write that name as url or as serverName."),
     ("certificate has expired", "its certificate has expired", "Renew it on the server."),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is from a CA that is not known here", "Give that CA as caFile."),
     ("CERTIFICATE_REQUIRED", "it wants a client certificate", "Give certFile and keyFile."),
@@ -255,6 +261,7 @@ _TLS = (
     ("unknown ca", "it does not accept our client certificate", "Check certFile and keyFile: its CA must know them."),
     ("KEY_VALUES_MISMATCH", "keyFile is not the key of certFile", "Give both from the same issue."),
     ("key values mismatch", "keyFile is not the key of certFile", "Give both from the same issue."),
+    ("EOF occurred in violation", "it ended the connection", "If it wants a client certificate: check certFile and keyFile."),
     ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port", "Write the url with http://."),
     ("record layer failure", "the server does not speak TLS on this port", "Write the url with http://."),
 )
