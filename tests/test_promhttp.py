@@ -135,7 +135,8 @@ def test_every_kind_of_credential_is_sent_and_read_again(httpserver: HTTPServer,
     password.write_text("new\n")
     key.write_text("k2")
     api.read(UP)
-    assert [(r.authorization.username, r.authorization.password) for r in asked if r.authorization] == [("u", "p w"), ("u", "new")]
+    sent = [r.authorization for r in asked]
+    assert [(a.username, a.password) for a in sent if a] == [("u", "p w"), ("u", "new")]
     assert [(r.headers["X-Key"], r.headers["X-Team"], r.headers["X-Scope-OrgID"]) for r in asked] == [
         ("k1", "sre", "a|b"), ("k2", "sre", "a|b")]
 
