@@ -15,7 +15,7 @@ from aiops.yamlfile import Strict
 def _header(name: str) -> str:
     instead = {"authorization": "tokenFile, or username and passwordFile", "x-scope-orgid": "tenant"}.get(name.lower())
     if instead:
-        raise ValueError(f"{name} is what {instead} sets. Use that.")
+        raise ValueError(f"{name!r} is what {instead} sets. Use that.")
     return name
 
 

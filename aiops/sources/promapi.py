@@ -17,7 +17,7 @@ import numpy as np
 
 from aiops.interfaces import Clock
 from aiops.sources.access import Access, SourceError
-from aiops.sources.promdecode import Answer, Labels, UnusableError, decode, labels_of
+from aiops.sources.promdecode import Answer, Labels, Unusable, decode, labels_of
 from aiops.sources.promhttp import MAX_BODY_BYTES, PromHttp
 from aiops.types import Floats, Kind
 
@@ -148,7 +148,7 @@ class PromApi(PromHttp):
         body = self.query(path, form, share)
         try:
             answer = decode(body)
-        except UnusableError as e:
+        except Unusable as e:
             text = body[:200].decode("utf-8", "replace")
             what = f"{e}: {' '.join(text.split())[:80]!r}" if str(e) == "not JSON" else str(e)
             raise SourceError(self.url, f"the answer is not of the Prometheus API: {what}.",
@@ -163,7 +163,7 @@ class PromApi(PromHttp):
         for metric, begin, end in zip(answer.metrics, (ends - answer.counts).tolist(), ends.tolist(), strict=True):
             try:
                 labels = labels_of(metric)
-            except UnusableError:
+            except Unusable:
                 continue
             yield labels, answer.times[begin:end], answer.values[begin:end]
 

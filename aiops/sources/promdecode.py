@@ -18,7 +18,7 @@ _NOTHING = msgspec.Raw(b"")
 _PUNCTUATION = b'[]" \t\r\n'
 
 
-class UnusableError(ValueError):
+class Unusable(ValueError):  # noqa: N818 - a verdict, not an error class
     """The answer is not what the API promises. The text says in what, without the remedy."""
 
 
@@ -75,25 +75,27 @@ _labels = msgspec.json.Decoder(dict[str, str])
 
 
 def decode(body: bytes) -> Answer:
-    """The body of an answer to `query` or `query_range`. Raises UnusableError."""
+    """The body of an answer to `query` or `query_range`. Raises Unusable."""
     try:
         found = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise UnusableError(_explained(body, e)) from None
+        raise Unusable(_explained(body, e)) from None
     if found.status != "success" or found.data.resultType not in ("matrix", "vector"):
-        raise UnusableError(_explained(body, None))
-    rows = found.data.result
-    pieces = [bytes(r.values) or bytes(r.value) for r in rows]
-    counts = np.fromiter((p.count(b"[") for p in pieces), np.int32, len(pieces))
-    if found.data.resultType == "matrix":
+        raise Unusable(_explained(body, None))
+    rows, matrix = found.data.result, found.data.resultType == "matrix"
+    pieces = [bytes(r.values) for r in rows] if matrix else [bytes(r.value) for r in rows]
+    counts = np.array([p.count(b"[") for p in pieces], np.int32)
+    if matrix:
         counts = np.maximum(counts - 1, 0)  # the bracket around the samples
-    times, values = _numbers(b",".join(p for p, n in zip(pieces, counts.tolist(), strict=True) if n > 0), int(counts.sum()))
+    if not counts.all():
+        pieces = [p for p, n in zip(pieces, counts.tolist(), strict=True) if n]
+    times, values = _numbers(b",".join(pieces), int(counts.sum()))
     told = [t[:500] for t in found.warnings or ()]
     remarks = [t[:500] for t in found.infos or ()]
     return Answer([bytes(r.metric) for r in rows], counts, times, values,
                   tuple(t for t in told if not t.startswith("PromQL")),
                   (*(t for t in told if t.startswith("PromQL")), *remarks),
-                  sum(bytes(r.histogram) != b"" or bytes(r.histograms) not in (b"", b"[]") for r in rows))
+                  sum([r.histogram is not _NOTHING or r.histograms is not _NOTHING for r in rows]))
 
 
 def encode(labels: Labels) -> bytes:
@@ -102,15 +104,15 @@ def encode(labels: Labels) -> bytes:
 
 
 def labels_of(metric: bytes) -> Labels:
-    """The labels of a series, `__name__` among them. Raises UnusableError where they are not a map of texts."""
+    """The labels of a series, `__name__` among them. Raises Unusable where they are not a map of texts."""
     try:
         return _labels.decode(metric or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise UnusableError(f"labels that are not texts ({e})") from None
+        raise Unusable(f"labels that are not texts ({e})") from None
 
 
 def _numbers(text: bytes, count: int) -> tuple[Floats, Floats]:
-    """`[1.5,"2"],[2.5,"NaN"]` -> times, values. Raises UnusableError where it holds anything but `count` pairs of numbers."""
+    """`[1.5,"2"],[2.5,"NaN"]` -> times, values. Raises Unusable where it holds anything but `count` pairs of numbers."""
     if not count:
         return np.empty(0), np.empty(0)
     try:
@@ -118,7 +120,7 @@ def _numbers(text: bytes, count: int) -> tuple[Floats, Floats]:
     except (ValueError, DeprecationWarning):  # NumPy stops at what is not a number, and warns of it
         flat = np.empty(0)
     if len(flat) != 2 * count:
-        raise UnusableError("samples that are not pairs of a time and a number")
+        raise Unusable("samples that are not pairs of a time and a number")
     return flat[0::2].copy(), flat[1::2].copy()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from aiops.interfaces import Samples
 from aiops.meaning import Meanings
-from aiops.sources.promdecode import Answer, Labels, UnusableError, encode, labels_of
+from aiops.sources.promdecode import Answer, Labels, Unusable, encode, labels_of
 from aiops.types import Bools, Floats, Ints, Kind
 
 MAX_SERIES = 2_000_000
@@ -76,8 +76,7 @@ class Catalogue:
 
     def _once(self, rows: Ints, times: Floats, metrics: list[bytes], places: Ints) -> Bools:
         """The first of equal samples, where one answer holds a set of labels twice."""
-        known = places[places >= 0]
-        if len(np.unique(known)) == len(known):
+        if not (np.bincount(places[places >= 0], minlength=1) > 1).any():
             return np.ones(len(rows), np.bool_)
         order = np.lexsort((times, rows))
         again = np.zeros(len(rows), np.bool_)
@@ -89,7 +88,7 @@ class Catalogue:
     def _places_of(self, metrics: list[bytes], into: Samples) -> Ints:
         """int32[series]: the place of each in the arrays here, negative for what is never watched."""
         get = self._places.get
-        places = np.fromiter((get(m, _UNKNOWN) for m in metrics), np.int32, len(metrics))
+        places = np.array([get(m, _UNKNOWN) for m in metrics], np.int32)
         new = (places == _UNKNOWN) | ((places >= 0) & (self._numbers[places] == _UNKNOWN))
         for k in np.flatnonzero(new).tolist():
             places[k] = self._place(metrics[k], into)
@@ -99,7 +98,7 @@ class Catalogue:
         """Of a series that is new here, or new to `into`."""
         try:
             labels = labels_of(metric)
-        except UnusableError:
+        except Unusable:
             return self._leave(metric, "bad_labels")
         name = labels.pop("__name__", "")
         if not name or self._meanings.ignored(name):
