@@ -19,7 +19,7 @@ from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
 OURS = (  # errors that are already written for people; looked up by name, because a module that is not loaded raised nothing
     ("aiops.sources.recording", "RecordingError", USAGE),
-    ("aiops.sources.promapi", "SourceError", UNREACHABLE),
+    ("aiops.sources.access", "SourceError", UNREACHABLE),
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
     ("aiops.store.capsules", "CapsuleError", USAGE),

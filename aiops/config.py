@@ -25,7 +25,7 @@ __all__ = ["Config", "Loaded", "default_for", "in_cluster", "known_keys", "load"
 # Read elsewhere (client, tests), or put into every pod by Kubernetes for a Service that is called `aiops`.
 NOT_OURS = re.compile(r"AIOPS_(SERVER|TOKEN|DEBUG|REQUIRE_REAL|SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
 PATH_KEYS = frozenset({"policies", "store", "tokenFile", "packs", "file", "path", "paths", "kubeconfig", "webhookFile",
-                       "secretFile", "caFile", "directory"})
+                       "secretFile", "passwordFile", "caFile", "certFile", "keyFile", "directory"})
 
 
 @lru_cache
@@ -168,6 +168,8 @@ def _anchor(node: Any, base: Path) -> None:
     for key, value in list(items):
         if key in PATH_KEYS and isinstance(value, str) and value:
             node[key] = os.path.normpath(base / Path(value).expanduser())
+        elif key == "headerFiles" and isinstance(value, dict):
+            node[key] = {k: os.path.normpath(base / v) if isinstance(v, str) else v for k, v in value.items()}
         elif key == "paths" and isinstance(value, list):
             node[key] = [os.path.normpath(base / v) if isinstance(v, str) else v for v in value]
         else:

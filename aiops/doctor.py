@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
-from urllib.parse import quote
 
-from aiops import meaning, rbac
-from aiops.client import Denied, Unreachable, ask
+from aiops import feeds, meaning, rbac
+from aiops.clock import WallClock
 from aiops.humanise import count
 from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
 from aiops.schema import Config, Slack, Webhook
+from aiops.sources.promapi import PromApi, SourceError
 from aiops.yamlfile import Problems
 
 State = Literal["ok", "info", "problem", "unreachable"]
+LATELY_S = 3600.0
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +54,40 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
 
 # ------------------------------------------------------------------------------------------------------ Prometheus
 def prometheus(source: Prometheus) -> Iterator[Finding]:
-    """Is it there, which version, and how many metrics of the packs does it have."""
-    name, base = "Prometheus", source.url.rstrip("/")
+    """Is it there, which version, and which metrics of the packs does it have."""
+    api = PromApi(source.url, feeds.prometheus_access(source), timeout_s=source.timeout_s, retries=0)
     try:
-        token = source.token_file.read_text(encoding="utf-8").strip() if source.token_file else ""
-    except OSError as e:
-        yield Finding(name, "problem", f"{source.token_file}: {(e.strerror or str(e)).lower()}.")
-        return
-    try:
-        build = ask(f"{base}/api/v1/status/buildinfo", token=token, timeout_s=source.timeout_s)
-        version = str((build or {}).get("data", {}).get("version", "unknown version"))
-    except Denied as e:
-        if e.status in (401, 403):
-            yield Finding(name, "problem", f"{e}. Give a token that may read with tokenFile.")
-            return
-        version = "a Prometheus API without build information"  # Mimir, Thanos, VictoriaMetrics
-    except Unreachable as e:
-        yield Finding(name, "unreachable", f"{e} Check the URL, the service and network policies.")
-        return
-    yield Finding(name, "ok", f"{base}: {version}")
-    yield from _coverage(source, base, token)
+        version = api.version() or "a Prometheus API without build information"  # Mimir, Thanos, VictoriaMetrics
+        yield Finding("Prometheus", "ok", f"{api.url}: {version}")
+        yield from _coverage(source, api)
+    except SourceError as e:
+        yield Finding("Prometheus", "unreachable" if e.status == 0 and e.url == api.url else "problem", str(e))
+    finally:
+        api.close()
 
 
-def _coverage(source: Prometheus, base: str, token: str) -> Iterator[Finding]:
+def _coverage(source: Prometheus, api: PromApi) -> Iterator[Finding]:
+    """Per pack, what is there. Only what was scraped of late counts: names stay known for as long as their samples do."""
+    now = WallClock().now() + api.skew_s
+    have = api.names(now - LATELY_S, now)
     try:
-        answer = ask(f"{base}/api/v1/label/{quote('__name__')}/values", token=token, timeout_s=source.timeout_s)
-        have = set((answer or {}).get("data", []))
         packs = [p for p in meaning.load(names=source.packs).packs if p.metrics]
-    except (Denied, Unreachable) as e:
-        yield Finding("metrics", "problem", f"{e}. The names of the metrics cannot be read.")
-        return
     except Problems as e:
         yield Finding("metrics", "problem", str(e))
         return
     for pack in packs:
         wanted = {m for m, rule in pack.metrics.items() if not rule.ignore}
-        found = len(wanted & have)
+        missing = sorted(wanted - have)
+        found = len(wanted) - len(missing)
         # Nothing of a pack that was asked for by name is a mistake; else it is a system that is not in use.
         state: State = "ok" if found else "problem" if source.packs else "info"
-        remedy = "" if found else " Is its exporter scraped?" if source.packs else " Not in use here."
-        yield Finding(f"pack {pack.pack}", state, f"{found} of {len(wanted)} metrics are there.{remedy}")
+        text = f"{found} of {len(wanted)} metrics are there."
+        if not found:
+            text += " Is its exporter scraped?" if source.packs else " Not in use here."
+        elif missing:
+            more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+            text += f" Missing: {', '.join(missing[:NAMED])}{more}."
+        yield Finding(f"pack {pack.pack}", state, text)
 
 
 # ------------------------------------------------------------------------------------------------------ Kubernetes

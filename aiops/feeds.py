@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from aiops.clock import WallClock
+from aiops.inputs import Prometheus
 from aiops.interfaces import Clock, Samples
 from aiops.meaning import Meanings
 from aiops.schema import Config
 from aiops.sources.supervisor import Supervised
+
+if TYPE_CHECKING:
+    from aiops.sources.access import Access
 
 log = structlog.get_logger("aiops.sources")
 
@@ -124,8 +129,15 @@ def _otlp(settings: Any, name: str, config: Config, known: Meanings) -> Any:
 def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
     from aiops.sources.prometheus import PrometheusSource
     return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
-                            backfill_s=settings.backfill_s, timeout_s=settings.timeout_s, token_file=settings.token_file,
-                            tenant=settings.tenant)
+                            backfill_s=settings.backfill_s, share=settings.backfill_share, timeout_s=settings.timeout_s,
+                            access=prometheus_access(settings))
+
+
+def prometheus_access(settings: Prometheus) -> Access:
+    """What the settings say of credentials and TLS."""
+    from aiops.sources.access import Access
+    names = {f.name for f in fields(Access)} - {"token"}
+    return Access(**{name: getattr(settings, name) for name in names})
 
 
 def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:

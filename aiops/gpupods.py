@@ -6,15 +6,20 @@ because `pod` is then the exporter itself. https://docs.nvidia.com/datacenter/dc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
-from aiops.types import Edge, Entity, Links, Node
+import numpy as np
+
+from aiops.types import Edge, Entity, Ints, Links, Node
 
 EXPORTER = re.compile(r"(^|[-/])(nvidia-)?dcgm(-exporter)?($|[-/])|dcgm-exporter")
 """Pods and containers that measure GPUs and do not use them."""
 KINDS = ("gpu/", "mig/")
-FORGET_S = 600.0
+WITNESSES = frozenset({"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED"})
+"""What every GPU and every MIG instance has."""
+FORGET_S, AGAIN_S = 660.0, 300.0
 MAX_EDGES = 100_000
 
 
@@ -41,18 +46,32 @@ def _measures(labels: Mapping[str, str]) -> bool:
 class GpuPods:
     """Collects the edges that a source sees, and says when they changed. Bounded; a pair not seen for ten minutes is forgotten.
 
-    For each series that a source meets, or meets again with other labels: `see(labels, entity, now)`; after each poll, or
-    each minute: `into.links(f"{name}-gpus", links)` if `changed(now)` gives any.
+    For each series that a source meets: `see(number, metric, labels, entity, now)`; after each poll: the series numbered
+    `again(now)` are to be met anew, because a GPU keeps its number when its pod changes, and
+    `into.links(f"{name}-gpus", links)` if `changed(now)` gives any.
     """
 
     def __init__(self) -> None:
         self._seen: dict[Edge, float] = {}
         self._told: frozenset[Edge] = frozenset()
+        self._witnesses: set[int] = set()
+        self._asked = -math.inf
 
-    def see(self, labels: Mapping[str, str], entity: Entity, now: float) -> None:
-        found = edge(labels, entity)
-        if found and (found in self._seen or len(self._seen) < MAX_EDGES):
-            self._seen[found] = now
+    def see(self, number: int, metric: str, labels: Mapping[str, str], entity: Entity, now: float) -> None:
+        """A series that was met, with all its labels. Only those of a metric that every GPU has are looked at."""
+        if metric in WITNESSES and entity.startswith(KINDS):
+            self._witnesses.add(number)
+            found = edge(labels, entity)
+            if found and (found in self._seen or len(self._seen) < MAX_EDGES):
+                self._seen[found] = now
+
+    def again(self, now: float) -> Ints:
+        """int32: whom to meet anew, every five minutes; else nobody."""
+        if now - self._asked < AGAIN_S:
+            return np.zeros(0, np.int32)
+        self._asked, met = now, self._witnesses
+        self._witnesses = set()
+        return np.array(sorted(met), np.int32)
 
     def changed(self, now: float) -> Links | None:
         """All that is known, where it is something else than at the last call."""

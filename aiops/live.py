@@ -23,6 +23,8 @@ from aiops.types import Action, Batch, Outcome, Report, Series
 log = structlog.get_logger("aiops.live")
 POLL_END_S, STEP_END_S = 1.0, 3.0
 """A poll may hang in a time-out of minutes: the end of the daemon waits no longer than this for polls, and for a step."""
+PATIENCE_S, WAIT_S = 300.0, 1.0
+"""So long a source whose history cannot be read is tried again, at its own pace; then the present goes on without it."""
 PAST_S, PAST_TICKS = 60.0, 3.0
 """A batch that is older than this many seconds, and ticks, is history: what it asks for is not carried out."""
 
@@ -114,17 +116,30 @@ class Live:
                 self._step(batch)
 
     def _catch_up(self) -> None:
-        """The history of all sources in time order, before anything live is judged. Whoever fails is left out."""
+        """The history of all sources in time order, before anything live is judged. Whoever fails for long is left out."""
         began = self._clock.now()
-        running = {s.name: s.history(self.intake) for s in self.sources} | {"": self._heard_before()}
+        running = {s.name: self._history(s) for s in self.sources} | {"": self._heard_before()}
         reached = {name: end for name, feed in running.items() if (end := next(feed, None)) is not None}
         while reached and not self._stopping.is_set():
-            for batch in self.intake.drain_history(min(min(reached.values()), began)):
+            for batch in self.intake.drain_history(min(*reached.values(), max(began, self._clock.now() - 2 * self._tick_s))):
                 self._step(batch, past=True)
             slowest = min(reached, key=lambda name: (reached[name], name))
             end = next(running[slowest], None)
             reached = {k: v for k, v in reached.items() if k != slowest} if end is None else {**reached, slowest: end}
         self._caught_up = True
+
+    def _history(self, source: Polled) -> Iterator[float]:
+        """All of a source's history; where it fails, on from there when it is due again, until patience is at its end."""
+        reached, since = float("-inf"), self._clock.now()
+        while not self._stopping.is_set():
+            for end in source.history(self.intake):
+                if end > reached:
+                    reached, since = end, self._clock.now()
+                    yield end
+            now = self._clock.now()
+            if source.filled or now - since >= PATIENCE_S:
+                return
+            self._clock.sleep_until(now + WAIT_S)
 
     def _heard_before(self) -> Iterator[float]:
         """The samples of the recorded batches once more; their lines, events and outcomes are over."""

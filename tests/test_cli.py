@@ -448,7 +448,29 @@ def test_doctor_counts_the_metrics_of_packs(run: Any, httpserver: HTTPServer) ->
     assert code == 1
     assert "2.42.0" in lines[f"Prometheus {httpserver.url_for('')[:-1]}:"]
     assert lines["pack service"].startswith("ok") and " 2 of " in lines["pack service"]
+    assert "Missing: http_request_duration_seconds_" in lines["pack service"]
     assert lines["pack dcgm"].startswith("problem") and "Is its exporter scraped?" in lines["pack dcgm"]
+    [asked] = [request for request, _ in httpserver.log if "label" in request.path]
+    assert float(asked.args["end"]) - float(asked.args["start"]) == 3600.0, "what was scraped of late, not what once was"
+
+
+def test_doctor_and_record_go_the_way_that_the_source_goes(run: Any, httpserver: HTTPServer) -> None:
+    """Tenant, password and further headers; a mistake in them is told with the setting, and no secret is printed."""
+    Path("password").write_text("hunter2\n", encoding="utf-8")
+    who = {"Authorization": "Basic bWU6aHVudGVyMg==", "X-Scope-OrgID": "shop"}
+    httpserver.expect_request("/api/v1/status/buildinfo", headers={**who, "X-Team": "sre"}).respond_with_data("", 404)
+    httpserver.expect_request("/api/v1/label/__name__/values", headers=who).respond_with_json({"data": ["up"]})
+    httpserver.expect_request("/api/v1/query", headers=who).respond_with_json(
+        {"error": "no org id", "status": "error", "errorType": "auth"}, status=401)
+    url = httpserver.url_for("")
+    Path("aiops.yaml").write_text(
+        f"sources:\n  - prometheus: {{url: '{url}', tenant: shop, username: me, passwordFile: password, "
+        "headers: {X-Team: sre}}\nstore: state\n", encoding="utf-8")
+    _, out, _ = run("doctor", "-c", "aiops.yaml")
+    assert "a Prometheus API without build information" in out and "pack service" in out
+    code, _, err = run("record", "--prometheus", url, "--match", "up", "--start=-1h", "-o", "d", "--username", "me",
+                       "--password-file", "password", "--tenant", "shop")
+    assert code == 2 and "HTTP 401: auth: no org id. Give the tenant." in err and "hunter2" not in out + err
 
 
 def test_doctor_ends_with_3_when_a_configured_system_does_not_answer(run: Any) -> None:
@@ -457,7 +479,8 @@ def test_doctor_ends_with_3_when_a_configured_system_does_not_answer(run: Any) -
                                   "  - slack: {webhookFile: hook}\n", encoding="utf-8")
     code, out, _ = run("doctor", "-c", "aiops.yaml")
     assert code == 3
-    assert "connection refused" in out and "hook: no such file or directory." in out and "will be made" in out
+    assert "Connection refused. Is Prometheus running there?" in out
+    assert "hook: no such file or directory." in out and "will be made" in out
 
 
 def test_doctor_asks_the_cluster_right_by_right(run: Any, httpserver: HTTPServer) -> None:

@@ -339,3 +339,37 @@ maintenance:
     assert [(w.id, w.entities, w.namespace, str(w.when), w.reason, w.by) for w in windows] == [
         ("config-0", ("node//gpu-*",), "*", "Sun 02:00-04:00 Europe/Berlin", "drivers", "configuration"),
         ("config-1", ("*",), "shop", "2026-11-21T22:00:00Z to 2026-11-22T00:00:00Z", "", "configuration")]
+
+
+def test_the_ways_into_a_prometheus_are_read_and_their_files_found(tmp_path: Path) -> None:
+    """Relative to the file that names them, headers' files among them."""
+    path = tmp_path / "aiops.yaml"
+    path.write_text("sources:\n  - prometheus: {url: 'https://p:9090/x', caFile: ca.pem, certFile: c.pem, keyFile: k.pem, "
+                    "serverName: p, username: u, passwordFile: pw, headers: {X-Team: sre}, headerFiles: {X-Key: key}, "
+                    "backfillShare: 0.25}\n", encoding="utf-8")
+    found = config.load(path, {}).sources[0].settings
+    assert (found.ca_file, found.cert_file, found.key_file, found.password_file) == tuple(
+        tmp_path / name for name in ("ca.pem", "c.pem", "k.pem", "pw"))
+    assert found.header_files == {"X-Key": tmp_path / "key"}
+    assert (found.headers, found.server_name, found.backfill_share) == ({"X-Team": "sre"}, "p", 0.25)
+
+
+@pytest.mark.parametrize(("given", "text"), [
+    ("tokenFile: t, username: u, passwordFile: p", "tokenFile and username are two ways in. Keep one."),
+    ("username: u", "username and passwordFile belong together. Add the one that is missing."),
+    ("keyFile: k", "keyFile is the key of a certificate. Add certFile."),
+    ("caFile: c", "caFile has no effect with http://. Write the url with https://, or remove it."),
+    ("insecureSkipVerify: true", "insecureSkipVerify has no effect with http://."),
+    ("headers: {Authorization: 'Bearer x'}", "'Authorization' is what tokenFile, or username and passwordFile sets. Use that."),
+    ("headerFiles: {x-scope-orgid: f}", "'x-scope-orgid' is what tenant sets. Use that."),
+    ("headers: {'a b': x}", "headers"),
+    ("headers: {a: \"x\\ny\"}", "headers"),
+    ("backfillShare: 0", "backfillShare"),
+])
+def test_ways_into_a_prometheus_that_make_no_sense_are_told(tmp_path: Path, given: str, text: str) -> None:
+    """At their line, before anything is asked of anybody."""
+    path = tmp_path / "aiops.yaml"
+    path.write_text(f"sources:\n  - prometheus: {{url: 'http://p', {given}}}\n", encoding="utf-8")
+    with pytest.raises(Problems) as e:
+        config.load(path, {})
+    assert "aiops.yaml:2: $.sources[0].prometheus" in str(e.value) and text in str(e.value)

@@ -100,12 +100,14 @@ def test_edges_are_told_when_they_change_and_forgotten_when_unseen() -> None:
     """MIG instances bring their edge to the GPU along."""
     pods = GpuPods()
     assert pods.changed(T0) is None
-    pods.see({"exported_pod": "p", "exported_namespace": "ml"}, "mig/n/3/7", T0)
+    pods.see(7, "DCGM_FI_DEV_FB_USED", {"exported_pod": "p", "exported_namespace": "ml"}, "mig/n/3/7", T0)
     links = pods.changed(T0)
     assert links is not None
     assert links.edges == (Edge("mig/n/3/7", "gpu/n/3", "runs_on"), Edge("pod/ml/p", "mig/n/3/7", "uses"))
     assert [n.entity for n in links.nodes] == ["gpu/n/3", "mig/n/3/7", "pod/ml/p"]
-    pods.see({"exported_pod": "p", "exported_namespace": "ml"}, "mig/n/3/7", T0 + 60)
+    pods.see(7, "DCGM_FI_DEV_FB_USED", {"exported_pod": "p", "exported_namespace": "ml"}, "mig/n/3/7", T0 + 60)
+    pods.see(8, "DCGM_FI_DEV_GPU_TEMP", {"exported_pod": "other"}, "mig/n/3/7", T0 + 60)
     assert pods.changed(T0 + 60) is None
+    assert (pods.again(T0 + 60).tolist(), pods.again(T0 + 120).tolist()) == ([7], [])
     gone = pods.changed(T0 + 61 + FORGET_S)
     assert gone is not None and gone.edges == ()

@@ -16,7 +16,7 @@ from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.feeds import Source
 from aiops.intake import MAX_LINES, Intake
-from aiops.live import Live
+from aiops.live import PATIENCE_S, Live
 from aiops.loop import NoActuator
 from aiops.policy.load import compile_document
 from aiops.replay import replay
@@ -348,20 +348,24 @@ def test_stopping_takes_a_last_step_and_closes_the_sources(tmp_path):
 
 
 class Past:
-    """A source with an hour of history, handed in by the quarter."""
+    """A source with an hour of history, handed in by the quarter; asked again, it goes on where it was."""
 
     interval_s = STEP_S
 
     def __init__(self, name="past", quarters=4, breaks_at=9):
         self.name, self._quarters, self._breaks_at, self.polls = name, quarters, breaks_at, []
+        self._read, self._now, self.fails = 0, None, None
 
     def history(self, now, into):
-        for q in range(self._quarters):
-            if q == self._breaks_at:
+        self._now = self._now or now
+        for q in range(self._read, self._quarters):
+            if q == self._breaks_at and self.fails != 0:
+                self.fails = self.fails and self.fails - 1
                 raise ConnectionError("gone")
-            start = now - 3600 + 900 * q
+            start = self._now - 3600 + 900 * q
             for k in range(90):
                 into.sample(start + STEP_S * k, f"service//{self.name}", "m", {}, 10.0 + (k * 7 % 5) / 10)
+            self._read = q + 1
             yield start + 890
         self.done = True
 
@@ -400,13 +404,26 @@ def test_what_history_asks_for_is_not_carried_out(tmp_path):
 
 
 def test_a_source_that_loses_its_history_does_not_stop_the_others(tmp_path):
-    """What it gave until then is kept, and the present goes on."""
+    """What it gave until then is kept, and the present goes on: it was tried again for five minutes."""
     daemon = Daemon(tmp_path, Past("one", breaks_at=1), Past("two"))
     daemon.clock.sleep_until(T0 + 3600)
     daemon.live.tick()
     assert [s.status()["state"] for s in daemon.live.sources] == ["failing", "ok"]
     assert daemon.live.sources[1].filled and not daemon.live.sources[0].filled
     assert daemon.reports[-1].counts.samples == 90 + 360
+    assert daemon.live.sources[0].status()["failures"] > 3
+    assert PATIENCE_S <= daemon.clock.now() - (T0 + 3600) < PATIENCE_S + 2
+
+
+def test_history_that_fails_for_a_while_is_read_on(tmp_path):
+    """A Prometheus that restarts while it is asked: nothing is lost, and nothing comes twice."""
+    source = Past("one", breaks_at=2)
+    source.fails = 3
+    daemon = Daemon(tmp_path, source)
+    daemon.clock.sleep_until(T0 + 3600)
+    daemon.live.tick()
+    assert daemon.live.sources[0].filled
+    assert (daemon.live.sources[0].status()["failures"], daemon.reports[-1].counts.samples) == (3, 360)
 
 
 def test_nothing_is_polled_before_the_history_is_in(tmp_path):

@@ -21,7 +21,7 @@ from werkzeug import Request, Response
 
 from aiops import meaning
 from aiops.clock import WallClock
-from aiops.sources.promapi import MAX_POINTS, PromApi, SourceError
+from aiops.sources.promapi import MAX_POINTS, Access, PromApi, SourceError
 from aiops.sources.record import NoSamplesError, record, rounded
 from aiops.types import Edge, Event, Links, LogLine, Node
 
@@ -50,15 +50,15 @@ class FakePrometheus:
 
     def _query(self, request: Request) -> Response:
         """`NAME[Nms]` at a time: the samples of every series of that name, both ends included as in Prometheus 2."""
-        self.asked.append(dict(request.args))
-        selector, width = request.args["query"].rstrip("ms]").split("[")
-        at = float(request.args["time"])
+        self.asked.append(dict(request.values))
+        selector, width = request.values["query"].rstrip("ms]").split("[")
+        at = float(request.values["time"])
         return self._matrix(selector, at - int(width) / 1000, at, self.step)
 
     def _range(self, request: Request) -> Response:
-        self.asked.append(dict(request.args))
-        first, last, step = (float(request.args[k]) for k in ("start", "end", "step"))
-        return self._matrix(request.args["query"], first, last, step)
+        self.asked.append(dict(request.values))
+        first, last, step = (float(request.values[k]) for k in ("start", "end", "step"))
+        return self._matrix(request.values["query"], first, last, step)
 
     def _matrix(self, selector: str, first: float, last: float, step: float) -> Response:
         ticks = np.arange(np.ceil((first - START) / step - 1e-6), np.floor((last - START) / step + 1e-6) + 1)
@@ -138,25 +138,26 @@ def test_partial_results_are_told(fake: FakePrometheus) -> None:
     fake.warnings = ["store 10.0.0.7 unavailable"]
     api = PromApi(fake.url)
     list(api.raw("up", START, END, chunk_s=300.0))
-    assert api.warnings == ["store 10.0.0.7 unavailable"]
+    assert list(api.warnings) == ["store 10.0.0.7 unavailable"]
 
 
 def test_token_and_tenant_are_sent(httpserver: HTTPServer) -> None:
     """Mimir tells tenants apart by a header, gateways check a bearer token."""
     httpserver.expect_request("/api/v1/metadata", headers={"Authorization": "Bearer t0k", "X-Scope-OrgID": "shop"}
                               ).respond_with_json({"status": "success", "data": {}})
-    assert PromApi(httpserver.url_for(""), token="t0k", tenant="shop").metadata() == {}
+    assert PromApi(httpserver.url_for(""), Access(token="t0k", tenant="shop")).metadata() == {}
     httpserver.check_assertions()
 
 
 @pytest.mark.parametrize(("status", "body", "text"), [
     (400, {"status": "error", "error": "parse error: unclosed left brace"},
      "HTTP 400: parse error: unclosed left brace. Check the selector or query."),
-    (401, None, "HTTP 401: UNAUTHORIZED. Check the bearer token and the tenant."),
+    (401, None, "HTTP 401: UNAUTHORIZED. Give a valid bearer token (tokenFile), or username and passwordFile."),
     (404, None, "HTTP 404: NOT FOUND. Is the path prefix of the URL right?"),
     (503, None, "HTTP 503: SERVICE UNAVAILABLE. See the log of the Prometheus server."),
     (200, {"hello": "world"},
-     "the answer is not of the Prometheus API (KeyError). Is this the address of a Prometheus server?"),
+     "the answer is not of the Prometheus API: JSON, but no result with status and data. "
+     "Is this the address of a Prometheus server?"),
 ])
 def test_errors_name_place_value_and_remedy(httpserver: HTTPServer, status: int, body: object, text: str) -> None:
     """One line: the address, what came back, what to do."""

@@ -270,6 +270,24 @@ def test_the_end_of_a_series_is_told_and_a_retired_one_is_interned_anew() -> Non
     assert [s.id for b in intake.drain(NOW + 15 + ENDED_S + 16) for s in b.new_series] == [1]
 
 
+def test_the_pod_that_works_on_a_gpu_is_an_edge_that_follows_it() -> None:
+    """The GPU's series keeps its number when dcgm-exporter names another pod; the topology changes within ten minutes."""
+    def gpu(pod: str) -> dict[str, str]:
+        return {"__name__": "DCGM_FI_DEV_GPU_UTIL", "Hostname": "n1", "gpu": "0", "exported_pod": pod, "exported_namespace": "ml",
+                "pod": "dcgm-exporter-x", "namespace": "gpu"}
+
+    source, intake = RemoteWriteSource("remote_write", shipped()), Intake(15.0)
+    users: list[set[str]] = []
+    for minute in range(24):
+        at = NOW + 60 * minute
+        source.poll(at, intake)
+        assert source.write(v1([(gpu("a" if minute < 6 else "b"), 1.0, at)]), 1).status == 204
+        source.poll(at, intake)
+        users += [{e.source for e in b.links.edges} for b in intake.drain(at) if b.links]
+    assert users[0] == {"pod/ml/a"} and users[-1] == {"pod/ml/b"}
+    assert len(intake.catalogue) == 1
+
+
 def test_a_decoder_that_fails_is_replaced_by_the_one_in_python() -> None:
     """And it is said; no sample is lost."""
     class Broken(Reference):

@@ -47,21 +47,29 @@ def record(
     end: Annotated[str, typer.Option(help="End: a date, Unix seconds or 'now'.")] = "now",
     step: Annotated[str, typer.Option(help="Nominal interval between samples.")] = "15s",
     token_file: Annotated[Path | None, option(metavar="FILE", help="Bearer token.")] = None,
+    username: Annotated[str, option(help="Basic authentication, with --password-file.")] = "",
+    password_file: Annotated[Path | None, option(metavar="FILE", help="Its password.")] = None,
     tenant: Annotated[str, option(help="X-Scope-OrgID of Mimir or Cortex.")] = "",
+    ca_file: Annotated[Path | None, option(metavar="FILE", help="CA of the server's certificate.")] = None,
+    cert_file: Annotated[Path | None, option(metavar="FILE", help="Client certificate.")] = None,
+    key_file: Annotated[Path | None, option(metavar="FILE", help="Its key, where --cert-file does not hold it.")] = None,
+    server_name: Annotated[str, option(help="Name in the server's certificate, if not the one in the URL.")] = "",
+    timeout: Annotated[str, typer.Option(help="Of one request.")] = "30s",
     force: Annotated[bool, typer.Option("--force", help="Replace a recording that is there already.")] = False,
 ) -> None:
     """Make a recording from what a Prometheus has stored."""
     from aiops import meaning
     from aiops.clock import WallClock
     from aiops.quantities import format_bytes
-    from aiops.sources.promapi import SourceError
+    from aiops.sources.access import Access, SourceError
     from aiops.sources.record import record as make
 
     until = moment(end, "--end", WallClock().now())
-    token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
+    access = Access(tenant=tenant, token_file=token_file, username=username, password_file=password_file, ca_file=ca_file,
+                    cert_file=cert_file, key_file=key_file, server_name=server_name)
     try:
         done = make(prometheus, match, moment(start, "--start", until), until, seconds(step, "--step"), out,
-                    meanings=meaning.shipped(), token=token, tenant=tenant, force=force)
+                    meanings=meaning.shipped(), access=access, timeout_s=seconds(timeout, "--timeout"), force=force)
     except SourceError as e:
         raise CommandError("", str(e), USAGE if 400 <= e.status < 500 else UNREACHABLE) from None
     except (FileExistsError, ValueError) as e:

@@ -1,26 +1,30 @@
 """Reads of the Prometheus HTTP API: discovery, metadata, range queries, raw samples.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/ - also spoken by Thanos, Mimir, Cortex and VictoriaMetrics.
+What there is (series, metadata, names) is asked through prometheus_api_client; samples, of which there are many, are not.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from aiops.interfaces import Clock
+from aiops.sources.access import Access, SourceError
+from aiops.sources.promdecode import Answer, Labels, Unusable, decode, labels_of
+from aiops.sources.promhttp import MAX_BODY_BYTES, PromHttp
 from aiops.types import Floats, Kind
 
-if TYPE_CHECKING:
-    from prometheus_api_client import PrometheusConnect
-    from requests import Response, Session
+__all__ = ["MAX_POINTS", "Access", "Labels", "PromApi", "Read", "SourceError", "Wanted"]
 
 MAX_POINTS = 11_000  # what Prometheus accepts for one series in one range query
-Labels = dict[str, str]
+MIN_WIDTH_S = 60.0
 Read = tuple[Labels, Floats, Floats]
 # What a metric family consists of. https://prometheus.io/docs/concepts/metric_types/
 _MEMBERS: dict[str, dict[str, Kind]] = {
@@ -31,45 +35,100 @@ _MEMBERS: dict[str, dict[str, Kind]] = {
 }
 
 
-class SourceError(Exception):
-    """A source could not be read. `status` is the HTTP status, 0 where no answer came at all."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The raw samples with start < time <= end of what `match` selects, or else of the metrics in `names`."""
 
-    def __init__(self, url: str, what: str, remedy: str, status: int = 0) -> None:
-        super().__init__(f"{url}: {what} {remedy}".strip())
-        self.url, self.what, self.remedy, self.status = url, what, remedy, status
+    start: float
+    end: float
+    names: tuple[str, ...] = ()
+    match: str = ""
+
+    @property
+    def selector(self) -> str:
+        return self.match or '{__name__=~"' + "|".join(re.escape(n) for n in self.names) + '"}'
+
+    def halves(self, fewer_series: bool = False) -> tuple[Wanted, ...]:
+        """The same in two smaller pieces, the earlier first; empty where it cannot be made smaller."""
+        middle = (self.start + self.end) / 2
+        if self.end - self.start > 2 * MIN_WIDTH_S and not (fewer_series and len(self.names) > 1):
+            return replace(self, end=middle), replace(self, start=middle)
+        half = len(self.names) // 2
+        return (replace(self, names=self.names[:half]), replace(self, names=self.names[half:])) if half else ()
 
 
-class PromApi:
+class PromApi(PromHttp):
     """One Prometheus. Blocking; every method raises SourceError.
 
-    `warnings` holds what the server said about partial results. timeout_s bounds each request; `token` is
-    sent as a bearer token, `tenant` as X-Scope-OrgID (Mimir, Cortex, Loki).
+    `warnings` holds what the server said about partial results, `infos` its other remarks, the last hundred of each.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, token: str = "", tenant: str = "",
-                 retries: int = 2) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise SourceError(url, "not a URL of a Prometheus server.", "Write it like http://prometheus:9090.")
-        self.url = url.rstrip("/")
-        self.timeout_s, self._retries = timeout_s, retries
-        self.warnings: list[str] = []
-        headers = {"Authorization": f"Bearer {token}" if token else "", "X-Scope-OrgID": tenant}
-        self._headers = {name: value for name, value in headers.items() if value}
-        self._opened: tuple[Session, PrometheusConnect] | None = None
+    def __init__(self, url: str, access: Access | None = None, *, timeout_s: float = 30.0, retries: int = 2,
+                 max_bytes: int = MAX_BODY_BYTES, clock: Clock | None = None) -> None:
+        super().__init__(url, access, timeout_s=timeout_s, retries=retries, max_bytes=max_bytes, clock=clock)
+        self.warnings: deque[str] = deque(maxlen=100)
+        self.infos: deque[str] = deque(maxlen=100)
+
+    # -------------------------------------------------------------------------------------------------- what there is
+    def version(self) -> str:
+        """What the server says it is, '' where it does not tell: Mimir, Thanos and VictoriaMetrics have no such page."""
+        try:
+            data = self.library(lambda _: self.session().get(
+                f"{self.url}/api/v1/status/buildinfo", timeout=self.timeout_s, verify=self.access.verify).json()["data"])
+        except SourceError as e:
+            if e.status not in (404, 405, 501):
+                raise
+            return ""
+        return str(data.get("version", ""))[:100] if isinstance(data, dict) else ""
+
+    def names(self, start: float, end: float) -> set[str]:
+        """The names of all metrics that had samples between start and end."""
+        found = self.library(lambda c: c.all_metrics(params={"start": f"{start:.3f}", "end": f"{end:.3f}"}))
+        return {str(name) for name in found}
 
     def series(self, match: str, start: float, end: float) -> list[Labels]:
         """The label sets (with `__name__`) that had samples between start and end."""
         when = [datetime.fromtimestamp(t, UTC) for t in (start, end)]
-        found = self._ask(lambda c: c.get_series(when[0], when[1], params={"match[]": match}))
+        found = self.library(lambda c: c.get_series(when[0], when[1], params={"match[]": match}))
         return [dict(labels) for labels in found]
 
     def metadata(self) -> dict[str, Kind]:
         """Metric -> gauge or counter, as the targets declare it. Empty where the server keeps no metadata."""
-        data = self._ask(lambda c: self._session().get(
-            f"{self.url}/api/v1/metadata", headers=self._headers, timeout=self.timeout_s).json()["data"])
-        return {metric: kind for family, entries in data.items() if entries
-                for metric, kind in _members(family, str(entries[0].get("type", "")))}
+        found = self.library(lambda c: [(str(e["metric_name"]), str(e["type"])) for e in c.get_metric_metadata(None)])
+        declared: dict[str, str] = {}
+        for family, kind in found:
+            declared.setdefault(family, kind)
+        return {metric: kind for family, told in declared.items() for metric, kind in _members(family, told)}
+
+    # -------------------------------------------------------------------------------------------------------- samples
+    def read(self, wanted: Wanted, share: float = 1.0) -> Answer:
+        """Stored samples with the times of their scrapes and with real gaps; those at `start` may come along.
+
+        It is a range selector in an instant query. A range query would make up a value for every step out of the last
+        sample, and repeat it for five minutes after a target has gone.
+        https://prometheus.io/docs/prometheus/latest/querying/basics/#range-vector-selectors
+        """
+        width_ms = math.ceil((wanted.end - wanted.start) * 1000) + 1
+        return self._answer("query", {"query": f"{wanted.selector}[{width_ms}ms]", "time": f"{wanted.end:.3f}"}, share)
+
+    def raw(self, match: str, start: float, end: float, chunk_s: float = 3600.0) -> Iterator[Read]:
+        """Stored samples with start < time <= end of a plain series selector; smaller pieces where the server wants them."""
+        pieces = max(1, math.ceil((end - start) / chunk_s)) if end > start else 0
+        todo = deque(Wanted(start + k * chunk_s, min(start + (k + 1) * chunk_s, end), match=match) for k in range(pieces))
+        while todo:
+            wanted = todo.popleft()
+            try:
+                answer = self.read(wanted)
+            except SourceError as e:
+                halves = wanted.halves() if e.too_much or e.late else ()
+                if not halves:
+                    raise
+                todo.extendleft(reversed(halves))
+                continue
+            for labels, times, values in self._reads(answer):
+                new = (times > wanted.start) & (times <= wanted.end)
+                if new.any():
+                    yield labels, times[new], values[new]
 
     def range(self, query: str, start: float, end: float, step_s: float) -> Iterator[Read]:
         """Evaluates `query` at start, start + step, … <= end: (labels, times float64[n], values float64[n]).
@@ -81,120 +140,34 @@ class PromApi:
         points = int((end - start) / step_s + 1e-9) + 1
         for first in range(0, points, MAX_POINTS):
             last = min(points, first + MAX_POINTS) - 1
-            yield from self._matrix("query_range", {"query": query, "start": start + first * step_s,
-                                                    "end": start + last * step_s, "step": step_s})
+            yield from self._reads(self._answer("query_range", {
+                "query": query, "start": f"{start + first * step_s:.3f}", "end": f"{start + last * step_s:.3f}",
+                "step": f"{step_s:.3f}"}, 1.0))
 
-    def raw(self, selector: str, start: float, end: float, chunk_s: float = 3600.0) -> Iterator[Read]:
-        """Stored samples with start < time <= end, with the times of the scrapes and with real gaps.
-
-        `selector` is a plain series selector. A range query would repeat the last sample for five minutes after
-        a target has gone. https://prometheus.io/docs/prometheus/latest/querying/basics/#range-vector-selectors
-        """
-        at = start
-        while at < end:
-            until = min(at + chunk_s, end)
-            width_ms = int(np.ceil((until - at) * 1000)) + 1
-            for labels, times, values in self._matrix("query", {"query": f"{selector}[{width_ms}ms]", "time": until}):
-                new = (times > at) & (times <= until)
-                if new.any():
-                    yield labels, times[new], values[new]
-            at = until
-
-    def instant(self, query: str, at: float) -> list[tuple[Labels, float, float]]:
-        """(labels, time, value) of an instant query that gives a vector."""
-        found = self._ask(lambda c: c.custom_query(query, params={"time": f"{at:.3f}"}))
-        return [(dict(r["metric"]), float(r["value"][0]), float(r["value"][1])) for r in found if "value" in r]
-
-    def close(self) -> None:
-        if self._opened:
-            self._opened[0].close()
-            self._opened = None
-
-    def _matrix(self, path: str, params: Mapping[str, object]) -> Iterator[Read]:
-        query = str(params["query"])
-        rest = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in params.items() if k != "query"}
-        if path == "query":
-            found = self._ask(lambda c: c.custom_query(query, params=rest))
-        else:
-            epoch = datetime.fromtimestamp(0, UTC)  # the library rounds its times to seconds; `params` override them
-            found = self._ask(lambda c: c.custom_query_range(query, epoch, epoch, step="", params=rest))
-        for result in found:
-            pairs = result.get("values", ())
-            times = np.fromiter((p[0] for p in pairs), np.float64, len(pairs))
-            values = np.array([p[1] for p in pairs], dtype="U32").astype(np.float64)
-            yield dict(result["metric"]), times, values
-
-    def _session(self) -> Session:
-        return self._client_and_session()[0]
-
-    def _client_and_session(self) -> tuple[Session, PrometheusConnect]:
-        if self._opened is None:
-            import requests
-            from prometheus_api_client import PrometheusConnect
-            from urllib3.util import Retry
-            session = requests.Session()
-            session.hooks["response"].append(self._check)
-            retry = Retry(total=self._retries, read=0, backoff_factor=0.2, status_forcelist=(502, 503, 504),
-                          allowed_methods=None, raise_on_status=False)
-            client = PrometheusConnect(self.url, headers=self._headers, session=session, retry=retry,
-                                       timeout=self.timeout_s)
-            self._opened = session, client
-        return self._opened
-
-    def _check(self, response: Response, **_: object) -> None:
-        """The client library drops both the message of an error and the warnings of a partial result; keep them."""
-        if response.is_redirect:
-            return
-        if not response.ok:
-            raise SourceError(self.url, f"HTTP {response.status_code}: {_message(response)}",
-                              _remedy(response.status_code), response.status_code)
-        if b'"warnings"' in response.content or b'"infos"' in response.content:
-            body = response.json()
-            for text in [*(body.get("warnings") or []), *(body.get("infos") or [])]:
-                if text not in self.warnings[-100:]:
-                    self.warnings.append(text)
-
-    def _unanswered(self, error: Exception) -> SourceError:
-        """A time-out, which comes in several wrappings, or no connection at all."""
-        inner: Any = error.args[0] if error.args else error
-        text = str(getattr(inner, "reason", inner))
-        if "timed out" in text:
-            return SourceError(self.url, f"no answer within {self.timeout_s:g} s.", "Ask for less, or raise the timeout.")
-        known = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-        return SourceError(self.url, f"cannot be reached: {known[1] if known else text}.", "Is Prometheus running there?")
-
-    def _ask(self, call: Any) -> Any:
-        import requests
-        from prometheus_api_client.exceptions import PrometheusApiClientException
+    def _answer(self, path: str, form: dict[str, str], share: float) -> Answer:
+        body = self.query(path, form, share)
         try:
-            return call(self._client_and_session()[1])
-        except (requests.Timeout, requests.ConnectionError) as e:
-            raise self._unanswered(e) from None
-        except (requests.RequestException, PrometheusApiClientException) as e:
-            raise SourceError(self.url, f"{e}.", "Is this the address of a Prometheus server?") from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
-            raise SourceError(self.url, f"the answer is not of the Prometheus API ({type(e).__name__}).",
+            answer = decode(body)
+        except Unusable as e:
+            text = body[:200].decode("utf-8", "replace")
+            what = f"{e}: {' '.join(text.split())[:80]!r}" if str(e) == "not JSON" else str(e)
+            raise SourceError(self.url, f"the answer is not of the Prometheus API: {what}.",
                               "Is this the address of a Prometheus server?") from None
+        self.warnings.extend(t for t in answer.partial if t not in self.warnings)
+        self.infos.extend(t for t in answer.infos if t not in self.infos)
+        return answer
+
+    def _reads(self, answer: Answer) -> Iterator[Read]:
+        """Series by series, for those who need their labels anyway. Labels that cannot be read are left out."""
+        ends = np.cumsum(answer.counts)
+        for metric, begin, end in zip(answer.metrics, (ends - answer.counts).tolist(), ends.tolist(), strict=True):
+            try:
+                labels = labels_of(metric)
+            except Unusable:
+                continue
+            yield labels, answer.times[begin:end], answer.values[begin:end]
 
 
 def _members(family: str, declared: str) -> list[tuple[str, Kind]]:
     """The series names of a family and their kinds; nothing where the type says nothing."""
     return [(family + suffix, kind) for suffix, kind in _MEMBERS.get(declared, {}).items()]
-
-
-def _message(response: Response) -> str:
-    """Prometheus puts its message under `error`; proxies answer with a page of HTML."""
-    try:
-        return str(response.json()["error"]).rstrip(".") + "."
-    except (ValueError, KeyError, TypeError):
-        return f"{response.text.strip()[:120] or response.reason}."
-
-
-def _remedy(status: int) -> str:
-    if status in (401, 403):
-        return "Check the bearer token and the tenant."
-    if status in (400, 422):
-        return "Check the selector or query."
-    if status == 404:
-        return "Is the path prefix of the URL right?"
-    return "See the log of the Prometheus server."

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aiops.meaning import Meanings, format_labels
-from aiops.sources.promapi import Labels, PromApi, SourceError
+from aiops.sources.promapi import Access, Labels, PromApi, SourceError
 from aiops.types import Event, Floats, Kind, Links, LogLine
 
 WRITTEN = ("metrics.parquet", "logs.jsonl.gz", "events.jsonl.gz", "topology.yaml", "fixture.yaml")
@@ -52,8 +52,8 @@ class _Track:
 
 
 def record(url: str, matches: Sequence[str], start: float, end: float, step_s: float, out: Path, *,
-           meanings: Meanings, name: str = "", description: str = "", origin: str = "", token: str = "",
-           tenant: str = "", timeout_s: float = 30.0, logs: Iterable[LogLine] = (), events: Iterable[Event] = (),
+           meanings: Meanings, name: str = "", description: str = "", origin: str = "",
+           access: Access | None = None, timeout_s: float = 30.0, logs: Iterable[LogLine] = (), events: Iterable[Event] = (),
            topology: Links | None = None, force: bool = False) -> Recorded:
     """Writes the stored samples of `matches` with start < time <= end, and what else is handed in, to the folder `out`.
 
@@ -62,11 +62,11 @@ def record(url: str, matches: Sequence[str], start: float, end: float, step_s: f
     (`out` holds a recording, and no `force`).
     """
     _check(start, end, step_s, out, force)
-    api = PromApi(url, token=token, tenant=tenant, timeout_s=timeout_s)
+    api = PromApi(url, access, timeout_s=timeout_s)
     try:
         tracks, notes = _collect(api, matches, start, end, meanings)
         told = _kinds(api, tracks, meanings, notes)
-        notes += api.warnings
+        notes += [f"partial results: {text}" for text in api.warnings] + list(api.infos)
     finally:
         api.close()
     lines, happened = sorted(logs, key=lambda x: x.time), sorted(events, key=lambda x: x.time)

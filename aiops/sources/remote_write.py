@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aiops.gpupods import GpuPods
 from aiops.interfaces import Samples
 from aiops.meaning import Meanings
 from aiops.remote_write.codec import (
@@ -74,6 +75,7 @@ class RemoteWriteSource:
         self.requests: Counter[str] = Counter()
         self._meanings, self._rules, self._limits = meanings, tuple(rules), limits or Limits()
         self._max_age_s, self._max_ahead_s = max_age_s, max_ahead_s
+        self._pods = GpuPods()
         self._lock = threading.Lock()
         self._into: Samples | None = None
         self._closed = self._listening = False
@@ -92,6 +94,10 @@ class RemoteWriteSource:
                 self._asked_again = now
                 self._decoder.forget(np.array([NO_ROOM], np.int32))
             self._tell()
+            self._decoder.forget(self._pods.again(now))
+            links = self._pods.changed(now)
+        if links:
+            into.links(f"{self.name}-gpus", links)
 
     def close(self) -> None:
         """Nothing more is taken, for good: senders keep it for the next daemon."""
@@ -175,6 +181,8 @@ class RemoteWriteSource:
         told: Kind = "counter" if kind == "counter" else "gauge" if kind == "gauge" else "unknown"
         assert self._into is not None
         number = self._into.series(entity, metric, own, self._meanings.kind(metric, told))
+        if number is not None:
+            self._pods.see(number, metric, named, entity, self._now)
         return NO_ROOM if number is None else number
 
     # -------------------------------------------------------------------------------------------------------- about

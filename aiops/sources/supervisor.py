@@ -121,7 +121,7 @@ class Supervised:
         try:
             work()
         except Exception as e:  # noqa: BLE001 - any source may fail in any way; the daemon goes on and shows it
-            self._failed(brief(e))
+            self._failed(brief(e), float(getattr(e, "after_s", 0.0)))
             return False
         finally:
             self._busy_since = None
@@ -130,11 +130,12 @@ class Supervised:
         self._last_success = now
         return True
 
-    def _failed(self, error: str) -> None:
+    def _failed(self, error: str, after_s: float) -> None:
+        """after_s: what whoever was asked wants to be left alone for (Retry-After)."""
         self._failures += 1
         self._failures_in_row += 1
         self._state, self._error = "failing", error
-        self._next_try = self._clock.now() + self._wait()
+        self._next_try = self._clock.now() + max(self._wait(), min(after_s, MAX_BACKOFF_S))
 
     def _wait(self) -> float:
         base = max(MIN_BACKOFF_S, min(self.source.interval_s, MAX_BACKOFF_S))

@@ -1,0 +1,328 @@
+"""The way to one Prometheus: credentials, TLS, limits, errors in words - and one query at a time.
+
+However many sources name a server, it gets one query at a time from this process, and what reads history takes a share of it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+from aiops.clock import WallClock
+from aiops.interfaces import Clock
+from aiops.sources.access import Access, SourceError
+
+if TYPE_CHECKING:
+    from prometheus_api_client import PrometheusConnect
+    from requests import Response, Session
+
+MAX_BODY_BYTES = 256 * 1024 * 1024
+"""Of one answer, unpacked. Whoever meets it asks for less."""
+MAX_ERROR_BYTES = 64 * 1024
+MAX_AFTER_S = 300.0
+SKEW_S = 2.0
+"""Clocks that differ by less are taken for equal: the server tells its time in whole seconds."""
+_REMEDY = "Is this the address of a Prometheus server?"
+
+
+class Turn:
+    """A server's queue of one. `free_at`: when (monotonic seconds) whoever reads history may ask again."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.free_at = float("-inf")
+
+
+_turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
+_turns_lock = threading.Lock()
+
+
+def turn_of(url: str) -> Turn:
+    """The one queue of that server, whatever the path of the URL."""
+    parts = urlsplit(url)
+    with _turns_lock:
+        return _turns.setdefault(f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}", Turn())
+
+
+class PromHttp:
+    """Requests to one server. Blocking; every method raises SourceError. Not for several threads at once.
+
+    timeout_s bounds each request; Prometheus is asked to give up then as well. retries: how often a server that is not
+    there, or answers 502, 503 or 504, is asked again at once. `skew_s`: seconds that the server's clock is ahead of ours,
+    0 where nobody knows.
+    """
+
+    def __init__(self, url: str, access: Access | None = None, *, timeout_s: float = 30.0, retries: int = 2,
+                 max_bytes: int = MAX_BODY_BYTES, clock: Clock | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise SourceError(url, "not a URL of a Prometheus server.", "Write it like http://prometheus:9090.")
+        self.url, self.access, self.timeout_s = url.rstrip("/"), access or Access(), timeout_s
+        self.clock: Clock = clock or WallClock()
+        self.skew_s = 0.0
+        self._retries, self._max_bytes = retries, max_bytes
+        self._opened: tuple[tuple[bytes, ...], Session, PrometheusConnect] | None = None
+        self._method = "POST"
+        self._turn = turn_of(self.url)
+        self._asked_at, self._began = 0.0, 0.0
+
+    # --------------------------------------------------------------------------------------------------- what is asked
+    def query(self, path: str, form: Mapping[str, str], share: float = 1.0) -> bytes:
+        """The body of an answer to `query` or `query_range`, sent as a form: selectors outgrow URLs.
+
+        share: of the server's time that this may take. After a query of 2 s with a share of 0.5 the next one waits for 2 s.
+        """
+        self._wait(share)
+        asked = {**form, "timeout": f"{max(1, round(self.timeout_s * 1000))}ms"}
+        if not self._turn.lock.acquire(timeout=self.timeout_s):
+            raise SourceError(self.url, f"another query to it has run for {self.timeout_s:g} s.", "It waits for its turn.")
+        began = self.clock.monotonic()
+        try:
+            return self._sent(f"{self.url}/api/v1/{path}", asked)
+        finally:
+            now = self.clock.monotonic()
+            if share < 1.0:
+                self._turn.free_at = now + (now - began) * (1.0 / share - 1.0)
+            self._turn.lock.release()
+
+    def library(self, call: Callable[[PrometheusConnect], Any]) -> Any:
+        """What `prometheus_api_client` knows how to ask: what there is. Not for samples, which it makes into objects."""
+        return self._guarded(lambda: call(self._open()[1]))
+
+    def session(self) -> Session:
+        """A session of `requests` in which every answer is bounded and checked."""
+        return self._open()[0]
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened[1].close()
+            self._opened = None
+
+    def _wait(self, share: float) -> None:
+        pause = self._turn.free_at - self.clock.monotonic() if share < 1.0 else 0.0
+        if pause > 0:
+            self.clock.sleep_until(self.clock.now() + min(pause, MAX_AFTER_S))
+
+    def _sent(self, url: str, form: Mapping[str, str]) -> bytes:
+        body: bytes = self._guarded(lambda: self._request(url, form).content)
+        return body
+
+    def _request(self, url: str, form: Mapping[str, str]) -> Response:
+        """POST, or GET for what stands between us and Prometheus and lets nothing else pass."""
+        session = self.session()
+        how: dict[str, Any] = {"timeout": (min(10.0, self.timeout_s), self.timeout_s * 1.1), "allow_redirects": False,
+                               "stream": True, "verify": self.access.verify}  # else REQUESTS_CA_BUNDLE would win over caFile
+        if self._method == "POST":
+            try:
+                return session.post(url, data=form, **how)
+            except SourceError as e:
+                if e.status != 405:
+                    raise
+                self._method = "GET"
+        return session.get(url, params=form, **how)
+
+    # -------------------------------------------------------------------------------------------------------- sessions
+    def _open(self) -> tuple[Session, PrometheusConnect]:
+        """Made anew when a certificate on disk has changed."""
+        seen = self.access.certificates()
+        if self._opened is None or self._opened[0] != seen:
+            self.close()
+            self._opened = (seen, *self._make())
+        self._began = self.clock.monotonic()
+        self._asked_at = self.clock.now()
+        return self._opened[1:]
+
+    def _make(self) -> tuple[Session, PrometheusConnect]:
+        import requests
+        import urllib3
+        from prometheus_api_client import PrometheusConnect
+        session = requests.Session()
+        session.auth = self._authenticate
+        session.verify = self.access.verify
+        session.cert = self.access.client_certificate
+        session.headers["Accept-Encoding"] = "gzip"
+        session.hooks["response"].append(self._checked)
+        if self.access.insecure_skip_verify:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        client = PrometheusConnect(self.url, session=session, timeout=self.timeout_s)
+        session.mount(f"{self.url}/", _adapter(self._retries, self.access.server_name))  # the library has mounted its own
+        return session, client
+
+    def _authenticate(self, request: Any) -> Any:
+        request.headers.update(self.access.sent())
+        return request
+
+    # --------------------------------------------------------------------------------------------------------- answers
+    def _checked(self, response: Response, **_: object) -> None:
+        """Before anybody sees an answer: no redirect, no error, and no more than fits."""
+        self._look_at_the_clock(response)
+        if 300 <= response.status_code < 400:
+            scheme, host = urlsplit(response.headers.get("Location", "")[:200])[:2]
+            to = f"{scheme}://{host}" if host else "another path"
+            response.close()
+            raise SourceError(self.url, f"HTTP {response.status_code}: it redirects to {to}.",
+                              "Redirects are not followed, the token would go along. Write the address itself as url, "
+                              "or credentials that its login accepts.", response.status_code)
+        body = self._read(response, self._max_bytes if response.ok else MAX_ERROR_BYTES)
+        if not response.ok:
+            raise self._refused(response, body)
+
+    def _read(self, response: Response, most: int) -> bytes:
+        pieces, size = [], 0
+        try:
+            for piece in response.iter_content(1 << 20):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most and response.ok:
+                    raise SourceError(self.url, f"an answer of more than {most >> 20} MiB.",
+                                      "Watch fewer packs, or keep labels that nobody needs out of Prometheus.", too_much=True)
+                if size > most:
+                    break
+                if self.clock.monotonic() - self._began > 3 * self.timeout_s:
+                    raise self._late()
+        finally:
+            response.close()
+        body = b"".join(pieces)
+        response._content = body  # as if `requests` had read it: it knows no limit
+        return body
+
+    def _refused(self, response: Response, body: bytes) -> SourceError:
+        status, text = response.status_code, told(body) or f"{response.reason}."
+        large, late = status in (413, 422) or "exceeded maximum resolution" in text, text.startswith("timeout:") or status == 504
+        after_s = _after(response.headers.get("Retry-After"), self._asked_at + self.skew_s)
+        return SourceError(self.url, f"HTTP {status}: {text}", remedy(status, text), status, after_s=after_s,
+                           too_much=large, late=late)
+
+    def _look_at_the_clock(self, response: Response) -> None:
+        try:
+            told_at = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return
+        earliest, latest = told_at - self.clock.now(), told_at + 1.0 - self._asked_at
+        self.skew_s = 0.0 if earliest - SKEW_S <= 0.0 <= latest + SKEW_S else (earliest + latest) / 2
+
+    # ---------------------------------------------------------------------------------------------------------- errors
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        import requests
+        from prometheus_api_client.exceptions import PrometheusApiClientException
+        try:
+            return call()
+        except requests.exceptions.SSLError as e:
+            raise self._untrusted(str(e)) from None
+        except (requests.Timeout, requests.ConnectionError) as e:
+            raise self._unanswered(e) from None
+        except requests.exceptions.ChunkedEncodingError:
+            raise SourceError(self.url, "the answer broke off.", "See the log of the server, or of a proxy before it.") from None
+        except (requests.RequestException, PrometheusApiClientException) as e:
+            raise SourceError(self.url, f"{' '.join(str(e).split())[:200]}.", _REMEDY) from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+            raise SourceError(self.url, f"the answer is not of the Prometheus API ({type(e).__name__}).", _REMEDY) from None
+
+    def _late(self) -> SourceError:
+        return SourceError(self.url, f"no answer within {self.timeout_s:g} s.", "Ask for less, or raise the timeout.",
+                           late=True)
+
+    def _unanswered(self, error: Exception) -> SourceError:
+        """A time-out, which comes in several wrappings, or no connection at all."""
+        inner: Any = error.args[0] if error.args else error
+        text = str(getattr(inner, "reason", inner))
+        if "timed out" in text and "connect timeout" not in text:
+            return self._late()
+        if "SSL" in text or "alert" in text:
+            return self._untrusted(text)
+        known = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+        own = " If it wants a client certificate: check certFile and keyFile." if self.url.startswith("https:") else ""
+        return SourceError(self.url, f"cannot be reached: {known[1] if known else text[:200]}.",
+                           f"Is Prometheus running there?{own}")
+
+    def _untrusted(self, text: str) -> SourceError:
+        for sign, what, do in _TLS:
+            if sign in text:
+                return SourceError(self.url, f"TLS: {what}.", do)
+        known = re.search(r"\[SSL[^\]]*\] ([^(']+)", text)
+        return SourceError(self.url, f"TLS: {(known[1] if known else text)[:200].strip()}.",
+                           "Check caFile, certFile and keyFile, and that the server speaks TLS on this port.")
+
+
+_TLS = (
+    ("Hostname mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
+    ("IP address mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
+    ("doesn't match", "its certificate is for another name", "Write that name as url or as serverName."),
+    ("certificate has expired", "its certificate has expired", "Renew it on the server."),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is from a CA that is not known here", "Give that CA as caFile."),
+    ("CERTIFICATE_REQUIRED", "it wants a client certificate", "Give certFile and keyFile."),
+    ("certificate required", "it wants a client certificate", "Give certFile and keyFile."),
+    ("UNKNOWN_CA", "it does not accept our client certificate", "Check certFile and keyFile: its CA must know them."),
+    ("unknown ca", "it does not accept our client certificate", "Check certFile and keyFile: its CA must know them."),
+    ("KEY_VALUES_MISMATCH", "keyFile is not the key of certFile", "Give both from the same issue."),
+    ("key values mismatch", "keyFile is not the key of certFile", "Give both from the same issue."),
+    ("EOF occurred in violation", "it ended the connection", "If it wants a client certificate: check certFile and keyFile."),
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port", "Write the url with http://."),
+    ("record layer failure", "the server does not speak TLS on this port", "Write the url with http://."),
+)
+
+
+def _adapter(retries: int, server_name: str) -> Any:
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    class Adapter(HTTPAdapter):
+        """Expects the certificate of `server_name`, where that is not the name in the URL."""
+
+        def init_poolmanager(self, *args: Any, **more: Any) -> None:
+            if server_name:
+                more |= {"server_hostname": server_name, "assert_hostname": server_name}
+            super().init_poolmanager(*args, **more)
+
+    # `Retry` would sleep for as long as a Retry-After says, without an end; the supervisor heeds it instead.
+    return Adapter(max_retries=Retry(total=retries, read=0, backoff_factor=0.2, status_forcelist=(502, 503, 504),
+                                     allowed_methods=None, raise_on_status=False, respect_retry_after_header=False))
+
+
+def told(body: bytes) -> str:
+    """What an error says, in one line: `errorType: error` of Prometheus, else the title or the text of a page. '' for none."""
+    import json
+    try:
+        found = json.loads(body)
+        text = ": ".join(str(found[k]) for k in ("errorType", "error") if found.get(k))
+    except (ValueError, AttributeError, RecursionError):
+        page = body.decode("utf-8", "replace")
+        title = re.search(r"<title[^>]*>([^<]*)", page, re.IGNORECASE)
+        text = title[1] if title else re.sub(r"<[^>]{0,1000}>", " ", page[:4000])
+    line = "".join(c for c in " ".join(text.split())[:300] if c.isprintable()).rstrip(".")
+    return f"{line}." if line else ""
+
+
+def remedy(status: int, text: str = "") -> str:
+    """What a person may do about it."""
+    if "org id" in text.lower():
+        return "Give the tenant."
+    if status == 401:
+        return "Give a valid bearer token (tokenFile), or username and passwordFile."
+    if status == 403:
+        return "Check whether this token and tenant may read metrics."
+    if status == 400:
+        return "Check the selector or query."
+    if status in (413, 422):
+        return "Ask for less: a shorter time, fewer series."
+    if status == 404:
+        return "Is the path prefix of the URL right?"
+    if status == 429:
+        return "It is asked too often, or too much."
+    return "See the log of the Prometheus server."
+
+
+def _after(header: str | None, now: float) -> float:
+    """Retry-After, in seconds or as a date; 0 where there is none that can be read."""
+    try:
+        if header is None:
+            return 0.0
+        at = float(header) if header.strip().isdigit() else parsedate_to_datetime(header).timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(0.0, at), MAX_AFTER_S)
