@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from aiops import xids
 from aiops.alerting import Alerting
 from aiops.costs import Costs
 from aiops.evidence import RecentEvidence
@@ -30,6 +31,7 @@ from aiops.types import (
     Batch,
     Command,
     Counts,
+    Event,
     Floats,
     Frame,
     Incident,
@@ -102,6 +104,7 @@ class Pipeline:
         self._at = -np.inf
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
+        self._gpus: dict[str, dict[str, str]] = {}
         self._place: dict[tuple[str, str], int] = {}
 
     def step(self, batch: Batch) -> Report:
@@ -111,8 +114,9 @@ class Pipeline:
         self._at = batch.at
         if len(batch.retired):
             self._tidy()
-        batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
         self._learn_topology(batch)
+        batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
+        batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
         self.masks.obey(batch.commands)
         frame = self._frame(batch)
         anomalies = tuple(self._observe(frame))
@@ -183,6 +187,16 @@ class Pipeline:
     def _learn_topology(self, batch: Batch) -> None:
         if batch.links is not None:
             self.graph = self.evidence.graph = Graph(batch.links)
+            self._gpus = xids.by_address(batch.links.nodes)
+
+    def _kernel_says(self, batch: Batch) -> Iterator[Event]:
+        """XIDs in the kernel's log, unless the driver told of them in the same batch."""
+        told = {(e.entity, e.reason) for e in batch.events}
+        for line in batch.lines:
+            found = xids.of_line(line, self._gpus.get(line.entity)) if "Xid" in line.text else None
+            if found and (found.entity, found.reason) not in told:
+                told.add((found.entity, found.reason))
+                yield found
 
     def _listen(self, batch: Batch) -> None:
         """What people say of incidents tells alerting how many of them are false."""

@@ -9,7 +9,7 @@ import pytest
 from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
 
 from aiops.incidents import FORGET_S, MAX_TIMELINE, IncidentBook
-from aiops.types import Action, Batch, Cause, Command, Incident, LogLine, Outcome, RawAlert
+from aiops.types import Action, Batch, Cause, Command, Event, Incident, Links, LogLine, Node, Outcome, RawAlert
 
 DB, SHOP = "service//db app_errors", "service//shop app_latency"
 
@@ -240,3 +240,17 @@ def test_what_the_decider_notes_is_in_the_report():
     """An approval that came too late is answered, not swallowed."""
     report = pipeline().step(Batch(T0, commands=(Command(T0, "approve", "a-gone"),)))
     assert report.notes == ("approve a-gone: nothing is asked there, no such action.",)
+
+
+def test_an_xid_in_the_kernels_log_is_an_event_of_the_gpu_it_names() -> None:
+    """By its PCI address, where the topology knows it; once, if the driver tells of it too."""
+    p = pipeline()
+    gpu = Node("gpu/n1/3", labels={"pci": "0000:3b:00.0"})
+    text = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=train, GPU has fallen off the bus."
+    lines = (LogLine(T0, "node//n1", text), LogLine(T0, "node//n1", text))
+    heard: list[tuple[str, str]] = []
+    observe = p.xids.observe
+    p.xids.observe = lambda batch: heard.extend((e.entity, e.reason) for e in batch.events) or observe(batch)  # type: ignore[method-assign]
+    p.step(Batch(T0, lines=lines, links=Links((gpu,))))
+    p.step(Batch(T0 + 10, lines=lines[:1], events=(Event(T0, "gpu/n1/3", "warning", "XID 79"),)))
+    assert heard == [("gpu/n1/3", "XID 79")] * 2

@@ -372,11 +372,11 @@ sources:
   - kubernetes: {kubeconfig: kube, interval: 7s, events: false, namespaces: [shop], logs: {selector: app=api}}
   - kubernetes: {kubeconfig: kube}
 """), ManualClock(), meaning.shipped())
-    told = [(s.name, s.interval_s, s.source._events, s.source._topology, s.source._namespaces, s.source._logs is not None)
+    told = [(s.name, s.interval_s, s.source._events, s.source._topology, s.source._watching._namespaces, s.source._logs is not None)
             for s in made]
     for source in made:
         source.close()
-    assert told == [("kubernetes-0", 7.0, False, False, ("shop",), True), ("kubernetes-1", 30.0, True, False, (), False)]
+    assert told == [("kubernetes-0", 7.0, False, False, ("shop",), True), ("kubernetes-1", 15.0, True, False, (), False)]
 
 
 def test_a_source_that_begins_to_fail_is_logged_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

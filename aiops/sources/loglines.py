@@ -128,13 +128,15 @@ class LineReader:
         return None
 
     def _joined(self, stream: str, stamp: str, text: str) -> Iterator[tuple[str, str]]:
-        trace = self._traces.setdefault(stream, Trace())
-        if trace.lines and trace.takes(text):
+        trace = self._traces.get(stream)
+        if trace and trace.lines and trace.takes(text):
             trace.add(text)
             return
-        if trace.lines:
+        if trace and trace.lines:
             yield trace.stamp, trace.taken()
         if text and not text.isspace():
+            trace = self._traces.pop(stream, None) or Trace()
+            self._traces[stream] = trace  # in the order in which they began
             trace.begin(stamp, text)
 
     def _entry(self, stamp: str, text: str, now: float) -> Entry:
