@@ -27,6 +27,7 @@ from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.masks import Masks
 from aiops.sinks.journal import Journal, JournalWriter
+from aiops.sources.kubekinds import EVENTS
 from aiops.sources.recording import FolderRecording
 from aiops.store.sqlite import Store
 from aiops.types import Command
@@ -372,8 +373,8 @@ sources:
   - kubernetes: {kubeconfig: kube, interval: 7s, events: false, namespaces: [shop], logs: {selector: app=api}}
   - kubernetes: {kubeconfig: kube}
 """), ManualClock(), meaning.shipped())
-    told = [(s.name, s.interval_s, s.source._events, s.source._topology, s.source._watching._namespaces, s.source._logs is not None)
-            for s in made]
+    told = [(s.name, s.interval_s, EVENTS in s.source._kinds, s.source._topology, s.source._watching._namespaces,
+             s.source._logs is not None) for s in made]
     for source in made:
         source.close()
     assert told == [("kubernetes-0", 7.0, False, False, ("shop",), True), ("kubernetes-1", 15.0, True, False, (), False)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ class KubernetesSource:
     def fresh(self) -> threading.Event:
         """Set once something has come in since the last poll, or failed."""
         return self._watching.fresh
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """What could not be used, by reason."""
+        return self.dropped
 
     @property
     def synced(self) -> bool:

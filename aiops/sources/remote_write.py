@@ -60,7 +60,7 @@ class RemoteWriteSource:
     """The receiving end. `write` may be called from any thread, one at a time is worked on.
 
     rules: which series are watched, and under which labels. A timestamp is believed from `max_age_s` before to `max_ahead_s`
-    after the last poll.
+    after the last poll. `found`: names of the metrics that are watched.
     """
 
     interval_s = INTERVAL_S
@@ -75,6 +75,7 @@ class RemoteWriteSource:
         self.requests: Counter[str] = Counter()
         self._meanings, self._rules, self._limits = meanings, tuple(rules), limits or Limits()
         self._max_age_s, self._max_ahead_s = max_age_s, max_ahead_s
+        self.found: set[str] = set()
         self._pods = GpuPods()
         self._lock = threading.Lock()
         self._into: Samples | None = None
@@ -182,6 +183,7 @@ class RemoteWriteSource:
         assert self._into is not None
         number = self._into.series(entity, metric, own, self._meanings.kind(metric, told))
         if number is not None:
+            self.found.add(metric)
             self._pods.see(number, metric, named, entity, self._now)
         return NO_ROOM if number is None else number
 
