@@ -33,6 +33,8 @@ from detectors.exhaustion import Exhaustion
 
 STEP_S = 10.0
 FAULT = range(300, 330)
+LOG_SIGNALS = 5
+"""Of an entity that logs one kind of line: error, warning and info lines, that kind, and all others."""
 POLICY = """
 apiVersion: aiops.io/v1
 kind: RemediationPolicy
@@ -196,9 +198,10 @@ def test_what_was_learned_of_others_is_not_in_it(alive: Callable[..., Watched], 
     assert kept is not None and {row[0] for row in kept.door["signals"]} == {
         "service/shop/db", "service/shop/web", "pod/shop/db-0"}
     baseline = kept.lineages["baseline"].serving.state
-    assert {baseline[k].shape[-1] for k in ("core", "bins", "hour_level")} == {4} and b"service/far" not in everything(folder)
+    assert {baseline[k].shape[-1] for k in ("core", "bins", "hour_level")} == {4 + LOG_SIGNALS}
+    assert b"service/far" not in everything(folder)
     everybody = known.read(tmp_path / "state" / "models")
-    assert everybody is not None and len(everybody.door["signals"]) == 44
+    assert everybody is not None and len(everybody.door["signals"]) == 44 + 2 * LOG_SIGNALS
 
 
 # ------------------------------------------------------------------------------------------------------------ redaction

@@ -1,6 +1,6 @@
 """The NVML source against the driver of this machine, where there is one.
 
-Run it alone: `pytest -m real tests/test_nvml_real.py -s`. With NVML_OUT=FILE what was read is kept as JSON lines, one a sample,
+Run it alone: `pytest tests/test_nvml_real.py -s`. With NVML_OUT=FILE what was read is kept as JSON lines, one a sample,
 as material for a fixture.
 """
 
@@ -17,8 +17,7 @@ from fakes.collected import Collected
 from aiops import doctor, meaning
 from aiops.sources.nvml import NvmlSource
 
-pytestmark = [pytest.mark.real,
-              pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA driver on this machine")]
+pytestmark = pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA driver on this machine")
 NOW = 1_700_000_000.0
 POLLS = 5
 

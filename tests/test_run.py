@@ -140,6 +140,7 @@ def test_a_run_from_start_to_the_replay_of_its_journal(
     assert status["notes"] == []
     assert one.text().count("has no effect") == 0 and one.text().count("Page: ") == 1
 
+    capsys.readouterr()
     assert cli.main(["incidents", "-o", "json", "--server", one.url()]) == 0
     assert json.loads(capsys.readouterr().out) == {"incidents": []}
 

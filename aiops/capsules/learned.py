@@ -43,7 +43,7 @@ def picked(learned: Learned, entities: Collection[Entity]) -> Learned:
             "raw": np.asarray(learned.door["raw"], np.float64)[:, series]}
     lineages = {name: Lineage(saved, since=line.since) for name, line in learned.lineages.items()
                 if (saved := _serving(line.serving, columns, entities)) is not None}
-    more = {"alerting": _alerting(learned.more["alerting"], entities)} if "alerting" in learned.more else {}
+    more = {name: part(learned.more[name], entities) for name, part in _PARTS.items() if name in learned.more}
     return Learned(learned.at, door, lineages, more)
 
 
@@ -101,6 +101,19 @@ def _alerting(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
     others = [a for a in state["others"] if a["entity"] in entities]
     return {**state, "tracks": mine(state["tracks"]), "ladder": ladder,
             "habits": mine(state["habits"]), "others": others}
+
+
+def _xids(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
+    series = [row for row in state["series"] if row[0] in entities]
+    return {"series": series, **{part: {e: x for e, x in state[part].items() if e in entities} for part in ("known", "told")}}
+
+
+def _log_counts(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
+    return {**state, "entities": {e: x for e, x in state["entities"].items() if e in entities}}
+
+
+_PARTS = {"alerting": _alerting, "xids": _xids, "log_counts": _log_counts}
+"""What other stages keep, and how to take some entities out of it."""
 
 
 def _of(key: str) -> Entity:

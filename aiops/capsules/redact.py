@@ -279,7 +279,7 @@ class _Redaction:
         signals = [[self.names.entity(row[0]), row[1], self.labels(row[2]), *row[3:]] for row in found.door["signals"]]
         series = [[self.names.entity(row[0]), row[1], self.labels(row[2])] for row in found.door["series"]]
         lineages = {name: Lineage(replace(x.serving, state=self._state(x.serving.state)), since=x.since)
-                    for name, x in found.lineages.items()}
+                    for name, x in found.lineages.items() if name != "logs"}  # redacted lines are of other kinds
         more = {"alerting": self._alerting(found.more["alerting"])} if "alerting" in found.more else {}
         return replace(found, door={**found.door, "signals": signals, "series": series}, lineages=lineages, more=more)
 
