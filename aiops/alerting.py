@@ -210,6 +210,7 @@ class Alerting:
 
     def _find_columns(self, frame: Frame) -> None:
         """After a restore columns may have other numbers than before; signals may appear one after the other."""
+        self._lost_columns &= bool(self._tracks) or bool(self._ladder)
         if self._lost_columns:
             of = {f"{s.entity}|{s.key}": s.id for s in frame.signals}
             for key, track in self._tracks.items():

@@ -184,6 +184,10 @@ class Ladder:
         if entities > len(self.last):
             self.last, self.counted = _longer(self.last, entities, -np.inf), _longer(self.counted, entities, False)
 
+    def __bool__(self) -> bool:
+        """Whether anybody stands on it."""
+        return bool(self._keys.of)
+
     def move(self, where: Places) -> None:
         """Columns have other numbers: int64[S], UNKNOWN for one that is gone."""
         known = self.column >= 0

@@ -260,6 +260,9 @@ class Pipeline:
     def _points(self, frame: Frame, changed: Sequence[Incident]) -> tuple[Point, ...]:
         """This tick of every signal in an open incident, and once the quarter of an hour that led up to it."""
         points: list[Point] = []
+        if not changed and not self.book.open():
+            self._drawn = set()
+            return ()
         by_key = self._places(frame)
         active: set[str] = set()
         for incident in (*changed, *self.book.open()):

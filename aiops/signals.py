@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aiops.arrays import grown
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
 from aiops.recipes import Recipes, Samples
-from aiops.types import Batch, Bools, Floats, Ints, Series, Signal
+from aiops.types import Batch, Bools, Floats, Ints, Kind, Series, Signal
 
 FUTURE_S = 300.0
 """A sample further ahead of its batch than this is not believed: it would make all that follow look late."""
@@ -38,16 +38,19 @@ _HORIZON_S = Signal(-1, "", "").horizon_s
 
 
 class _Use(NamedTuple):
-    """A signal that a metric is an ingredient of, in which parts. `by`: the labels that are kept, None for all."""
+    """A signal that a metric is an ingredient of, in which parts. `by`: the labels that are kept, None for all. `about`: the
+    fields of a Signal from `unit` on."""
 
     name: str
     rule: SignalRule
     parts: tuple[tuple[int, Selector], ...]
     by: Sequence[str] | None
+    about: tuple[Any, ...]
 
     @classmethod
     def of(cls, metric: str, name: str, rule: SignalRule, by: Sequence[str] | None) -> _Use:
-        return cls(name, rule, tuple((k, s) for k, s in enumerate(rule.parts) if s.metric == metric), by)
+        parts = tuple((k, s) for k, s in enumerate(rule.parts) if s.metric == metric)
+        return cls(name, rule, parts, by, _about(_described(-1, "", name, "", rule)))
 
 
 class Derived(Protocol):
@@ -75,6 +78,7 @@ class Door:
         self.dropped: Counter[str] = Counter()
         self._names: dict[tuple[str, str, str], int] = {}
         self._uses: dict[tuple[str, bool], tuple[_Use, ...]] = {}
+        self._counts: dict[tuple[str, Kind], bool] = {}
         self._recipes = Recipes()
         self._plan = self._recipes.plan()
         self._series: dict[int, Series] = {}
@@ -139,14 +143,14 @@ class Door:
         first_new = len(self.signals)
         signals = list(self.signals)
         rows = self._rooms(len(new))
-        past: list[int] = []
+        places, past, counters = np.array(rows, np.int64), [], []
+        self._series.update(zip(rows, new, strict=True))
         for row, series in zip(rows, new, strict=True):
-            self._series[row] = series
-            self._known[row] = True
-            past.append(self._past.pop((series.entity, series.metric, series.labels), -1))
-            self._counter[row] = self._meanings.kind(series.metric, series.kind) == "counter"
-            self._add(row, series, signals)
-        self._recall(np.array(rows, np.int64), np.array(past, np.int64))
+            past.append(self._past.pop((series.entity, series.metric, series.labels), -1) if self._past else -1)
+            counters.append(self._is_counter(series.metric, series.kind))
+            self._add(row, series, counters[-1], signals)
+        self._known[places], self._counter[places] = True, counters
+        self._recall(places, np.array(past, np.int64))
         if len(signals) != first_new:
             self.signals = tuple(signals)
         self._plan = self._recipes.plan()
@@ -210,9 +214,15 @@ class Door:
         self._recipes.keep(columns)
         self._plan = self._recipes.plan()
 
-    def _add(self, row: int, series: Series, signals: list[Signal]) -> None:
+    def _is_counter(self, metric: str, told: Kind) -> bool:
+        known = self._counts.get((metric, told))
+        if known is None:
+            known = self._counts[metric, told] = self._meanings.kind(metric, told) == "counter"
+        return known
+
+    def _add(self, row: int, series: Series, counter: bool, signals: list[Signal]) -> None:
         """The series becomes an ingredient of the signals that it feeds: those of the packs, else itself."""
-        uses = self._uses_of(series.metric, bool(self._counter[row]))
+        uses = self._uses_of(series.metric, counter)
         try:
             labels = parse_labels(series.labels) if series.labels else {}
         except ValueError:
@@ -223,7 +233,7 @@ class Door:
             text = format_labels(kept) if kept else ""
             for part, selector in use.parts:
                 if not selector.where or selector.matches(labels):
-                    signal = self._signal(series.entity, use.name, use.rule, text, signals)
+                    signal = self._signal(series.entity, use, text, signals)
                     if signal is not None:
                         self._recipes.add(signal, row, part)
                         if use.rule.rest and part == 0:  # of [part, rest] the part belongs to the whole as well
@@ -246,30 +256,27 @@ class Door:
             if default:
                 yield _Use.of(metric, name, default, None)
 
-    def _signal(self, entity: str, name: str, rule: SignalRule, text: str, signals: list[Signal]) -> int | None:
-        key = (entity, name, text)
+    def _signal(self, entity: str, use: _Use, text: str, signals: list[Signal]) -> int | None:
+        key = (entity, use.name, text)
         column = self._names.get(key)
-        if column is not None and self._confirmed(column, rule):
-            if self._recipes.fits(column, rule):
+        if column is not None and (column not in self._reserved or self._confirmed(column, use)):
+            if self._recipes.fits(column, use.rule):
                 return column
             self.dropped["defined_otherwise"] += 1
             return None
         if len(signals) >= MAX_SIGNALS:
             self.dropped["too_many_signals"] += 1
             return None
-        self._names[key] = self._recipes.define(rule)
-        signals.append(_described(len(signals), entity, name, text, rule))
+        self._names[key] = self._recipes.define(use.rule)
+        signals.append(Signal(len(signals), entity, use.name, text, *use.about))
         return self._names[key]
 
-    def _confirmed(self, column: int, rule: SignalRule) -> bool:
-        """Whether this rule fills the column. A reserved one whose meaning has changed since is left empty for ever."""
-        if column not in self._reserved:
-            return True
+    def _confirmed(self, column: int, use: _Use) -> bool:
+        """Whether this rule fills the reserved column. One whose meaning has changed since is left empty for ever."""
         self._reserved.discard(column)
-        s = self.signals[column]
-        same = s == _described(column, s.entity, s.name, s.labels, rule)
+        same: bool = _about(self.signals[column]) == use.about
         if same:
-            self._recipes.redefine(column, rule)
+            self._recipes.redefine(column, use.rule)
         return same
 
     # ----------------------------------------------------------------------------------------------- over a restart
@@ -365,8 +372,8 @@ class Door:
 
 
 _identify = attrgetter("entity", "metric", "labels")
-_describe = attrgetter("entity", "name", "labels", "unit", "direction", "min_abs", "min_rel", "additive", "resource",
-                       "limit", "horizon_s")
+_ABOUT = ("unit", "direction", "min_abs", "min_rel", "additive", "resource", "limit", "horizon_s")
+_describe, _about = attrgetter("entity", "name", "labels", *_ABOUT), attrgetter(*_ABOUT)
 
 
 def _described(column: int, entity: str, name: str, labels: str, rule: SignalRule) -> Signal:

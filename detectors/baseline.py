@@ -73,14 +73,14 @@ class Baseline:
         self.week = np.zeros((kernel.WEEK_HOURS, 0), np.float32)
         self.seasons = 0
         self.out = np.zeros((0, 8))
-        self._meta: tuple[int, Floats, Floats, Floats] = (0, np.zeros(0), np.zeros(0), np.zeros(0))
+        self._about = np.zeros((3, 0))
 
     # ------------------------------------------------------------------------------------------------------ observe
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
         if not frame.signals:
             return []
         out = self.judge(frame)
-        _, _, min_abs, min_rel = self._described(frame)
+        _, min_abs, min_rel = self._described(frame)
         odd = np.flatnonzero(out[:, kernel.ALARM] > REPORT)
         against = self.out[odd, kernel.REFERENCE]
         effect = np.abs(np.clip(frame.values[odd], -kernel.HUGE, kernel.HUGE) - against)
@@ -92,23 +92,22 @@ class Baseline:
         size = len(frame.signals)
         self._resize(size)
         self._each_hour(frame.at, size)
-        self._step(frame.at, frame.values, frame.learn, self._described(frame)[1])
+        self._step(frame.at, frame.values, frame.learn, self._described(frame)[0])
         return self.out
 
     def _step(self, at: float, values: Floats, learn: Bools, signs: Floats) -> None:
         kernel.step(at, at + self._offset_s, values, learn, signs, self.core, self.bins, self.cuts, self.hour_level,
                     self.hour_scale, self.day, self.week, self.place, self.leaders, self.out)
 
-    def _described(self, frame: Frame) -> tuple[int, Floats, Floats, Floats]:
-        """Direction (-1, 0, 1) and minimum effects of all signals as arrays, rebuilt only when signals were added."""
-        if self._meta[0] != len(frame.signals):
+    def _described(self, frame: Frame) -> tuple[Floats, Floats, Floats]:
+        """Direction (-1, 0, 1) and minimum effects of all signals as arrays; those of new signals are added."""
+        new = frame.signals[self._about.shape[1]:]
+        if new:
             sign = {"up": 1.0, "down": -1.0, "both": 0.0}
-            self._meta = (
-                len(frame.signals),
-                np.array([sign[s.direction] for s in frame.signals]),
-                np.array([s.min_abs for s in frame.signals]),
-                np.array([s.min_rel for s in frame.signals]))
-        return self._meta
+            more = np.array([(sign[s.direction], s.min_abs, s.min_rel) for s in new]).T
+            self._about = np.concatenate([self._about, more], axis=1)
+        signs, min_abs, min_rel = self._about
+        return signs, min_abs, min_rel
 
     def _anomaly(self, frame: Frame, i: int) -> Anomaly:
         signal, row = frame.signals[i], self.out[i]
@@ -217,7 +216,7 @@ class Baseline:
         self.day, self.week = self.day[:, self.place[seasonal]], self.week[:, self.place[seasonal]]
         self.place[seasonal], self.seasons = np.arange(len(seasonal)), len(seasonal)
         self.out = np.zeros((0, 8))
-        self._meta = (0, np.zeros(0), np.zeros(0), np.zeros(0))
+        self._about = np.zeros((3, 0))
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Drift:
         for name, fill in _FRESH.items():
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((*old.shape[:-1], len(new)), fill, old.dtype)], axis=-1))
-        self._least = np.array([[s.min_abs, s.min_rel] for s in signals]).reshape(-1, 2).T
+        more = np.array([(s.min_abs, s.min_rel) for s in signals[len(self._least[0]):]]).reshape(-1, 2).T
+        self._least = np.concatenate([self._least, more], axis=1)
         self._expected = self._expect()
         if new:
             self.kind[-len(new):] = [self.crowd.place(s.entity.partition("/")[0]) for s in new]
