@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.interfaces import Detector, Relearns, Settles
+from aiops.interfaces import Detector, Relearns
 from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, moved, revived
 from aiops.trial import Trial, ready_enough
 from aiops.types import Anomaly, Command, Floats, Frame, Incident, Ints, ModelEvent
@@ -86,9 +86,9 @@ class Generations:
     @property
     def settled(self) -> Ints:
         """Columns that settled at a new level in this step, as the serving model says."""
-        code = self.serving.detector
-        if self.serving.at == self._at and isinstance(code, Settles):
-            return code.settled
+        told: Ints | None = getattr(self.serving.detector, "settled", None)
+        if self.serving.at == self._at and told is not None:
+            return told
         return np.zeros(0, np.int32)  # of a step that it passed over
 
     def relearn(self, columns: Ints) -> None:

@@ -91,6 +91,8 @@ class Pipeline:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
+        self._settle = [d for d in detectors if isinstance(d, Settles)]
+        self._relearn_too = [d for d in detectors if isinstance(d, Relearns)]
         self.models = Models(detectors)
         self.door = Door(meanings)
         self.log_counts = LogCounts()
@@ -213,15 +215,14 @@ class Pipeline:
         """Each detector's turn. Those after the one with a band are handed how far each value lies from it."""
         for d in self._detectors:
             yield from d.observe(frame)
-            if isinstance(d, Banded):
-                frame = replace(frame, residuals=_residuals(frame.values, *d.band))
+            if self._banded is not None and d is self._banded:  # type: ignore[comparison-overlap]
+                frame = replace(frame, residuals=_residuals(frame.values, *self._banded.band))
 
     def _relearn(self) -> None:
         """A new normal is learned on purpose, by whoever judges levels."""
-        for columns in (d.settled for d in self._detectors if isinstance(d, Settles)):
-            for d in self._detectors if len(columns) else ():
-                if isinstance(d, Relearns):
-                    d.relearn(columns)
+        for columns in (d.settled for d in self._settle):
+            for d in self._relearn_too if len(columns) else ():
+                d.relearn(columns)
 
     def _remember(self, frame: Frame, anomalies: Sequence[Anomaly]) -> None:
         none = np.full(len(frame.values), np.nan)
