@@ -99,7 +99,12 @@ class Daemon:
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
-                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status))
+                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
+                    refused=intake.notes)
+        self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
+                           lambda: intake.catalogue.refused)
+        self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
+                           lambda: intake.dropped)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
