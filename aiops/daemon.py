@@ -110,7 +110,10 @@ class Daemon:
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
         if self.remote_write:
             self._count(self.remote_write)
-        self.server = Server(create_app(desk, pushes=pushes, receiver=self.remote_write), *config.address)
+        app = create_app(desk, pushes=pushes, receiver=self.remote_write)
+        self.metrics.watch("aiops_http_refused", "Requests that were refused before their content was looked at.", "reason",
+                           lambda: app.state.refused)
+        self.server = Server(app, *config.address)
 
     def _count(self, pushed: RemoteWriteSource) -> None:
         """What is pushed shows in /metrics."""
@@ -118,6 +121,8 @@ class Daemon:
         watch("aiops_remote_write_requests", "Requests of remote-write.", "status", lambda: pushed.requests)
         watch("aiops_remote_write_samples", "Samples pushed, by what became of them.", "result", lambda: pushed.counts)
         watch("aiops_remote_write_skipped", "Samples pushed that were not taken.", "reason", lambda: pushed.skipped)
+        watch("aiops_remote_write_refused", "Requests of remote-write of which nothing was taken, by reason.", "reason",
+              lambda: pushed.refused)
         watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
               gauge=True)
 

@@ -214,7 +214,7 @@ def test_the_label_is_blamed_only_where_it_is_to_blame():
 
 
 def test_names_and_labels_are_bounded_in_all():
-    """A thousand series of 60 KB of labels each are as much as a hundred thousand others; the room comes back with those that go."""
+    """Sixty kilobytes of labels are as much as a hundred other series; the room comes back with those that go."""
     c = Catalogue(limit=1000)
     long = "x" * 60_000
     numbered = [c.number(f"service/a/{k}", "m", f'l="{long}"') for k in range(1000)]
@@ -236,7 +236,8 @@ def test_what_is_refused_is_logged_once_and_stands_in_the_notes():
     texts = [entry["problem"] for entry in logged if entry["event"] == "series refused"]
     assert len(texts) == 11 and texts[-1] == "New series of 5 more metrics are left out."
     assert intake.notes() == texts
-    assert texts[0] == "New series of m05 are left out (refused once): there are 5 series already. Watch less, or raise series.max."
+    assert texts[0] == ("New series of m05 are left out (refused once): there are 5 series already. "
+                        "Watch less, or raise series.max.")
     intake.drain(T0 + 3601)  # told again: it went on after it was told
     intake.drain(T0 + 7300)
     assert intake.notes() == []

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from test_remote_write import begun
 
 from aiops.clock import ManualClock
 from aiops.feeds import Source
@@ -491,6 +492,25 @@ def test_over_http_with_a_token_gzip_and_too_much() -> None:
         assert source.rejected == {}, "it never got so far"
     source.poll(NOW, into)
     assert into.texts() == ["hello"]
+
+
+def test_slow_senders_keep_nobody_out_and_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty of them that never finish their body; each is counted."""
+    monkeypatch.setattr("aiops.web.body.BODY_S", 1.0)
+    source, _ = made()
+    server = Server(create_app(busy(None), pushes=source.pushes), port=0)
+    server.start()
+    slow = [begun(server.port, "/v1/logs", b"x") for _ in range(40)]
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        assert {one.recv(100)[:12] for one in slow} == {b"HTTP/1.1 408"}
+        assert server._app.state.refused == {"too_slow": 40}
+    finally:
+        for one in slow:
+            one.close()
+        server.stop()
 
 
 def test_pushed_errors_and_metrics_open_an_incident() -> None:
