@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from test_remote_write import begun
 
+from aiops.catalogue import EPHEMERAL_SILENT_S
 from aiops.clock import ManualClock
 from aiops.feeds import Source
 from aiops.intake import Intake
@@ -177,14 +178,23 @@ def test_deltas_are_added_up() -> None:
     assert source.rejected == {"out_of_order": 1}
 
 
-def test_memory_for_deltas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was heard of last stays; what was forgotten starts again at 0, as a counter does after a restart."""
-    monkeypatch.setattr(otlp, "MAX_SUMS", 2)
-    source, into = made()
+def test_memory_for_deltas_is_bounded_by_the_series_there_are() -> None:
+    """Nothing is kept of a series for which there is no room, nor of one that was retired: that starts again at 0."""
+    source, intake = OtlpSource("otlp", 10.0, lambda: NOW, shipped()), Intake(10.0, max_series=2)
+    source.poll(NOW, intake)
+
+    def push(label: str, at: float) -> None:
+        body = json.dumps(metrics(delta(1.0, at, x=label), k8s__pod__name="p")).encode()
+        assert source.receive("metrics", JSON, body)[0] == 200
+
     for k, label in enumerate("abacab"):
-        source.receive("metrics", JSON, json.dumps(metrics(delta(1.0, NOW - 9 + k, x=label))).encode())
-    assert into.values("n_total", x="a") == [1.0, 2.0, 3.0]
-    assert into.values("n_total", x="b") == [1.0, 1.0]
+        push(label, NOW - 9 + k)
+    assert source.rejected == {"too_many_series": 1} and sorted(source._sums) == [0, 1]
+    assert [b.value.tolist() for b in intake.drain(NOW)] == [[1.0, 1.0, 2.0, 3.0, 2.0]]
+    intake.drain(NOW + EPHEMERAL_SILENT_S + 60)
+    assert source._sums == {}
+    push("a", NOW - 1)
+    assert intake.drain(NOW + EPHEMERAL_SILENT_S + 61)[-1].value.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(("metric", "reason"), [
