@@ -43,8 +43,8 @@ ASK_AGAIN_S = 60.0
 INVALID = frozenset({"labels_malformed", "too_many_labels", "label_too_long", "invalid_utf8", "duplicate_label", "no_name",
                      "time_out_of_range", "histogram"})
 """Reasons for which the specification wants 400: the sender's operator must learn of it, and coming again does not help."""
-NOBODYS_FAULT = frozenset({"not_watched", "stale_unknown", "not_running", "queue_full"})
-"""Reasons to take nothing that are no trouble: wanted, or sent again."""
+NOBODYS_FAULT = frozenset({"not_watched", "not_a_number", "stale_unknown", "not_running", "queue_full"})
+"""Reasons to take nothing that are no trouble: wanted, sent again, or a quantile of nothing."""
 _MALFORMED = {TRUNCATED: "truncated", OVERFLOW: "varint_overflow", WRONG_TYPE: "wrong_type", BAD_TAG: "bad_tag",
               TOO_MANY: "too_many_rows"}
 _ODD = re.compile(r"[^a-zA-Z0-9_]")
