@@ -504,6 +504,15 @@ def test_over_http_with_a_token_gzip_and_too_much() -> None:
     assert into.texts() == ["hello"]
 
 
+@pytest.mark.parametrize("hollow", [b"\x0a\x00" * 600_000, b"\x0a\xfc\xff\x7f" + b"\x12\x00" * 1_048_574])
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+def test_a_request_of_nothing_but_hollow_messages_is_refused(signal: Any, hollow: bytes) -> None:
+    """Half a million parts that say nothing would cost seconds; 413, counted."""
+    source, _ = made()
+    status, _, answer = source.receive(signal, PROTOBUF, hollow)
+    assert (status, b"more than 500000 parts" in answer, source.rejected) == (413, True, {"too_many_messages": 1})
+
+
 def test_slow_senders_keep_nobody_out_and_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty of them that never finish their body; each is counted."""
     monkeypatch.setattr("aiops.web.body.BODY_S", 1.0)

@@ -30,8 +30,8 @@ Sums = dict[int, tuple[float, float]]
 class OtlpSource:
     """Receives instead of asking. `pushes` maps a path to what answers a POST there; thread-safe, one request at a time.
 
-    `rejected` counts by reason: content_type, content_encoding,
-    no_protobuf, gzip, too_large, malformed (requests); empty (records); no_name, no_value, no_time, future, too_old,
+    `rejected` counts by reason: content_type, content_encoding, no_protobuf, gzip, too_large, too_many_messages, malformed
+    (requests); empty (records); no_name, no_value, no_time, future, too_old,
     no_temporality, out_of_order, not_finite, ignored, too_many_series (points); busy (requests that were asked to come again).
     """
 
