@@ -25,9 +25,8 @@ def unused(config: Config) -> Unused:
 
 def _sources(config: Config) -> Unused:
     for i, item in enumerate(config.sources):
-        if item.kind in ("otlp", "remote_write") and any(before.kind == item.kind for before in config.sources[:i]):
-            yield (("sources", i, item.kind), f"there is a source {item.kind} above already, which receives everything. "
-                   "Remove this one.")
+        if item.kind == "otlp" and any(before.kind == "otlp" for before in config.sources[:i]):
+            yield ("sources", i, "otlp"), "there is an otlp source above already, which receives everything. Remove this one."
 
 
 def _topology(config: Config, watches: bool) -> Unused:

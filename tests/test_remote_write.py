@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.remote_write import STALE, Request, block, packed, series_v1, v1, v2
 from helpers import pipeline
@@ -245,18 +246,23 @@ def test_what_does_not_fit_is_asked_for_again_and_nothing_is_lost_or_taken_twice
 
 def test_series_without_room_are_counted_and_asked_for_again_later(sending: Callable[..., Sender],
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    """The catalogue may have room in a minute; until then they cost a look-up."""
+    """Once others were retired; until then they cost a look-up."""
     send = sending()
     send.intake.catalogue.limit = 1
     body = v1([(UP, 1.0, NOW), (UP | {"n": "1"}, 1.0, NOW)])
     assert [send(body)[0], send(body)[0]] == [204, 204]
     assert send.source.skipped == {"no_room": 2}  # type: ignore[union-attr]
     assert send.intake.catalogue.refused == {"too_many_series": 1}
-    send.intake.catalogue.limit = 2
     send.now += 61
     send.poll()
     assert send(body)[0] == 204
-    assert sorted(n for batch in send.intake.drain(send.now) for n in batch.series.tolist()) == [0, 0, 0, 1]
+    assert send.intake.catalogue.refused == {"too_many_series": 1}
+    send.intake.catalogue.limit = 2
+    send.source.forget(np.array([7], np.int32))  # type: ignore[union-attr]
+    send.now += 61
+    send.poll()
+    assert send(body)[0] == 204
+    assert sorted(n for batch in send.intake.drain(send.now) for n in batch.series.tolist()) == [0, 0, 0, 0, 1]
 
 
 def test_many_senders_at_once_lose_nothing(sending: Callable[..., Sender]) -> None:

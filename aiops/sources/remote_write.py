@@ -39,7 +39,8 @@ from aiops.types import Ints, Kind
 INTERVAL_S = 5.0
 RETRY_S = 5
 ASK_AGAIN_S = 60.0
-"""Series for which there was no room are asked for again after this time."""
+"""Series for which there was no room are asked for again after this time, if others were retired: there are many of them."""
+MOST_FOUND = 100_000
 INVALID = frozenset({"labels_malformed", "too_many_labels", "label_too_long", "invalid_utf8", "duplicate_label", "no_name",
                      "time_out_of_range", "histogram"})
 """Reasons for which the specification wants 400: the sender's operator must learn of it, and coming again does not help."""
@@ -91,6 +92,7 @@ class RemoteWriteSource:
         self._into: Samples | None = None
         self._closed = self._listening = False
         self._now = self._asked_again = 0.0
+        self._room = False
         self._decoder = self._best() if decoder is None else decoder
 
     # ------------------------------------------------------------------------------------------------------- polled
@@ -101,8 +103,8 @@ class RemoteWriteSource:
             self._listening = True
         with self._lock:
             self._into, self._now = None if self._closed else into, now
-            if now - self._asked_again > ASK_AGAIN_S:
-                self._asked_again = now
+            if self._room and now - self._asked_again > ASK_AGAIN_S:
+                self._asked_again, self._room = now, False
                 self._decoder.forget(np.array([NO_ROOM], np.int32))
             self._tell()
             self._decoder.forget(self._pods.again(now))
@@ -118,6 +120,7 @@ class RemoteWriteSource:
     def forget(self, numbers: Ints) -> int:
         """These series were retired: the next sample of one is asked for anew. How many entries of the table that were."""
         with self._lock:
+            self._room = True
             return self._decoder.forget(numbers)
 
     @property
@@ -201,7 +204,8 @@ class RemoteWriteSource:
         assert self._into is not None
         number = self._into.series(entity, metric, own, self._meanings.kind(metric, told))
         if number is not None:
-            self.found.add(metric)
+            if len(self.found) < MOST_FOUND:
+                self.found.add(metric)
             self._pods.see(number, metric, named, entity, self._now)
         return NO_ROOM if number is None else number
 
