@@ -29,19 +29,28 @@ PRESSED = 0.8
 """Above this share of the room, those that were silent longest are given up sooner."""
 EPHEMERAL_SILENT_S, ENDED_S, REVIEW_S = 3600.0, 900.0, 60.0
 """A silent series of a pod, container or process is given up after an hour, after a quarter if its source said that it ended."""
+TEXT_PER_SERIES = 512
+"""Characters of entity, metric and labels that a series may have on average, counted on all that there may be."""
 TELL_AGAIN_S = 3600.0
-MAX_TOLD, MAX_VALUES = 100, 64
+MAX_TOLD, MAX_VALUES, MAX_READ = 100, 64, 1000
+"""Metrics that are told; values of one label, and series of one metric, that are looked at to find the label to blame."""
+MOST_NOTES, MOST_NAME_CHARS = 10, 200
 KINDS: Mapping[str, Kind] = {"gauge": "gauge", "counter": "counter"}
 _BUCKETS = 1 << 20
 
 
 @dataclass
 class Refused:
-    """What is known of the refused series of one metric: label -> some of its values. `told` when that was last said."""
+    """What is known of the refused series of one metric: label -> some of its values.
+
+    count: refusals since that was `told` last, which was said as `text`.
+    """
 
     entity: str
+    reason: str = ""
     count: int = 0
     told: float = -np.inf
+    text: str = ""
     values: dict[str, set[str]] = field(default_factory=dict)
 
     def culprit(self) -> str:
@@ -53,7 +62,8 @@ class Refused:
 class Catalogue:
     """Numbers series from 0; a number is used again a review after it was given up. Not thread-safe.
 
-    limit: how many series there may be. `came`: series since they were last `taken`. `refused`: by reason.
+    limit: how many series there may be. `came`: series since they were last `taken`. `refused`: how often another one was, by
+    reason: too_many_series, label_explosion, more_than_its_share, too_much_text.
     """
 
     def __init__(self, limit: int = MAX_SERIES) -> None:
@@ -61,6 +71,7 @@ class Catalogue:
         self.refused: Counter[str] = Counter()
         self.retired = 0
         self.came: list[Series] = []
+        self._text = 0
         self._ids: dict[tuple[str, str, str], int] = {}
         self._series: list[Series | None] = []
         self._heard = np.zeros(0)
@@ -84,7 +95,8 @@ class Catalogue:
 
     def _admit(self, entity: str, metric: str, labels: str, kind: str) -> int | None:
         place = _place(entity, metric)
-        reason = self._no_room(metric, place)
+        size = len(entity) + len(metric) + len(labels)
+        reason = self._no_room(metric, place, size)
         if reason:
             self._refuse(entity, metric, labels, reason)
             return None
@@ -95,11 +107,12 @@ class Catalogue:
         self._ephemeral[number] = entity.startswith(EPHEMERAL)
         self._of_metric[metric] += 1
         self._of_one[place] += 1
+        self._text += size
         self.came.append(series)
         return number
 
-    def _no_room(self, metric: str, place: int) -> str:
-        """Why there is no room for another series of this metric; empty where there is."""
+    def _no_room(self, metric: str, place: int, size: int) -> str:
+        """Why there is no room for another series of this metric with `size` characters of names; empty where there is."""
         have = len(self._ids)
         if have >= self.limit:
             return "too_many_series"
@@ -107,7 +120,7 @@ class Catalogue:
             return "label_explosion"
         if have >= LAST_TENTH * self.limit and self._of_metric[metric] * len(self._of_metric) > have:
             return "more_than_its_share"
-        return ""
+        return "too_much_text" if self._text + size > TEXT_PER_SERIES * self.limit else ""
 
     def _one_more(self) -> int:
         number = len(self._series)
@@ -121,7 +134,9 @@ class Catalogue:
         if metric not in self._left_out and len(self._left_out) >= MAX_TOLD:
             return
         told = self._left_out.setdefault(metric, Refused(entity))
-        told.entity, told.count = entity, told.count + 1
+        told.entity, told.reason, told.count = entity, reason, told.count + 1
+        if told.count > MAX_READ:
+            return
         try:
             found = parse_labels(labels)
         except ValueError:
@@ -129,7 +144,7 @@ class Catalogue:
         for name, value in found.items():
             some = told.values.setdefault(name, set())
             if len(some) < MAX_VALUES:
-                some.add(value[:200])
+                some.add(value[:MOST_NAME_CHARS])
 
     def taken(self) -> tuple[Series, ...]:
         """The series that came since the last call."""
@@ -184,6 +199,7 @@ class Catalogue:
         self._series[number] = None
         self._heard[number] = np.nan
         self._of_one[_place(series.entity, series.metric)] -= 1
+        self._text -= len(series.entity) + len(series.metric) + len(series.labels)
         self._of_metric[series.metric] -= 1
         if not self._of_metric[series.metric]:
             del self._of_metric[series.metric]
@@ -195,10 +211,17 @@ class Catalogue:
         out = []
         for metric, refused in self._left_out.items():
             if refused.count and at - refused.told >= TELL_AGAIN_S:
-                out.append(Event(at, refused.entity, "warning", "SeriesRefused", _text(metric, refused)))
+                refused.text = _text(metric, refused, self.limit)
+                out.append(Event(at, refused.entity, "warning", "SeriesRefused", refused.text))
                 refused.count, refused.told, refused.values = 0, at, {}
         self._left_out = {m: r for m, r in self._left_out.items() if r.count or at - r.told < TELL_AGAIN_S}
         return out
+
+    def notes(self) -> list[str]:
+        """What was told within the hour, the newest first: at most ten sentences, and how many more there are."""
+        told = sorted((r for r in self._left_out.values() if r.text), key=lambda r: -r.told)
+        more = len(told) - MOST_NOTES
+        return [r.text for r in told[:MOST_NOTES]] + ([f"New series of {more} more metrics are left out."] if more > 0 else [])
 
 
 def _place(entity: str, metric: str) -> int:
@@ -206,9 +229,16 @@ def _place(entity: str, metric: str) -> int:
     return zlib.crc32(metric.encode(), zlib.crc32(entity.encode())) % _BUCKETS
 
 
-def _text(metric: str, refused: Refused) -> str:
-    label = refused.culprit()
-    if label:
-        return (f"{refused.count} new series of {metric} are left out: their label {label} has ever new values. "
-                f"Drop that label at its source.")
-    return f"{refused.count} new series of {metric} are left out: there is no room. Watch less, or raise series.max."
+def _text(metric: str, refused: Refused, limit: int) -> str:
+    times = "once" if refused.count == 1 else f"{refused.count:,} times"
+    said = f"New series of {metric[:MOST_NAME_CHARS]} are left out (refused {times}): "
+    label = refused.culprit()[:MOST_NAME_CHARS]
+    if refused.reason == "label_explosion":
+        blame = f"their label {label} has" if label else "their labels have"
+        return said + f"{blame} ever new values on {refused.entity[:MOST_NAME_CHARS]}. Drop that label at its source."
+    if refused.reason == "too_much_text":
+        return said + "the names and labels of all series are too long together. Drop the longest labels at their source."
+    if refused.reason == "more_than_its_share":
+        most = f", most of all in the label {label}" if label else ""
+        return said + f"it has more series than its share of series.max, {limit:,}{most}. Watch less of it, or raise series.max."
+    return said + f"there are {limit:,} series already. Watch less, or raise series.max."

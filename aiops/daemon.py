@@ -99,13 +99,21 @@ class Daemon:
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
-                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status))
+                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
+                    refused=intake.notes)
+        self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
+                           lambda: intake.catalogue.refused)
+        self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
+                           lambda: intake.dropped)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
         if self.remote_write:
             self._count(self.remote_write)
-        self.server = Server(create_app(desk, pushes=pushes, receiver=self.remote_write), *config.address)
+        app = create_app(desk, pushes=pushes, receiver=self.remote_write)
+        self.metrics.watch("aiops_http_refused", "Requests that were refused before their content was looked at.", "reason",
+                           lambda: app.state.refused)
+        self.server = Server(app, *config.address)
 
     def _count(self, pushed: RemoteWriteSource) -> None:
         """What is pushed shows in /metrics."""
@@ -113,6 +121,8 @@ class Daemon:
         watch("aiops_remote_write_requests", "Requests of remote-write.", "status", lambda: pushed.requests)
         watch("aiops_remote_write_samples", "Samples pushed, by what became of them.", "result", lambda: pushed.counts)
         watch("aiops_remote_write_skipped", "Samples pushed that were not taken.", "reason", lambda: pushed.skipped)
+        watch("aiops_remote_write_refused", "Requests of remote-write of which nothing was taken, by reason.", "reason",
+              lambda: pushed.refused)
         watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
               gauge=True)
 

@@ -84,17 +84,19 @@ class Vitals:
 class Desk:
     """Answers the page's questions from the store and the last report; hands what people say to `submit`.
 
-    notes: what stands beside the notes of the last steps for as long as the daemon runs. capsules: their folder, and how the
+    notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
+    series that are left out. capsules: their folder, and how the
     making of them goes.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
                  sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: str | None = None,
                  stale_s: float = 300.0, notes: Sequence[str] = (),
-                 capsules: tuple[Path, Callable[[], JSON]] | None = None) -> None:
+                 capsules: tuple[Path, Callable[[], JSON]] | None = None,
+                 refused: Callable[[], Sequence[str]] = tuple) -> None:
         self.token = token
         self._capsules, self._packing = capsules, threading.Lock()
-        self._notes = tuple(notes)
+        self._notes, self._refused = tuple(notes), refused
         self._store, self._vitals, self._metrics, self._mode = store, vitals, metrics, mode
         self._started_at, self._now, self._sources, self._submit = started_at, now, sources, submit
         self._stale_s = stale_s
@@ -111,7 +113,7 @@ class Desk:
         counts = {**asdict(replace(report.counts, dropped={})), "dropped": dict(report.counts.dropped)} if report else {}
         return {
             "version": __version__, "mode": self._mode, "started_at": self._started_at, "at": report.at if report else None,
-            "counts": counts, "sources": list(self._sources()), "notes": [*self._notes, *self._vitals.notes]}
+            "counts": counts, "sources": list(self._sources()), "notes": [*self._notes, *self._refused(), *self._vitals.notes]}
 
     def vitals(self) -> Sequence[JSON]:
         return self._vitals.plots

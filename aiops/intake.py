@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import structlog
 
-from aiops.catalogue import MAX_SERIES, Catalogue
+from aiops.catalogue import MAX_SERIES, MOST_NOTES, Catalogue
 from aiops.meaning import format_labels
 from aiops.types import Batch, Command, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert
 from correlators.graph import merged
 
+log = structlog.get_logger("aiops.intake")
 MAX_LINES = 100_000
 MAX_SAMPLES = 8_000_000
 """Samples that may wait for the next tick; who pushes more is asked to come again later."""
-MAX_EVENTS = 100_000
+MAX_EVENTS, MAX_ALERTS = 100_000, 100_000
 Block = tuple[Ints, Floats, Floats]
 
 
@@ -52,6 +54,9 @@ class Intake:
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None:
         with self._lock:
+            if len(self._series) + self._waiting >= MAX_SAMPLES:
+                self.dropped["samples"] += 1
+                return
             number = self.catalogue.number(entity, metric, format_labels(labels) if labels else "", kind)
             if number is not None:
                 self._series.append(number)
@@ -79,7 +84,7 @@ class Intake:
         False where so much waits already that they were not taken: nothing of them was, and the sender should come again.
         """
         with self._lock:
-            if self._waiting + len(series) > MAX_SAMPLES:
+            if len(self._series) + self._waiting + len(series) > MAX_SAMPLES:
                 return False
             self._blocks.append((series, time, value))
             self._waiting += len(series)
@@ -101,7 +106,10 @@ class Intake:
 
     def alert(self, alert: RawAlert) -> None:
         with self._lock:
-            self._alerts.append(replace(alert, index=self._alert_count))
+            if len(self._alerts) < MAX_ALERTS:
+                self._alerts.append(replace(alert, index=self._alert_count))
+            else:
+                self.dropped["alerts"] += 1
             self._alert_count += 1
 
     def links(self, source: str, links: Links) -> None:
@@ -114,6 +122,11 @@ class Intake:
         """What a person said on the page or the command line."""
         with self._lock:
             self._commands.append(command)
+
+    def notes(self) -> list[str]:
+        """Which series are left out, and why: for people, bounded."""
+        with self._lock:
+            return self.catalogue.notes()
 
     def dropped_total(self) -> int:
         """How much did not fit, over all reasons."""
@@ -132,10 +145,12 @@ class Intake:
             for numbers in self._over:
                 self.catalogue.ended(numbers)
             retired = self.catalogue.review(at)
-            batches = [*history, replace(rest, retired=retired, events=(*rest.events, *self.catalogue.told(at)))]
+            told = self.catalogue.told(at)
+            batches = [*history, replace(rest, retired=retired, events=(*rest.events, *told))]
             self._last_at = at
             self._clear()
         self._tell_retired(retired)
+        _tell_refused([event.text for event in told])
         return batches
 
     def drain_history(self, until: float) -> list[Batch]:
@@ -196,3 +211,10 @@ class Intake:
         self._blocks, self._waiting, self._over = [], 0, []
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
         self._links_changed = False
+
+
+def _tell_refused(texts: list[str]) -> None:
+    for text in texts[:MOST_NOTES]:
+        log.warning("series refused", problem=text)
+    if len(texts) > MOST_NOTES:
+        log.warning("series refused", problem=f"New series of {len(texts) - MOST_NOTES} more metrics are left out.")

@@ -187,7 +187,7 @@ class Live:
     def stop(self, before_last: Callable[[], None] = lambda: None) -> bool:
         """Stop polling, call `before_last`, take the last step, close the sources. Nothing is stepped after that.
 
-        False where a step hung for so long that the last one was not taken.
+        False where a step hung for so long that the last one was not taken; what waited for it is in the journal then.
         """
         self._stopping.set()
         if self._scheduler is not None:
@@ -209,4 +209,14 @@ class Live:
         finally:
             if free:
                 self.lock.release()
+        if not free:
+            self._write_down()
         return free
+
+    def _write_down(self) -> None:
+        """Senders were told that it was taken: the next daemon finds it in the journal."""
+        batches = self.intake.drain(self._clock.now())
+        for batch in batches:
+            self._journal(batch)
+        log.error("a step did not come to its end; what came in after it is in the journal only",
+                  waited_s=STEP_END_S, samples=sum(len(b.series) for b in batches))

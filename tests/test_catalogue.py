@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, pipeline
+from structlog.testing import capture_logs
 
 from aiops.catalogue import (
     ENDED_S,
@@ -13,10 +14,12 @@ from aiops.catalogue import (
     MOST_OF_ONE,
     REVIEW_S,
     TELL_AGAIN_S,
+    TEXT_PER_SERIES,
     Catalogue,
 )
 from aiops.intake import Intake
 from aiops.models import KEEP_S
+from aiops.types import RawAlert
 
 
 def numbers(*some):
@@ -100,7 +103,7 @@ def test_a_label_explosion_stops_at_its_metric_and_is_told_with_the_label():
     assert c.number("service/shop/api", "queue_length", "") is not None
     [event] = c.told(T0)
     assert (event.entity, event.kind, event.reason) == ("service/shop/api", "warning", "SeriesRefused")
-    assert "50 new series of http_requests_total" in event.text and "label user" in event.text
+    assert "http_requests_total are left out (refused 50 times): their label user has ever new values" in event.text
     assert c.number("service/shop/api", "http_requests_total", 'code="200",user="other"') is None
     assert c.told(T0 + 60.0) == []
     assert len(c.told(T0 + TELL_AGAIN_S)) == 1
@@ -194,3 +197,68 @@ def test_columns_are_given_up_once_they_are_many(monkeypatch):
     for mine, theirs in zip(again, reports, strict=True):
         assert repr(told(mine)) == repr(told(theirs))
     assert any(r.incidents for r in again)
+
+
+def test_the_label_is_blamed_only_where_it_is_to_blame():
+    """Where there is no room at all, a label with two values is none of the reasons."""
+    c = Catalogue(limit=3)
+    for k in range(6):
+        c.number("node//a", "cpu", f'mode="m{k}"')
+    assert "there are 3 series already" in c.told(T0)[0].text
+    c = Catalogue(limit=1000)
+    for k in range(10):
+        c.number("node//a", f"small_{k}", "")
+    for k in range(2000):
+        c.number(f"pod/a/{k}", "greedy", "")
+    assert "it has more series than its share of series.max, 1,000. Watch less of it" in c.told(T0)[0].text
+
+
+def test_names_and_labels_are_bounded_in_all():
+    """Sixty kilobytes of labels are as much as a hundred other series; the room comes back with those that go."""
+    c = Catalogue(limit=1000)
+    long = "x" * 60_000
+    numbered = [c.number(f"service/a/{k}", "m", f'l="{long}"') for k in range(1000)]
+    assert sum(n is not None for n in numbered) == TEXT_PER_SERIES * 1000 // 60_000
+    assert set(c.refused) == {"too_much_text"} and "Drop the longest labels" in c.told(T0)[0].text
+    assert c.number("service/a/b", "m", 'l="short"') is not None
+    c.heard(numbers(*range(len(c))), T0)
+    assert len(reviewed(c, T0 + KEEP_S + 1)) == 9 and c._text == 0
+
+
+def test_what_is_refused_is_logged_once_and_stands_in_the_notes():
+    """Ten sentences and how many more there are, for an hour after it was said last."""
+    intake = Intake(STEP_S, max_series=5)
+    with capture_logs() as logged:
+        for tick in range(3):
+            for k in range(20):
+                intake.sample(T0 + tick, "service/a/b", f"m{k:02}", {"code": "1"}, 1.0)
+            intake.drain(T0 + tick)
+    texts = [entry["problem"] for entry in logged if entry["event"] == "series refused"]
+    assert len(texts) == 11 and texts[-1] == "New series of 5 more metrics are left out."
+    assert intake.notes() == texts
+    assert texts[0] == ("New series of m05 are left out (refused once): there are 5 series already. "
+                        "Watch less, or raise series.max.")
+    intake.drain(T0 + 3601)  # told again: it went on after it was told
+    intake.drain(T0 + 7300)
+    assert intake.notes() == []
+
+
+def test_names_from_outside_are_cut_in_what_is_told():
+    """A sentence of ten thousand characters helps nobody."""
+    c = Catalogue(limit=1)
+    for k in range(3):
+        c.number("service/a/" + "e" * 9000, "m" * 9000, f'{"l" * 9000}="{k}"')
+    assert len(c.told(T0)[0].text) < 700
+
+
+def test_single_samples_and_alerts_are_bounded_too(monkeypatch):
+    """Beyond that they are counted."""
+    monkeypatch.setattr("aiops.intake.MAX_SAMPLES", 3)
+    monkeypatch.setattr("aiops.intake.MAX_ALERTS", 2)
+    intake = Intake(STEP_S)
+    for k in range(5):
+        intake.sample(T0 + k, "service/a/b", "m", {}, 1.0)
+        intake.alert(RawAlert(0, T0, "service/a/b", "Down"))
+    assert not intake.block(numbers(0), np.full(1, T0), np.ones(1))
+    [batch] = intake.drain(T0 + 9)
+    assert (len(batch.series), len(batch.alerts), intake.dropped) == (3, 2, {"samples": 2, "alerts": 3})

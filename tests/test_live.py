@@ -347,6 +347,27 @@ def test_stopping_takes_a_last_step_and_closes_the_sources(tmp_path):
     assert [x.text for b in Journal(tmp_path).batches() for x in b.lines][-1] == "the last"
 
 
+def test_what_was_taken_while_a_step_hung_is_in_the_journal(tmp_path, monkeypatch, capsys):
+    """Whoever pushed it was told that it was taken; the next daemon finds it there."""
+    monkeypatch.setattr("aiops.live.STEP_END_S", 0.05)
+    daemon = Daemon(tmp_path, Tables())
+    daemon.ticks(2)
+    stuck, free = threading.Event(), threading.Event()
+    daemon.pipeline.step = lambda batch: (stuck.set(), free.wait(20), 1 / 0)
+    daemon.clock.sleep_until(T0 + 2 * STEP_S)
+    hanging = threading.Thread(target=daemon.live.tick)
+    hanging.start()
+    try:
+        assert stuck.wait(20)
+        put(daemon.live.intake, T0 + 2 * STEP_S, "a//b m", 77.0)
+        assert daemon.live.stop() is False
+        assert [b.value.tolist() for b in Journal(tmp_path).batches()][-1] == [77.0]
+        assert "what came in after it is in the journal only" in capsys.readouterr().out
+    finally:
+        free.set()
+        hanging.join(20)
+
+
 class Past:
     """A source with an hour of history, handed in by the quarter; asked again, it goes on where it was."""
 

@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from test_remote_write import begun
 
+from aiops.catalogue import EPHEMERAL_SILENT_S
 from aiops.clock import ManualClock
 from aiops.feeds import Source
 from aiops.intake import Intake
@@ -176,14 +178,23 @@ def test_deltas_are_added_up() -> None:
     assert source.rejected == {"out_of_order": 1}
 
 
-def test_memory_for_deltas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was heard of last stays; what was forgotten starts again at 0, as a counter does after a restart."""
-    monkeypatch.setattr(otlp, "MAX_SUMS", 2)
-    source, into = made()
+def test_memory_for_deltas_is_bounded_by_the_series_there_are() -> None:
+    """Nothing is kept of a series for which there is no room, nor of one that was retired: that starts again at 0."""
+    source, intake = OtlpSource("otlp", 10.0, lambda: NOW, shipped()), Intake(10.0, max_series=2)
+    source.poll(NOW, intake)
+
+    def push(label: str, at: float) -> None:
+        body = json.dumps(metrics(delta(1.0, at, x=label), k8s__pod__name="p")).encode()
+        assert source.receive("metrics", JSON, body)[0] == 200
+
     for k, label in enumerate("abacab"):
-        source.receive("metrics", JSON, json.dumps(metrics(delta(1.0, NOW - 9 + k, x=label))).encode())
-    assert into.values("n_total", x="a") == [1.0, 2.0, 3.0]
-    assert into.values("n_total", x="b") == [1.0, 1.0]
+        push(label, NOW - 9 + k)
+    assert source.rejected == {"too_many_series": 1} and sorted(source._sums) == [0, 1]
+    assert [b.value.tolist() for b in intake.drain(NOW)] == [[1.0, 1.0, 2.0, 3.0, 2.0]]
+    intake.drain(NOW + EPHEMERAL_SILENT_S + 60)
+    assert source._sums == {}
+    push("a", NOW - 1)
+    assert intake.drain(NOW + EPHEMERAL_SILENT_S + 61)[-1].value.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(("metric", "reason"), [
@@ -491,6 +502,34 @@ def test_over_http_with_a_token_gzip_and_too_much() -> None:
         assert source.rejected == {}, "it never got so far"
     source.poll(NOW, into)
     assert into.texts() == ["hello"]
+
+
+@pytest.mark.parametrize("hollow", [b"\x0a\x00" * 600_000, b"\x0a\xfc\xff\x7f" + b"\x12\x00" * 1_048_574])
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+def test_a_request_of_nothing_but_hollow_messages_is_refused(signal: Any, hollow: bytes) -> None:
+    """Half a million parts that say nothing would cost seconds; 413, counted."""
+    source, _ = made()
+    status, _, answer = source.receive(signal, PROTOBUF, hollow)
+    assert (status, b"more than 500000 parts" in answer, source.rejected) == (413, True, {"too_many_messages": 1})
+
+
+def test_slow_senders_keep_nobody_out_and_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty of them that never finish their body; each is counted."""
+    monkeypatch.setattr("aiops.web.body.BODY_S", 1.0)
+    source, _ = made()
+    server = Server(create_app(busy(None), pushes=source.pushes), port=0)
+    server.start()
+    slow = [begun(server.port, "/v1/logs", b"x") for _ in range(40)]
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/v1/logs", b"{}", {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        assert {one.recv(100)[:12] for one in slow} == {b"HTTP/1.1 408"}
+        assert server._app.state.refused == {"too_slow": 40}
+    finally:
+        for one in slow:
+            one.close()
+        server.stop()
 
 
 def test_pushed_errors_and_metrics_open_an_incident() -> None:

@@ -508,3 +508,13 @@ def test_numbers_are_written_as_people_read_them(value: float | None, unit: str,
 def test_durations_are_written_as_people_say_them(seconds: float | None, text: str) -> None:
     """Two units at most."""
     assert duration(seconds) == text
+
+
+def test_what_sources_say_and_could_not_use_is_on_the_page() -> None:
+    """Behind one line a source; quiet sources have none; names from outside are escaped."""
+    said = {**source("remote_write"), "notes": ["9 samples taken; not: <b>"], "rejected": {"no_name": 1200, "histogram": 3}}
+    view = DemoView(sources=[said, source("host")])
+    with serving(view) as client:
+        page = client("/")[1]
+    assert "<summary>remote_write: 1 note, 1,203 rejected</summary>" in page and "&lt;b&gt;" in page
+    assert "<li>no_name: 1,200 rejected</li>" in page and "<summary>host" not in page

@@ -33,34 +33,44 @@ from aiops.remote_write.codec import (
 from aiops.remote_write.native import Native, UnavailableError
 from aiops.remote_write.reference import Reference
 from aiops.remote_write.relabel import Rule, relabelled
-from aiops.remote_write.wire import TOO_MANY, MalformedError
+from aiops.remote_write.wire import BAD_TAG, OVERFLOW, TOO_MANY, TRUNCATED, WRONG_TYPE, MalformedError
 from aiops.types import Ints, Kind
 
 INTERVAL_S = 5.0
 RETRY_S = 5
 ASK_AGAIN_S = 60.0
-"""Series for which there was no room are asked for again after this time."""
+"""Series for which there was no room are asked for again after this time, if others were retired: there are many of them."""
+MOST_FOUND = 100_000
 INVALID = frozenset({"labels_malformed", "too_many_labels", "label_too_long", "invalid_utf8", "duplicate_label", "no_name",
                      "time_out_of_range", "histogram"})
 """Reasons for which the specification wants 400: the sender's operator must learn of it, and coming again does not help."""
+NOBODYS_FAULT = frozenset({"not_watched", "not_a_number", "stale_unknown", "not_running", "queue_full"})
+"""Reasons to take nothing that are no trouble: wanted, sent again, or a quantile of nothing."""
+_MALFORMED = {TRUNCATED: "truncated", OVERFLOW: "varint_overflow", WRONG_TYPE: "wrong_type", BAD_TAG: "bad_tag",
+              TOO_MANY: "too_many_rows"}
 _ODD = re.compile(r"[^a-zA-Z0-9_]")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a sender is told. `text` is for people; `written`: samples that were taken, None before anything was looked at."""
+    """What a sender is told. `text` is for people; `written`: samples that were taken, None before anything was looked at.
+
+    reason: for the counters, of a request of which nothing was taken.
+    """
 
     status: int
     text: str = ""
     written: int | None = None
     retry_s: int | None = None
+    reason: str = ""
 
 
 class RemoteWriteSource:
     """The receiving end. `write` may be called from any thread, one at a time is worked on.
 
     rules: which series are watched, and under which labels. A timestamp is believed from `max_age_s` before to `max_ahead_s`
-    after the last poll. `found`: names of the metrics that are watched.
+    after the last poll. `found`: names of the metrics that are watched. `skipped` counts samples, `refused` requests of which
+    nothing was taken, by reason.
     """
 
     interval_s = INTERVAL_S
@@ -73,6 +83,7 @@ class RemoteWriteSource:
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self._meanings, self._rules, self._limits = meanings, tuple(rules), limits or Limits()
         self._max_age_s, self._max_ahead_s = max_age_s, max_ahead_s
         self.found: set[str] = set()
@@ -81,6 +92,7 @@ class RemoteWriteSource:
         self._into: Samples | None = None
         self._closed = self._listening = False
         self._now = self._asked_again = 0.0
+        self._room = False
         self._decoder = self._best() if decoder is None else decoder
 
     # ------------------------------------------------------------------------------------------------------- polled
@@ -91,8 +103,8 @@ class RemoteWriteSource:
             self._listening = True
         with self._lock:
             self._into, self._now = None if self._closed else into, now
-            if now - self._asked_again > ASK_AGAIN_S:
-                self._asked_again = now
+            if self._room and now - self._asked_again > ASK_AGAIN_S:
+                self._asked_again, self._room = now, False
                 self._decoder.forget(np.array([NO_ROOM], np.int32))
             self._tell()
             self._decoder.forget(self._pods.again(now))
@@ -108,6 +120,7 @@ class RemoteWriteSource:
     def forget(self, numbers: Ints) -> int:
         """These series were retired: the next sample of one is asked for anew. How many entries of the table that were."""
         with self._lock:
+            self._room = True
             return self._decoder.forget(numbers)
 
     @property
@@ -126,22 +139,30 @@ class RemoteWriteSource:
         with self._lock:
             answer = self._take(body, version)
             self.requests[str(answer.status)] += 1
+            if answer.reason:
+                self.refused[answer.reason] += 1
         return answer
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """What could not be used, by reason: samples, and requests that could not be read."""
+        return {reason: n for reason, n in (self.skipped + self.refused).items() if reason not in NOBODYS_FAULT}
 
     def _take(self, body: bytes, version: int) -> Answer:
         if self._into is None:
-            return Answer(503, "aiops is starting or stopping; come again", retry_s=RETRY_S)
+            return Answer(503, "aiops is starting or stopping; come again", retry_s=RETRY_S, reason="not_running")
         try:
             found = self._decoded(body, version)
         except TooLargeError as e:
-            return Answer(413, f"the body is too large: {e}. Lower max_samples_per_send of the sender, or raise maxMessage.")
+            return Answer(413, f"the body is too large: {e}. Lower max_samples_per_send of the sender, or raise maxMessage.",
+                          reason="too_large")
         except UnpackableError as e:
-            return Answer(400, f"the body is not a block of snappy: {e}")
+            return Answer(400, f"the body is not a block of snappy: {e}", reason="not_snappy")
         except MalformedError as e:
-            return Answer(413 if e.code == TOO_MANY else 400, str(e))
+            return Answer(413 if e.code == TOO_MANY else 400, str(e), reason=_MALFORMED[e.code])
         if len(found.series) and not self._into.block(found.series, found.time, found.value):
             self.counts["refused"] += len(found.series)
-            return Answer(429, "too much waits for the next step; come again", 0, RETRY_S)
+            return Answer(429, "too much waits for the next step; come again", 0, RETRY_S, "queue_full")
         return self._taken(found, version)
 
     def _decoded(self, body: bytes, version: int) -> Decoded:
@@ -183,7 +204,8 @@ class RemoteWriteSource:
         assert self._into is not None
         number = self._into.series(entity, metric, own, self._meanings.kind(metric, told))
         if number is not None:
-            self.found.add(metric)
+            if len(self.found) < MOST_FOUND:
+                self.found.add(metric)
             self._pods.see(number, metric, named, entity, self._now)
         return NO_ROOM if number is None else number
 

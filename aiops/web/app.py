@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import IO, Annotated, Any, Literal
 
@@ -39,13 +40,16 @@ def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiv
     """The app over a view. poll_s: how often listeners of /events look for a new revision; pushes: who takes a POST where;
     receiver: of remote-write.
 
-    `app.state.hosts` are the names under which it is served (Server widens them beyond loopback).
+    `app.state.hosts` are the names under which it is served (Server widens them beyond loopback); `app.state.refused` counts by
+    reason the requests that were refused before their content was looked at.
     """
     app = FastAPI(title="aiops", version=str(view.status().get("version", "")), docs_url=None, redoc_url=None,
                   description="Incidents, their causes, and what is done about them.")
     app.state.view, app.state.hosts, app.state.closing, app.state.listeners = view, LOOPBACK, False, 0
+    refused: Counter[str] = Counter()
+    app.state.refused = refused
     app.add_middleware(Guard, state=app.state)
-    app.router.routes.insert(0, Route(PATH, WriteEndpoint(receiver), include_in_schema=False))
+    app.router.routes.insert(0, Route(PATH, WriteEndpoint(receiver, refused), include_in_schema=False))
     app.mount("/static", _Static(directory=pages.HERE / "static"), name="static")
     _errors(app)
     _pages(app, view)
@@ -53,8 +57,9 @@ def create_app(view: View, poll_s: float = 1.0, pushes: Mapping[str, push.Receiv
     _writes(app, view)
     _probes(app, view)
     _events(app, view, poll_s)
+    pushed = push.Pushed(refused)
     for path, take in (pushes or {}).items():
-        push.add(app, path, take)
+        app.router.routes.insert(0, Route(path, pushed.endpoint(take), include_in_schema=False))
     return app
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_REASONS = {401: "no_token", 403: "other_origin", 421: "host_name"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
                                "object-src 'none'",
@@ -27,7 +28,10 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. `state.hosts` is the set of names served, or None for any; `state.view.token` the token or None."""
+    """ASGI middleware. `state.hosts` is the set of names served, or None for any; `state.view.token` the token or None.
+
+    What it refuses is counted in `state.refused`.
+    """
 
     def __init__(self, app: ASGIApp, state: Any) -> None:
         self._app, self._state = app, state
@@ -47,6 +51,8 @@ class Guard:
             await send(message)
 
         refusal = refuse(scope["method"], Headers(scope=scope), self._state.hosts, self._state.view.token)
+        if refusal:
+            self._state.refused[_REASONS[refusal.status_code]] += 1
         await (refusal or self._app)(scope, receive, secured)
 
 

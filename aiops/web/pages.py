@@ -57,7 +57,7 @@ def overview(view: View) -> str:
         **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])),
         closed=view.incidents("closed", 20), working=[w for w in view.maintenance() if w["state"] == "active"][:MOST_WINDOWS],
         calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals),
-        hidden=max(0, len(vitals) - MOST_VITALS),
+        hidden=max(0, len(vitals) - MOST_VITALS), told=_told(status),
         dropped=sorted((status["counts"].get("dropped") or {}).items(), key=lambda item: -item[1]))
 
 
@@ -83,6 +83,13 @@ def _frame(status: JSON) -> JSON:
     return {"status": status, "counts": counts, "now": status["at"] or status["started_at"],
             "mode_text": MODES.get(status["mode"], ""), "warming": counts["signals"] - counts["ready"],
             "failing": [s for s in sources if s["state"] == "failing"]}
+
+
+def _told(status: JSON) -> list[JSON]:
+    """The sources that have something to say: notes, and what they could not use by reason."""
+    sources = status.get("sources") or []
+    of = [{"name": s["name"], "notes": s.get("notes") or [], "rejected": s.get("rejected") or {}} for s in sources]
+    return [s for s in of if s["notes"] or s["rejected"]]
 
 
 def _calm(status: JSON) -> str:

@@ -1,51 +1,64 @@
-"""Routes on which others push telemetry: reads the body within its bounds, off the event loop, and hands it on."""
+"""Routes on which others push telemetry: reads the body within its bounds, and hands it on off the event loop.
+
+Bodies are worked on in a thread of their own, one after the other, so that the page answers meanwhile.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from aiops.web.body import Bodies, RefusedError
 
 MAX_BODY = 8 * 1024 * 1024
-MAX_AT_ONCE = 8
-"""Requests whose body is held in memory."""
+MOST_HELD = 64 << 20
+"""Bytes of bodies that are being read or wait; who comes beyond that is asked to come again."""
+REMEDY = "Send smaller batches."
 Receiver = Callable[[Mapping[str, str], bytes], tuple[int, dict[str, str], bytes]]
 """Headers (names in lower case) and body -> status, headers and body of the answer. Thread-safe; does not raise."""
 
 
-def add(app: FastAPI, path: str, receiver: Receiver) -> None:
-    """POST on `path` goes to `receiver`. The token and the origin were checked by Guard."""
-    app.state.pushing = 0
+class Pushed:
+    """What answers POST on all of these paths. `refused` counts by reason what was not even looked at.
 
-    async def push(request: Request) -> Response:
-        if app.state.pushing >= MAX_AT_ONCE:
-            return JSONResponse({"error": "busy: too many requests at once"}, 429, {"Retry-After": "1"})
-        app.state.pushing += 1
+    The token and the origin were checked by Guard.
+    """
+
+    def __init__(self, refused: Counter[str]) -> None:
+        self._bodies, self._worker, self._refused = Bodies(MOST_HELD), ThreadPoolExecutor(1, "push"), refused
+
+    def endpoint(self, receiver: Receiver) -> PushEndpoint:
+        """An application in front of a receiver."""
+        return PushEndpoint(receiver, self)
+
+    async def answer(self, receiver: Receiver, scope: Scope, receive: Receive) -> Response:
+        """What the receiver says, or why it was not asked."""
+        headers = Headers(scope=scope)
         try:
-            body = await _body(request)
-            if body is None:
-                return JSONResponse({"error": f"the body is larger than {MAX_BODY >> 20} MiB. Send smaller batches."}, 413)
-            status, headers, answer = await run_in_threadpool(receiver, dict(request.headers), body)
-            return Response(answer, status, headers)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody hears it
-        finally:
-            app.state.pushing -= 1
+            if scope["method"] != "POST":
+                raise RefusedError(405, "not_a_post", "telemetry is sent by POST")
+            async with self._bodies.read(headers, receive, MAX_BODY, REMEDY) as body:
+                call = asyncio.get_running_loop().run_in_executor(self._worker, receiver, dict(headers), body)
+                status, answered, text = await call
+            return Response(text, status, answered)
+        except RefusedError as e:
+            self._refused[e.reason] += 1
+            retry = {"Retry-After": str(e.retry_s)} if e.retry_s is not None else {}
+            return JSONResponse({"error": str(e)}, e.status, {"Connection": "close", **retry})
 
-    app.add_route(path, push, methods=["POST"], include_in_schema=False)
 
+class PushEndpoint:
+    """A plain ASGI application: starlette would read the body of anything else itself."""
 
-async def _body(request: Request) -> bytes | None:
-    """The body, None where it is too large; a client that says so beforehand is not read at all."""
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > MAX_BODY:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return None
-    return bytes(body)
+    def __init__(self, receiver: Receiver, pushed: Pushed) -> None:
+        self._receiver, self._pushed = receiver, pushed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._pushed.answer(self._receiver, scope, receive)
+        await response(scope, receive, send)

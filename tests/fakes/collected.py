@@ -22,7 +22,7 @@ class Sample:
 class Collected:
     samples: list[Sample] = field(default_factory=list)
     interned: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
-    listeners: list[Callable[[Ints], object]] = field(default_factory=list)
+    listeners: list[Callable[[Ints], object]] = field(default_factory=list, compare=False)
     over: list[int] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -34,8 +34,10 @@ class Collected:
         self.samples.append(Sample(time, entity, metric, dict(labels), value, kind))
 
     def series(self, entity: str, metric: str, labels: Mapping[str, str], kind: str = "unknown") -> int | None:
-        self.interned.append((entity, metric, dict(labels), kind))
-        return len(self.interned) - 1
+        key = (entity, metric, dict(labels), kind)
+        if key not in self.interned:
+            self.interned.append(key)
+        return self.interned.index(key)
 
     def block(self, series: Ints, time: Floats, value: Floats) -> bool:
         for number, at, x in zip(series.tolist(), time.tolist(), value.tolist(), strict=True):

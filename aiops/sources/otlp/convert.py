@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 from aiops.meaning import Meanings
 from aiops.sources.loglines import MAX_LINE_BYTES, plain
 from aiops.sources.otlp.names import label_name, metric_name
+from aiops.sources.otlp.wire import Refused
 from aiops.types import Entity, Kind, LogLine
 
 DELTA, CUMULATIVE = 1, 2
 NO_VALUE = 1
 MAX_LABELS, MAX_LABEL_CHARS, MAX_DEPTH = 64, 1024, 6
+MAX_MESSAGES = 500_000
+"""Resources, scopes, metrics, data points and log records in one request: empty ones cost time and say nothing."""
 OLDEST_S, AHEAD_S = 30 * 86400.0, 300.0
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _PLACES = {"service.namespace": "namespace", "k8s.namespace.name": "namespace", "k8s.pod.name": "pod", "service.name": "service",
@@ -39,6 +42,20 @@ class Rejected(NamedTuple):
     """A record that cannot be used, and why in one word."""
 
     reason: str
+
+
+class Allowance:
+    """How many messages of a request are still looked at."""
+
+    def __init__(self) -> None:
+        self._left = MAX_MESSAGES
+
+    def of(self, messages: Any) -> Any:
+        """The messages. Raises Refused (413) where they are too many."""
+        self._left -= len(messages)
+        if self._left < 0:
+            raise Refused(413, "too_many_messages", f"the request has more than {MAX_MESSAGES} parts. Send smaller batches.")
+        return messages
 
 
 # ------------------------------------------------------------------------------------------------------------ whose
@@ -69,12 +86,13 @@ def log_entity(where: Mapping[str, str]) -> Entity:
 
 # ---------------------------------------------------------------------------------------------------------- metrics
 def points(request: Any, known: Meanings, now: float) -> Iterator[Point | Rejected]:
-    """Every sample of a metrics request, one data point after the other."""
-    for resource in request.resource_metrics:
+    """Every sample of a metrics request, one data point after the other. Raises Refused."""
+    allowed = Allowance()
+    for resource in allowed.of(request.resource_metrics):
         where = place(resource.resource.attributes)
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                for found in _metric(metric, now):
+        for scope in allowed.of(resource.scope_metrics):
+            for metric in allowed.of(scope.metrics):
+                for found in _metric(metric, now, allowed):
                     yield found if isinstance(found, Rejected) else _placed(found, known, where)
 
 
@@ -85,20 +103,20 @@ def _placed(point: Point, known: Meanings, where: Mapping[str, str]) -> Point | 
     return point._replace(entity=entity, labels=labels, kind=known.kind(point.metric, point.kind))
 
 
-def _metric(metric: Any, now: float) -> Iterator[Point | Rejected]:
+def _metric(metric: Any, now: float, allowed: Allowance) -> Iterator[Point | Rejected]:
     if metric.HasField("gauge"):
-        yield from _numbers(metric, metric.gauge, now, counts=False, gauge=True)
+        yield from _numbers(metric, metric.gauge, now, allowed, counts=False, gauge=True)
     elif metric.HasField("sum"):
-        yield from _numbers(metric, metric.sum, now, counts=metric.sum.is_monotonic, gauge=False)
+        yield from _numbers(metric, metric.sum, now, allowed, counts=metric.sum.is_monotonic, gauge=False)
     for field in ("histogram", "exponential_histogram", "summary"):
         if metric.HasField(field):
-            yield from _distributions(metric, getattr(metric, field), field == "summary", now)
+            yield from _distributions(metric, getattr(metric, field), field == "summary", now, allowed)
 
 
-def _numbers(metric: Any, numbers: Any, now: float, counts: bool, gauge: bool) -> Iterator[Point | Rejected]:
+def _numbers(metric: Any, numbers: Any, now: float, allowed: Allowance, counts: bool, gauge: bool) -> Iterator[Point | Rejected]:
     name = metric_name(metric.name, metric.unit, counts, gauge)
     how = CUMULATIVE if gauge else numbers.aggregation_temporality
-    for p in numbers.data_points:
+    for p in allowed.of(numbers.data_points):
         at = _time(p.time_unix_nano, now)
         if isinstance(at, Rejected) or (reason := _unusable(name, how)):
             yield at if isinstance(at, Rejected) else Rejected(reason)
@@ -108,11 +126,11 @@ def _numbers(metric: Any, numbers: Any, now: float, counts: bool, gauge: bool) -
             yield Rejected("no_value") if value is None else Point("", name, _labels(p.attributes), kind, at, value, how == DELTA)
 
 
-def _distributions(metric: Any, found: Any, summary: bool, now: float) -> Iterator[Point | Rejected]:
+def _distributions(metric: Any, found: Any, summary: bool, now: float, allowed: Allowance) -> Iterator[Point | Rejected]:
     """`_count` and `_sum`, and the quantiles of a summary. Buckets are not kept: nothing here asks for them."""
     name = metric_name(metric.name, metric.unit, counts=False, gauge=False)
     how = CUMULATIVE if summary else found.aggregation_temporality
-    for p in found.data_points:
+    for p in allowed.of(found.data_points):
         at = _time(p.time_unix_nano, now)
         if isinstance(at, Rejected) or (reason := _unusable(name, how)):
             yield at if isinstance(at, Rejected) else Rejected(reason)
@@ -150,11 +168,15 @@ def _labels(attributes: Any) -> dict[str, str]:
 
 # -------------------------------------------------------------------------------------------------------------- logs
 def lines(request: Any, now: float) -> Iterator[LogLine | Rejected]:
-    """Every record of a logs request as a line: `SEVERITY body`, the exception behind it. Ids of traces stay out."""
-    for resource in request.resource_logs:
+    """Every record of a logs request as a line: `SEVERITY body`, the exception behind it. Raises Refused.
+
+    Ids of traces stay out.
+    """
+    allowed = Allowance()
+    for resource in allowed.of(request.resource_logs):
         entity = log_entity(place(resource.resource.attributes))
-        for scope in resource.scope_logs:
-            for record in scope.log_records:
+        for scope in allowed.of(resource.scope_logs):
+            for record in allowed.of(scope.log_records):
                 found = sentence(record)
                 yield LogLine(_log_time(record, now), entity, found) if found else Rejected("empty")
 

@@ -18,21 +18,20 @@ from aiops.meaning import Meanings
 from aiops.sources.otlp import wire
 from aiops.sources.otlp.convert import Point, Rejected, lines, points
 from aiops.sources.otlp.wire import Refused, Signal
-from aiops.types import Entity, LogLine
+from aiops.types import Ints, LogLine
 
 MAX_LINES = 50_000
 """Log records that are taken between two polls: they wait for the tick with those of all other sources."""
-MAX_SUMS = 200_000
 RETRY_S = 5
 Answer = tuple[int, dict[str, str], bytes]
-SeriesKey = tuple[Entity, str, tuple[tuple[str, str], ...]]
+Sums = dict[int, tuple[float, float]]
 
 
 class OtlpSource:
     """Receives instead of asking. `pushes` maps a path to what answers a POST there; thread-safe, one request at a time.
 
-    `rejected` counts by reason: content_type, content_encoding,
-    no_protobuf, gzip, too_large, malformed (requests); empty (records); no_name, no_value, no_time, future, too_old,
+    `rejected` counts by reason: content_type, content_encoding, no_protobuf, gzip, too_large, too_many_messages, malformed
+    (requests); empty (records); no_name, no_value, no_time, future, too_old,
     no_temporality, out_of_order, not_finite, ignored, too_many_series (points); busy (requests that were asked to come again).
     """
 
@@ -42,7 +41,8 @@ class OtlpSource:
         self._lock = threading.Lock()
         self._into: Samples | None = None
         self._lines = 0
-        self._sums: dict[SeriesKey, tuple[float, float]] = {}
+        self._sums: Sums = {}
+        self._listening = False
         self._received = 0
         self.rejected: Counter[str] = Counter()
         self.notes: dict[str, str] = {"idle": "OTLP: nothing was received yet"}
@@ -52,6 +52,9 @@ class OtlpSource:
 
     def poll(self, now: float, into: Samples) -> None:
         """From the first poll on there is somebody to hand things to; each makes room for more records."""
+        if not self._listening:
+            into.on_retire(self._forget)
+            self._listening = True
         with self._lock:
             self._into, self._lines = into, 0
 
@@ -103,37 +106,36 @@ class OtlpSource:
 
     def _take_points(self, request: Any, into: Samples) -> Counter[str]:
         rejected: Counter[str] = Counter()
-        sums: dict[SeriesKey, tuple[float, float]] = {}
+        sums: Sums = {}
         rows: list[tuple[int, float, float]] = []
         for p in points(request, self._known, self._now()):
             if isinstance(p, Rejected):
                 rejected[p.reason] += 1
                 continue
-            value = self._total(p, sums) if p.delta else p.value
+            number = into.series(p.entity, p.metric, p.labels, p.kind)
+            if number is None:
+                rejected["too_many_series"] += 1
+                continue
+            value = self._total(number, p, sums) if p.delta else p.value
             if isinstance(value, Rejected):
                 rejected[value.reason] += 1
-            elif (number := into.series(p.entity, p.metric, p.labels, p.kind)) is None:
-                rejected["too_many_series"] += 1
             else:
                 rows.append((number, p.time, value))
         if rows and not into.block(np.array([r[0] for r in rows], np.int32), *np.array(rows, np.float64).T[1:]):
             raise Refused(429, "busy", "too many samples wait for the next step. Come again.")
-        self._remember(sums)
+        self._sums |= sums
         return rejected
 
-    def _total(self, p: Point, sums: dict[SeriesKey, tuple[float, float]]) -> float | Rejected:
+    def _total(self, number: int, p: Point, sums: Sums) -> float | Rejected:
         """The sum up to a point of delta temporality; not for one that is no later than the last, which is a repetition."""
-        key = (p.entity, p.metric, tuple(sorted(p.labels.items())))
-        last, total = sums.get(key) or self._sums.get(key) or (-np.inf, 0.0)
+        last, total = sums.get(number) or self._sums.get(number) or (-np.inf, 0.0)
         if p.time <= last or not np.isfinite(p.value):
             return Rejected("out_of_order" if p.time <= last else "not_finite")
-        sums[key] = (p.time, total + p.value)
+        sums[number] = (p.time, total + p.value)
         return total + p.value
 
-    def _remember(self, sums: dict[SeriesKey, tuple[float, float]]) -> None:
-        """The sums that were heard of last; one that was forgotten starts at 0 again, which is a reset like any other."""
-        for key, value in sums.items():
-            self._sums.pop(key, None)
-            self._sums[key] = value
-        while len(self._sums) > MAX_SUMS:
-            del self._sums[next(iter(self._sums))]
+    def _forget(self, numbers: Ints) -> None:
+        """These series were retired: one that comes back starts at 0 again, which is a reset like any other."""
+        with self._lock:
+            for number in numbers.tolist():
+                self._sums.pop(number, None)
