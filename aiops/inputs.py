@@ -177,7 +177,7 @@ class RemoteWrite(Strict):
     max_body: Bytes = Field(default=16 << 20, alias="maxBody", ge=1024, le=1 << 30)
     max_message: Bytes = Field(default=64 << 20, alias="maxMessage", ge=1024, le=1 << 30)
     max_labels: int = Field(default=64, alias="maxLabels", ge=1, le=256)
-    max_age_s: Duration = Field(default=14 * 86400.0, alias="maxAge", gt=0)
+    max_age_s: Duration = Field(default=6 * 3600.0, alias="maxAge", gt=0)
     max_ahead_s: Duration = Field(default=600.0, alias="maxAhead", ge=0)
 
 

@@ -76,7 +76,7 @@ class RemoteWriteSource:
     interval_s = INTERVAL_S
 
     def __init__(self, name: str, meanings: Meanings, *, rules: Sequence[Rule] = (), limits: Limits | None = None,
-                 max_body: int = 16 << 20, max_age_s: float = 14 * 86_400.0, max_ahead_s: float = 600.0,
+                 max_body: int = 16 << 20, max_age_s: float = 6 * 3600.0, max_ahead_s: float = 600.0,
                  decoder: Decoder | None = None) -> None:
         self.name, self.max_body = name, max_body
         self.notes: dict[str, str] = {}
