@@ -11,19 +11,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import STEP_S, T0, meanings, pipeline
+from helpers import STEP_S, T0, frame, meanings, pipeline, signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import toys
 
+from aiops import xidgauges
 from aiops.budget import Budget
 from aiops.catalogue import EPHEMERAL_SILENT_S, REVIEW_S, Catalogue
+from aiops.clock import ManualClock
+from aiops.costs import Costs
+from aiops.generations import generations
 from aiops.intake import Intake
+from aiops.live import Live
+from aiops.loop import NoActuator
+from aiops.models import Model
 from aiops.signals import Door
+from aiops.sinks.journal import Journal, JournalWriter
+from aiops.sources.kubestates import State, States
 from aiops.store import chunks
 from aiops.store import models as files_of_models
 from aiops.store.models import ModelFiles
 from aiops.types import Batch, LogLine, Series
+from correlators.graph import Graph
+from detectors.baseline import Baseline
 
+__all__ = ["toys"]
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 KNOWN = meanings({"part": "gauge", "hits_total": "counter", "size": "gauge"},
                  {"whole": {"value": {"metric": "part"}, "by": [], "combine": "sum"},
@@ -276,10 +289,10 @@ def test_a_damaged_piece_is_written_again(tmp_path, small):
 
 
 # ------------------------------------------------------------------------------------------------ columns are given up
-def shop(ticks, tick_s=60.0, seed=1):
+def shop(ticks, tick_s=60.0, seed=1, start=0):
     """Pods that are replaced, a service with a fault, a node that falls silent for good, one that fills up, and log lines."""
-    rng, intake, first = np.random.default_rng(seed), Intake(tick_s), 0
-    for k in range(ticks):
+    rng, intake, first = np.random.default_rng(seed), Intake(tick_s), 4 * (start // 10)
+    for k in range(start, ticks):
         at = T0 + tick_s * k
         first += 4 if k % 10 == 0 else 0
         for pod in range(first, first + 12):
@@ -303,6 +316,7 @@ def said(report):
     return re.sub("budget_share=[^,)]*", "", repr(told))
 
 
+@pytest.mark.slow
 def test_who_gives_columns_up_says_the_same_as_who_never_does(monkeypatch):
     """Down to each note and each point that is drawn: a node that fell silent is still missed after a move."""
     batches, detectors = list(shop(260)), ("baseline", "absence", "logs", "drift", "newcomer", "exhaustion", "peers")
@@ -321,3 +335,138 @@ def test_who_gives_columns_up_says_the_same_as_who_never_does(monkeypatch):
         found.update(a.signal for a in mine.alerts if a.state == "firing")
     assert moves >= 5 and len(moved.door.signals) < 0.5 * len(kept.door.signals)
     assert {"absent", "queue"} <= found.keys()
+
+
+def greedy(monkeypatch):
+    monkeypatch.setattr("aiops.pipeline.MIN_GONE", 5)
+    monkeypatch.setattr("aiops.pipeline.GONE_SHARE", 0.05)
+
+
+def test_a_replay_gives_up_the_same_at_the_same_step(tmp_path, monkeypatch):
+    """Out of a journal of several segments; and who begins in the middle of it knows who is who."""
+    greedy(monkeypatch)
+    live, writer = pipeline(), JournalWriter(tmp_path, {"started_at": T0}, max_bytes=50_000)
+    reports, names = [], {}
+    for batch in shop(230):
+        assert writer.write(batch)
+        reports.append(said(live.step(batch)))
+        told(batch, names)
+    writer.close(live.book.digest())
+    again, journal = pipeline(), Journal(tmp_path)
+    assert [said(again.step(b)) for b in journal.batches()] == reports
+    assert (again.book.digest(), len(again.door.signals)) == (journal.digest, len(live.door.signals))
+    assert journal.gaps == 0 and len(journal.paths) > 3
+    late = {}
+    for batch in journal.since(T0 + 60.0 * 190):
+        assert all(name is not None for name, _ in told(batch, late))
+    assert late == names
+
+
+@pytest.mark.slow
+def test_a_restart_loses_nothing_that_lives_and_forgets_what_is_gone(tmp_path, monkeypatch):
+    """Columns from before it are awaited, and given up when nothing came for as long as a restart may take."""
+    greedy(monkeypatch)
+    first, second = pipeline(), pipeline()
+    for batch in shop(150):
+        first.step(batch)
+    ModelFiles(tmp_path).write(first.learned())
+    second.restore(ModelFiles(tmp_path).read(), T0 + 150 * 60.0)
+    before = {(s.entity, s.key): n for s, n in zip(first.door.signals, first._banded.samples_seen(), strict=True)}
+    awaited = len(second.door.reserved())
+    for k, batch in enumerate(shop(150 + 9 * 60, start=150)):
+        second.step(batch)
+        if k == 0:
+            seen = second._banded.samples_seen()
+            here = {(s.entity, s.key): seen[s.id] for s in second.door.signals if len(second.history.column(s.id)[0])}
+            assert len(here) > 40 and all(n == before[key] + 1 for key, n in here.items() if key in before)
+    assert awaited > 40 and len(second.door.reserved()) == 0
+    assert len(second.door.signals) < 3 * 12 * 4 + 40
+
+
+def test_counted_logs_that_ended_make_room_too(monkeypatch):
+    """Where nothing but lines comes in, nothing else is ever retired."""
+    greedy(monkeypatch)
+    p = pipeline()
+    for k in range(300):
+        at = T0 + 600.0 * k
+        p.step(Batch(at, lines=tuple(LogLine(at, f"pod/a/{k // 20}", "INFO ok") for _ in range(2))))
+    assert p.door.series_count < 40 and len(p.door.signals) < 40
+
+
+def test_a_model_that_cannot_be_renumbered_begins_anew(toys):
+    """Rather than to take the signals of others for its own; its candidate and the one before it go on, or go."""
+    frames_of = signals("a//a m", "a//b m", "a//c m")
+    g = generations("toy", {"limit": 20.0})
+    for k in range(5):
+        g.observe(frame(T0 + k, [1.0, 2.0, 3.0], frames_of))
+    g.candidate = Model("toy", {"limit": 9.0})
+    g.candidate.observe(frame(T0 + 9, [1.0, math.nan, 3.0], frames_of))
+    g.previous = replace(g.serving.saved(), state={"other": 1})
+    g.move(np.array([0, 2]))
+    assert g.candidate.detector.n.tolist() == [1.0, 1.0] and g.serving.detector.n.tolist() == [5.0, 5.0]
+    assert g.previous is None
+    g.serving.detector.state = lambda: {"n": "broken"}
+    g.move(np.array([1]))
+    assert g.serving.fresh and g.candidate.detector.n.tolist() == [1.0]
+    assert [e.kind for e in g.review(T0 + 10, (), ())] == ["dropped", "fresh"]
+    assert g.observe(frame(T0 + 11, [3.0], frames_of[:1])) == []
+
+
+def test_the_arrays_of_a_baseline_stay_as_the_compiled_loop_wants_them():
+    """In another order of memory the loop would be compiled once more, in the middle of a step."""
+    b = Baseline()
+    b.judge(frame(T0, np.ones(9), signals(*(f"a//{k} m" for k in range(9)))))
+    b.move(np.array([1, 4, 7]))
+    assert all(getattr(b, k).flags.c_contiguous for k in (*b.BY_SIGNAL, "day", "week"))
+
+
+def test_what_is_counted_once_before_a_restart_is_watched_after_a_move():
+    """Costs that were added up already are passed over when the past comes again; their columns are not."""
+    costs, of = Costs(), signals("service//a x", "service//a requests_finished_per_second")
+    costs.restore({**costs.state(), "at": T0 + 100.0})
+    costs.update(frame(T0, [1.0, 1.0], of), Graph())
+    costs.keep(np.array([1]))
+    for k in (2, 3):
+        costs.update(frame(T0 + 100.0 * k, [5.0], signals("service//a requests_finished_per_second")), Graph())
+    assert [f.requests for f in costs.sums().figures("total")] == [500.0]
+
+
+def test_retired_xids_make_room_for_others(monkeypatch):
+    """And a gauge that comes back is known as long as there is room."""
+    monkeypatch.setattr(xidgauges, "MAX_SERIES", 3)
+    xids, found = xidgauges.Xids(), []
+    for k in range(9):
+        at, gone = T0 + 60.0 * k, np.array([k - 1] if k else [-7], np.int32)
+        series = Series(k, f"gpu/n/{k}", xidgauges.LAST)
+        for later, value in ((0.0, 0.0), (10.0, 79.0)):
+            new = (series,) if not later else ()
+            found += xids.observe(Batch(at + later, np.array([k], np.int32), np.array([at + later]), np.array([value]), new,
+                                        retired=gone if not later else gone[:0]))
+        assert not xids.notes
+    assert [e.entity for e in found] == [f"gpu/n/{k}" for k in range(9)]
+
+
+def test_states_of_a_cluster_are_asked_for_anew_when_they_were_retired():
+    """The API server was away for hours: meanwhile their numbers went to others."""
+    intake, states, series = Intake(STEP_S), States(), {}
+    states.put("pod/a/x", [State("kube_pod_status_ready", "pod/a/x", 1.0)])
+    for k in range(5):
+        at = T0 + k * (EPHEMERAL_SILENT_S + REVIEW_S)
+        intake.sample(at, f"pod/b/{k}", "m", {}, 0.0)
+        if k in (0, 4):
+            states.emit(at, intake, lambda metric: True)
+        found = [pair for b in intake.drain(at) for pair in told(b, series)]
+        assert found.count(("pod/a/x", 1.0)) == (k in (0, 4)) and not any(name is None for name, _ in found)
+
+
+def test_what_a_killed_run_heard_goes_to_whom_it_belonged():
+    """A number of its journal that was given up names nobody until it is given again."""
+    one, other = Series(0, "pod/a/one", "m"), Series(0, "pod/a/other", "m")
+    def heard(at, *new, retired=()):
+        return Batch(at, np.zeros(1, np.int32), np.array([at]), np.ones(1), new, retired=np.array(retired, np.int32))
+    batches = [heard(T0, one), heard(T0 + 10, retired=[0]), heard(T0 + 20, other)]
+    intake = Intake(STEP_S)
+    live = Live(pipeline(), [], intake, NoActuator(), [], ManualClock(T0 + 60), STEP_S, lambda batch: None, recorded=batches)
+    assert list(live._heard_before()) == [T0, T0 + 10, T0 + 20]
+    series = {}
+    assert [pair for b in intake.drain(T0 + 60) for pair in told(b, series)] == [("pod/a/one", 1.0), ("pod/a/other", 1.0)]
