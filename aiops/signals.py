@@ -220,8 +220,9 @@ class Door:
         """Only these columns stay, in this order; between two batches."""
         heard = self.last_heard()[columns]
         self._past = self._awaited()
-        where = {int(old): new for new, old in enumerate(columns)}
-        self.signals = tuple(replace(self.signals[old], id=new) for old, new in where.items())
+        where = {old: new for new, old in enumerate(columns.tolist())}
+        kept = [self.signals[old] for old in where]
+        self.signals = tuple(s if s.id == new else Signal(new, *_describe(s)) for new, s in enumerate(kept))
         self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
         self._reserved = {where[old] for old in self._reserved if old in where}
         self._heard = heard
