@@ -199,8 +199,17 @@ class Alerting:
             part.restore(state[name])
         self._lost_columns = True
 
+    def columns(self, count: int) -> Places:
+        """Which of the frame's `count` columns there is evidence about. None in the first steps after a restore."""
+        if self._lost_columns:
+            return np.zeros(0, np.int64)
+        found = [*(t.last.signal for t in self._tracks.values()), *self._ladder.column.tolist()]
+        return np.array([k for k in found if 0 <= k < count], np.int64)
+
     def keep(self, columns: Places, count: int) -> None:
         """Of the frame's `count` columns only these stay, in this order. What is about one that is gone is heard no more."""
+        if self._lost_columns:  # they are looked up by name before they are used again
+            return
         where = np.full(count, UNKNOWN, np.int64)
         where[columns] = np.arange(len(columns))
         for track in self._tracks.values():

@@ -60,7 +60,8 @@ class Refused:
 
 
 class Catalogue:
-    """Numbers series from 0; a number is used again a review after it was given up. Not thread-safe.
+    """Numbers series from 0; a number is used again a review after it was given up, and not while samples still come under
+    it. Not thread-safe.
 
     limit: how many series there may be. `came`: series since they were last `taken`. `refused`: how often another one was, by
     reason: too_many_series, label_explosion, more_than_its_share, too_much_text.
@@ -154,24 +155,35 @@ class Catalogue:
     # ---------------------------------------------------------------------------------------------------- who goes
     def heard(self, numbers: Ints, at: float) -> None:
         """Samples of these came in the tick `at`."""
-        known = numbers[numbers < len(self._series)]
+        known = self._given(numbers)
         self._heard[known], self._ended[known] = at, False
 
     def ended(self, numbers: Ints) -> None:
         """Their source says that nothing more comes of these."""
-        self._ended[numbers[numbers < len(self._series)]] = True
+        self._ended[self._given(numbers)] = True
+
+    def _given(self, numbers: Ints) -> Ints:
+        """Those that were ever given to anybody."""
+        return numbers[(numbers >= 0) & (numbers < len(self._series))]
 
     def review(self, at: float) -> Ints:
         """Once a minute: the numbers of those that are given up from now on, int32."""
         if at - self._reviewed < REVIEW_S:
             return np.zeros(0, np.int32)
         self._reviewed = at
-        self._free, self._resting = self._free + self._resting, []
+        self._rest()
         gone = self._silent(at)
         for number in gone.tolist():
             self._give_up(number)
         self.retired += len(gone)
         return gone.astype(np.int32)
+
+    def _rest(self) -> None:
+        """Numbers that rested are free; those under which something came meanwhile, or waits to be handed out, rest on."""
+        nobodys = np.array(self._free + self._resting, np.int64)
+        used = ~np.isnan(self._heard[nobodys])
+        self._heard[nobodys] = np.nan
+        self._free, self._resting = nobodys[~used].tolist(), nobodys[used].tolist()
 
     def _silent(self, at: float) -> NDArray[np.int64]:
         size = len(self._series)

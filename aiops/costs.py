@@ -152,7 +152,7 @@ class Costs:
         here = np.flatnonzero(np.isin(ids, columns))
         self._watched = [replace(self._watched[k], id=int(new[k])) for k in here.tolist()]
         self._last, self._value = self._last[here], self._value[here]
-        self._size, self._graph = len(columns), None
+        self._size, self._graph = int(np.count_nonzero(columns < self._size)), None
 
     # ------------------------------------------------------------------------------------------------- who is whose
     def _watch(self, signals: Sequence[Signal], graph: Graph) -> None:

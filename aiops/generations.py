@@ -98,12 +98,17 @@ class Generations:
                 model.detector.relearn(columns)
 
     def move(self, columns: Columns) -> None:
-        """Only these signal columns stay, in this order, in all models."""
-        self.serving.move(columns)
+        """Only these signal columns stay, in this order, in all models. One that fails at that is of no use any more: its
+        columns would be those of others."""
+        try:
+            self.serving.move(columns)
+        except Exception as e:  # noqa: BLE001 - the others must not be left with other numbers
+            self._tell("fresh", self.id, f"learns anew: its signals could not be renumbered: {type(e).__name__}: {e}")
+            self.serving = Model(self.name, self.serving.settings, self.serving.version)
         if self.candidate is not None:
             try:
                 self.candidate.move(columns)
-            except Unusable as e:
+            except Exception as e:  # noqa: BLE001
                 self._tell("dropped", self.candidate.id, f"can no longer be tried: {e}")
                 self.candidate, self.trial = None, Trial()
         self.previous = self._moved(self.previous, columns)
@@ -210,7 +215,9 @@ class Generations:
             return moved(saved, code_of(saved.detector, saved.version)[0], columns)
         except Unusable as e:
             self._tell("dropped", saved.id, f"can no longer be called back: {e}")
-            return None
+        except Exception as e:  # noqa: BLE001 - nobody has read it since it was saved: it may hold anything
+            self._tell("dropped", saved.id, f"can no longer be called back: {type(e).__name__}: {e}")
+        return None
 
     # --------------------------------------------------------------------------------------------- for people to see
     def summary(self) -> JSON:

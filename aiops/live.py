@@ -145,6 +145,8 @@ class Live:
         """The samples of the recorded batches once more; their lines, events and outcomes are over."""
         series: dict[int, tuple[Series, dict[str, str]]] = {}
         for batch in self._recorded:
+            for number in batch.retired.tolist():
+                series.pop(number, None)
             series |= {s.id: (s, parse_labels(s.labels)) for s in batch.new_series}
             for k, time, value in zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
                 if k in series:  # the journal may have holes

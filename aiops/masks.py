@@ -102,9 +102,13 @@ class Masks:
             self._columns.setdefault(s.entity, []).append(s.id)
         self._known = len(signals)
 
+    def columns(self, entities: Iterable[Entity]) -> list[int]:
+        """The columns of these entities' signals, as of the last step."""
+        return [column for e in entities for column in self._columns.get(e, ())]
+
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
-        self._columns, self._known = {}, 0
+        self._columns, self._known, self._cover = {}, 0, _Cover()
 
     def _of_changes(self, graph: Graph) -> dict[Entity, Hold]:
         """Who was deployed, all that it owns by now (the pods of a rollout come after its event), and whom those serve."""

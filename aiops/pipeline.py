@@ -29,6 +29,7 @@ from aiops.types import (
     Action,
     Anomaly,
     Batch,
+    Bools,
     Command,
     Counts,
     Event,
@@ -114,8 +115,8 @@ class Pipeline:
         if not batch.at > self._at:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         self._at = batch.at
-        if len(batch.retired):
-            self._tidy()
+        if self.door.shrunk:
+            self._tidy(batch.at)
         self._learn_topology(batch)
         batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
         batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
@@ -166,16 +167,18 @@ class Pipeline:
             self.log_counts.restore(kept.more["log_counts"])
 
     # ------------------------------------------------------------------------------------------------ what is gone
-    def _tidy(self) -> None:
+    def _tidy(self, at: float) -> None:
         """Columns that nothing feeds any more are given up once they are many, so that memory follows what lives.
 
-        A copying collection: all that is kept by column moves together, at a cost that is small a column given up.
+        A copying collection: all that is kept by column moves together, at a cost that is small a column given up. What is
+        odd right now stays, and what belongs to an open incident: it is still asked for.
         """
-        fed = self.door.fed()
-        count, gone = len(fed), int(np.count_nonzero(~fed))
+        self.door.shrunk = False
+        stays = self._stays(at)
+        count, gone = len(stays), int(np.count_nonzero(~stays))
         if gone < MIN_GONE or gone < GONE_SHARE * count or not self.models.movable:
             return
-        columns = np.flatnonzero(fed)
+        columns = np.flatnonzero(stays)
         self.models.move(columns)
         self.alerting.keep(columns, count)
         self.door.keep(columns)
@@ -184,6 +187,15 @@ class Pipeline:
         self.evidence.renumber()
         self.masks.renumber()
         self._place = {}
+
+    def _stays(self, at: float) -> Bools:
+        """bool[S]: what a series feeds, what is awaited after a restart, and what is not over yet."""
+        stays, awaited = self.door.fed(), self.door.reserved()
+        heard = self.door.last_heard()[awaited]
+        stays[awaited[still_there([self.door.signals[k].entity for k in awaited.tolist()], heard.tolist(), at)]] = True
+        stays[self.alerting.columns(len(stays))] = True
+        stays[self.masks.columns(e for i in self.book.open() for e in i.entities)] = True
+        return stays
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

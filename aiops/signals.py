@@ -31,8 +31,10 @@ HUGE = 1e150
 """Larger values are learned as this: their differences and quotients stay numbers."""
 
 _HISTOGRAM_PARTS = ("_sum", "_count")
-DERIVED_S = 3600.0
-"""A derived series that was not told for an hour is given up."""
+DERIVED_S, LOOK_S = 3600.0, 600.0
+"""A derived series that was not told for an hour is given up; whether there is one is looked at so often."""
+AWAITED_S = 7 * 86_400.0
+"""The last sample of a series from before a restart is kept for so long, until the series is heard again."""
 _RAW = ("_time", "_last", "_level", "_delta", "_interval")
 _HORIZON_S = Signal(-1, "", "").horizon_s
 
@@ -69,7 +71,8 @@ class Derived(Protocol):
 class Door:
     """Keeps the last sample of each raw series and computes each tick's signal values. O(samples + signals) a tick.
 
-    A raw series has a row in the arrays here; series of batches are known by their ids, derived ones by name.
+    A raw series has a row in the arrays here; series of batches are known by their ids, derived ones by name. `shrunk`: series
+    were given up since that was last set to False.
     """
 
     def __init__(self, meanings: Meanings) -> None:
@@ -85,6 +88,8 @@ class Door:
         self._free: list[int] = []
         self._row = np.zeros(0, np.int32)
         self._derived: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
+        self._looked = -np.inf
+        self.shrunk = False
         self._known = np.zeros(0, np.bool_)
         self._counter = np.zeros(0, np.bool_)
         self._time = np.zeros(0)
@@ -103,7 +108,7 @@ class Door:
 
     def values(self, batch: Batch, derived: Sequence[Derived] = ()) -> Floats:
         """One float64 a signal, NaN where it did not report in this tick."""
-        if len(batch.retired):
+        if len(batch.retired) or batch.at - self._looked >= LOOK_S:
             self._retire(self._rows_of(batch.retired), batch.at)
         rows, times, values = self._usable(batch) if not batch.new_series else self._introduced(batch)
         if derived:
@@ -174,6 +179,12 @@ class Door:
         if not self._past:
             self._past_raw = np.zeros((len(_RAW), 0))
 
+    def _awaited(self) -> dict[tuple[str, ...], int]:
+        """Series that were not heard of since a restart, less those that were not for long before it."""
+        times = self._past_raw[_RAW.index("_time")]
+        newest = np.fmax.reduce(self._time, initial=-np.inf)
+        return {name: k for name, k in self._past.items() if newest - times[k] <= AWAITED_S}
+
     def _rows_of(self, ids: Ints) -> Ints:
         """The rows of those ids that are known; they are known no more."""
         ids = np.unique(ids[(ids >= 0) & (ids < len(self._row))])
@@ -184,7 +195,11 @@ class Door:
     def _retire(self, rows: Ints, at: float) -> None:
         """Series that do not come again, and derived ones that were not told for long. Columns that nothing feeds stay
         until `keep`."""
+        self._looked = at
         silent = [key for key, row in self._derived.items() if at - self._time[row] > DERIVED_S]
+        if not len(rows) and not silent:
+            return
+        self.shrunk = True
         gone = np.zeros(len(self._known), np.bool_)
         gone[rows] = gone[[self._derived.pop(key) for key in silent]] = True
         for row in np.flatnonzero(gone).tolist():
@@ -198,16 +213,20 @@ class Door:
         self._plan = self._recipes.plan()
 
     def fed(self) -> Bools:
-        """bool[S]: columns that a series feeds, or is expected to after a restart."""
-        fed = self._recipes.fed()
-        fed[list(self._reserved)] = True
-        return fed
+        """bool[S]: columns that a series feeds."""
+        return self._recipes.fed()
+
+    def reserved(self) -> NDArray[np.int64]:
+        """The columns from before a restart that nothing feeds yet, rising."""
+        return np.array(sorted(self._reserved), np.int64)
 
     def keep(self, columns: NDArray[np.int64]) -> None:
         """Only these columns stay, in this order; between two batches."""
         heard = self.last_heard()[columns]
-        where = {int(old): new for new, old in enumerate(columns)}
-        self.signals = tuple(replace(self.signals[old], id=new) for old, new in where.items())
+        self._past = self._awaited()
+        where = {old: new for new, old in enumerate(columns.tolist())}
+        kept = [self.signals[old] for old in where]
+        self.signals = tuple(s if s.id == new else Signal(new, *_describe(s)) for new, s in enumerate(kept))
         self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
         self._reserved = {where[old] for old in self._reserved if old in where}
         self._heard = heard
@@ -282,11 +301,14 @@ class Door:
     # ----------------------------------------------------------------------------------------------- over a restart
     def state(self) -> dict[str, Any]:
         """signals: all but the id of each column; heard: when each last had a value, float64[S] (-inf: never);
-        series: entity, metric and labels of each raw series with its last sample, `raw` float64[5, series]."""
+        series: entity, metric and labels of each raw series with its last sample, `raw` float64[5, series], those not heard
+        of since a restart included."""
         rows = np.flatnonzero(self._known & np.isfinite(self._time))
+        awaited = self._awaited()
+        raw = np.array([getattr(self, name)[rows] for name in _RAW])
         return {"signals": [_describe(s) for s in self.signals], "heard": self.last_heard(),
-                "series": [_identify(self._series[k]) for k in rows.tolist()],
-                "raw": np.array([getattr(self, name)[rows] for name in _RAW])}
+                "series": [*(_identify(self._series[k]) for k in rows.tolist()), *awaited],
+                "raw": np.append(raw, self._past_raw[:, list(awaited.values())], axis=1)}
 
     def last_heard(self) -> Floats:
         """float64[S]: event time of the last sample of each column, -inf where there was none."""

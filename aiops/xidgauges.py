@@ -63,11 +63,14 @@ class Xids:
         self._heard = np.empty(0, np.float64)
         self._known: dict[Entity, float] = {}
         self._told: dict[Entity, _Told] = {}
+        self._gone: set[int] = set()
 
     def observe(self, batch: Batch) -> tuple[Event, ...]:
         """The XIDs that this batch tells of through gauges, by time; none that `batch.events` tells of already."""
         notes: list[str] = []
-        self._row[batch.retired[batch.retired < len(self._row)]] = -1
+        known = batch.retired[(batch.retired >= 0) & (batch.retired < len(self._row))]
+        self._gone.update(self._row[known[self._row[known] >= 0]].tolist())
+        self._row[known] = -1
         for s in batch.new_series:
             if s.metric in (LAST, COUNT):
                 self._meet(s, notes)
@@ -88,6 +91,8 @@ class Xids:
         key = (series.entity, series.metric, series.labels)
         row = self._place.get(key)
         if row is None:
+            if len(self._keys) >= MAX_SERIES and self._gone:
+                self._forget()
             if len(self._keys) >= MAX_SERIES:
                 notes.append(f"more than {MAX_SERIES} series of XIDs: those of {series.entity} are not watched")
                 return
@@ -96,6 +101,21 @@ class Xids:
             room = max(series.id + 1, 2 * len(self._row)) - len(self._row)
             self._row = np.concatenate([self._row, np.full(room, -1, np.int32)])
         self._row[series.id] = row
+        self._gone.discard(row)
+
+    def _forget(self) -> None:
+        """Series that were retired make room for others: until then they are known again when they come back."""
+        left = np.array([k for k in range(len(self._keys)) if k not in self._gone], np.int64)
+        where = np.full(len(self._keys) + 1, -1, np.int32)  # the last is nobody's, and is -1
+        where[left] = np.arange(len(left))
+        self._row = where[self._row]
+        for told in self._told.values():
+            told.by = int(where[told.by])
+        self._keys, self._xid = [self._keys[k] for k in left.tolist()], [self._xid[k] for k in left.tolist()]
+        self._place = {key: k for k, key in enumerate(self._keys)}
+        self._last, self._heard, self._gone = self._last[left], self._heard[left], set()
+        here = {key[0] for key in self._keys}
+        self._known = {e: at for e, at in self._known.items() if e in here}
 
     def _add(self, key: Key, last: float, heard: float) -> int:
         row = self._place[key] = len(self._keys)
@@ -172,6 +192,7 @@ class Xids:
         """Before the first batch. Series get new numbers and keep their places by name."""
         for entity, metric, labels, last, heard in state["series"]:
             self._add((entity, metric, labels), last, heard)
+        self._gone = set(range(len(self._keys)))
         self._known = dict(state["known"])
         self._told = {e: _Told(int(x), at, -1) for e, (x, at) in state["told"].items()}
 

@@ -50,6 +50,10 @@ class Crowd:
         self.members[k] += 1
         return k
 
+    def recount(self, kind: NDArray[np.int8]) -> None:
+        """These are the signals that are left, as `place` numbered them: who is gone makes room."""
+        self.members = np.bincount(kind[kind >= 0], minlength=MAX_KINDS)
+
     def moved(self, at: float, away: Floats, kind: NDArray[np.int8]) -> Iterator[tuple[str, float, int]]:
         """Kinds that moved just now, by how much, and how many signals they are.
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops.arrays import grown
 from aiops.logcounts import COUNTED
@@ -101,6 +102,17 @@ class Absence:
         self.spread[i] += share * (np.abs(gap - self.interval[i]) - self.spread[i])
         self.interval[i] += share * (gap - self.interval[i])
         self.n[i], self.last[i] = n + 1, at
+
+    def move(self, columns: NDArray[np.int64]) -> None:
+        """Only these signals stay, in this order, and whoever has one of them. Who is missed is missed as before."""
+        self._of_signal = self._of_signal[columns[columns < len(self._of_signal)]]
+        kept = np.unique(self._of_signal[self._of_signal >= 0])
+        self._of_signal = np.where(self._of_signal >= 0, np.searchsorted(kept, self._of_signal), -1)
+        self._names = [self._names[i] for i in kept.tolist()]
+        self._index = {name: i for i, name in enumerate(self._names)}
+        self._unheard &= self._index.keys()
+        for name in ("last", "interval", "spread", "n", "lasting"):
+            setattr(self, name, getattr(self, name)[kept])
 
     def state(self) -> dict[str, Any]:
         return {"names": list(self._names), **{k: getattr(self, k).copy() for k in ("last", "interval", "spread", "n")}}

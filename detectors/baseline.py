@@ -211,9 +211,9 @@ class Baseline:
         columns = columns[columns < len(self.core)]
         for k in _ROWS:
             setattr(self, k, getattr(self, k)[columns])
-        self.hour_level, self.hour_scale = self.hour_level[:, columns], self.hour_scale[:, columns]
+        self.hour_level, self.hour_scale = _picked(self.hour_level, columns), _picked(self.hour_scale, columns)
         seasonal = np.flatnonzero(self.place >= 0)
-        self.day, self.week = self.day[:, self.place[seasonal]], self.week[:, self.place[seasonal]]
+        self.day, self.week = _picked(self.day, self.place[seasonal]), _picked(self.week, self.place[seasonal])
         self.place[seasonal], self.seasons = np.arange(len(seasonal)), len(seasonal)
         self.out = np.zeros((0, 8))
         self._about = np.zeros((3, 0))
@@ -238,6 +238,11 @@ class Baseline:
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
     """A row of numbers for each signal, as a plain array where it is one number."""
     return array if array.ndim == 1 else array.reshape(len(array), int(np.prod(array.shape[1:])))
+
+
+def _picked(array: NDArray[Any], columns: Any) -> NDArray[Any]:
+    """These columns, in the order of memory for which the loop is compiled."""
+    return np.ascontiguousarray(array[:, columns])
 
 
 def _rows(array: Any, size: int, fill: Any) -> Any:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops.humanise import count, quantity, utc
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints, Signal
@@ -226,6 +227,14 @@ class Drift:
         more = [count(len(which) - MOST_NAMED, "more signal")] if len(which) > MOST_NAMED else []
         return ", ".join([*said, *more])
 
+    def move(self, columns: NDArray[np.int64]) -> None:
+        """Only these signals stay, in this order. The crowds go on, with room for others."""
+        columns = columns[columns < len(self.n)]
+        for k in _FRESH:
+            setattr(self, k, getattr(self, k)[..., columns].copy())
+        self.crowd.recount(self.kind)
+        self._least, self._expected = np.zeros((2, 0)), (np.zeros(0), np.zeros(0))
+
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
         return {"quarter": self._quarter, "week": self._week, "crowd": self.crowd.state(),
@@ -236,6 +245,7 @@ class Drift:
         self.crowd.restore(state["crowd"])
         for k in _FRESH:
             setattr(self, k, np.array(state[k], getattr(self, k).dtype))
+        self.crowd.recount(self.kind)
 
 
 def _mean(x: Floats) -> Floats:

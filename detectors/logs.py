@@ -183,6 +183,9 @@ class Logs:
         for id in [k for k, h in entity.habits.items() if self._clock - h.at > STOPPED_S] if now.counts else ():
             del entity.habits[id]
 
+    def move(self, columns: Any) -> None:
+        """Nothing is kept by column, and no time is lost."""
+
     # ---------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
         entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}]

@@ -183,7 +183,7 @@ def test_columns_are_given_up_once_they_are_many(monkeypatch):
     batches = list(churned(220, each=4, live=20))
     monkeypatch.setattr("aiops.pipeline.MIN_GONE", 10)
     moved = pipeline()
-    monkeypatch.setattr("aiops.pipeline.Pipeline._tidy", lambda self: None)
+    monkeypatch.setattr("aiops.pipeline.Pipeline._tidy", lambda self, at: None)
     kept = pipeline()
     reports = [kept.step(b) for b in batches]
     monkeypatch.undo()

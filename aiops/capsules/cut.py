@@ -87,7 +87,7 @@ def _peers(incident: Mapping[str, Any], known: set[Entity]) -> set[Entity]:
 def _choose(found: Slice, series: Iterable[Series]) -> None:
     """The series of these entities, those of the nearest where there are too many."""
     rank = {e: i for i, e in enumerate(found.entities)}
-    mine = [s for s in series if s.entity in rank]
+    mine = list({_name(s): s for s in series if s.entity in rank}.values())  # who came back has had two numbers
     nearest = sorted(mine, key=lambda s: (rank[s.entity], s.id))[:MAX_SERIES]
     _note(found, "series", len(mine) - len(nearest))
     found.series = sorted(nearest, key=lambda s: (s.id, _name(s)))

@@ -7,7 +7,7 @@ https://github.com/kubernetes/kube-state-metrics/tree/main/docs/metrics
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import numpy as np
 from aiops.interfaces import Samples
 from aiops.sources.kubekinds import Deployed, Machine, Scaler
 from aiops.sources.kubeobjects import Condition, Pod
-from aiops.types import Entity
+from aiops.types import Entity, Ints
 
 WAITING = "kube_pod_container_status_waiting_reason"
 CONDITION = "kube_node_status_condition"
@@ -45,6 +45,7 @@ class States:
         self._kinds: dict[str, str] = {}
         self._of: dict[Entity, tuple[State, ...]] = {}
         self._numbers: dict[tuple[str, SeriesKey], int | None] = {}
+        self._retired: deque[Ints] = deque()  # filled by the thread of the ticks
         self._into: Samples | None = None
 
     def put(self, entity: Entity, states: Iterable[State]) -> None:
@@ -68,9 +69,17 @@ class States:
         """A sample of each state of the metrics that are wanted. False where there was no room for some."""
         if into is not self._into:
             self._into, self._numbers = into, {}
+            into.on_retire(self._retired.append)
+        self._forget_retired()
         refused = [metric for metric, values in self._values.items()
                    if values and wanted(metric) and not self._emit(metric, values, now, into)]
         return not refused
+
+    def _forget_retired(self) -> None:
+        """Numbers that belong to others by now; and who was refused may ask again, as there is room."""
+        while self._retired:
+            gone = set(self._retired.popleft().tolist())
+            self._numbers = {key: n for key, n in self._numbers.items() if n is not None and n not in gone}
 
     def _emit(self, metric: str, values: dict[SeriesKey, float], now: float, into: Samples) -> bool:
         numbers = [self._number(metric, key, into) for key in values]

@@ -26,10 +26,11 @@ class Damaged(Exception):  # noqa: N818 - reads as what it is
 
 
 class Chunks:
-    """One folder of pieces."""
+    """One folder of pieces. repair: whether a piece that turns out damaged is removed, so that it is written again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, repair: bool = True) -> None:
+        self.folder, self._repair = folder, repair
+        self._unsettled = False
 
     def path(self, name: str) -> Path:
         """Where the piece of that name lies, or would."""
@@ -39,7 +40,7 @@ class Chunks:
         """The name of the piece; written if it is not there. Raises OSError when the disk refuses."""
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
-        if not path.exists():
+        if not path.exists() or path.stat().st_size != len(data):
             self.folder.mkdir(parents=True, exist_ok=True)
             part = path.with_name(name + ".part")
             with part.open("wb") as file:
@@ -48,7 +49,14 @@ class Chunks:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+            self._unsettled = True
         return name
+
+    def settle(self) -> None:
+        """Wait until all pieces that were put are on disk, by their names too. Raises OSError."""
+        if self._unsettled:
+            settle(self.folder)
+            self._unsettled = False
 
     def get(self, name: str, into: memoryview) -> None:
         """Fills `into` with the piece. Raises Damaged, OSError."""
@@ -56,6 +64,8 @@ class Chunks:
             if file.readinto(into) != len(into) or file.read(1):
                 raise Damaged(f"its piece {name[:12]} is not {len(into)} bytes long")
         if hashlib.sha256(into).hexdigest() != name:
+            if self._repair:
+                self.path(name).unlink(missing_ok=True)
             raise Damaged(f"its piece {name[:12]} does not match its checksum")
 
     def put_array(self, array: NDArray[np.generic]) -> list[str]:
@@ -84,6 +94,15 @@ class Chunks:
 
     def _all(self) -> Iterator[Path]:
         return self.folder.iterdir() if self.folder.is_dir() else iter(())
+
+
+def settle(folder: Path) -> None:
+    """Wait until the names in a folder are on disk. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _bytes_of(array: NDArray[np.generic]) -> memoryview:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiops.models import Learned, Lineage, Saved
-from aiops.store.chunks import CHUNK, Chunks, Damaged
+from aiops.store.chunks import CHUNK, Chunks, Damaged, settle
 
 JSON = dict[str, Any]
 FORMAT = 2
@@ -43,7 +43,7 @@ class ModelFiles:
 
     def __init__(self, folder: Path, repair: bool = True) -> None:
         self.folder, self._repair = folder, repair
-        self._chunks = Chunks(folder / PIECES)
+        self._chunks = Chunks(folder / PIECES, repair)
         self.notes: list[str] = []
         self._kept: dict[str, tuple[Saved, JSON]] = {}
 
@@ -136,6 +136,7 @@ class ModelFiles:
         index = {"aiops_models": FORMAT, "at": learned.at, "ended": learned.ended,
                  "columns": self._dump(f"columns.{number:06d}.state", columns),
                  "lineages": {name: self._entry(name, lineage, number) for name, lineage in learned.lineages.items()}}
+        self._chunks.settle()
         _replace(self.folder / INDEX, json.dumps(index, indent=1).encode())
         self._sweep(index)
 
@@ -184,19 +185,27 @@ class ModelFiles:
         self._chunks.sweep(_pieces(index))
 
     def link_into(self, target: Path) -> None:
-        """The last save once more in another folder, without taking space twice where the disk can do that."""
-        index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        """The last save once more in another folder, without taking space twice where the disk can do that. Raises OSError.
+
+        Another thread may save meanwhile: what was linked is that of one save.
+        """
+        while not self._linked(target):
+            shutil.rmtree(target)
+
+    def _linked(self, target: Path) -> bool:
+        """Whether it was one save from the first file to the last."""
+        text = (self.folder / INDEX).read_bytes()
+        index = json.loads(text)
         target.mkdir(parents=True)
         for name in sorted(_files(index)):
-            if (self.folder / name).is_file():
-                _link(self.folder / name, target / name)
+            _link_if_there(self.folder / name, target / name)
         pieces = sorted(_pieces(index))
         if pieces:
             (target / PIECES).mkdir()
         for name in pieces:
-            if self._chunks.path(name).is_file():
-                _link(self._chunks.path(name), target / PIECES / name)
+            _link_if_there(self._chunks.path(name), target / PIECES / name)
         _link(self.folder / INDEX, target / INDEX)
+        return (target / INDEX).read_bytes() == text
 
 
 class _Array(msgspec.Struct, array_like=True):
@@ -290,11 +299,16 @@ def _replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    settle(path.parent)
+
+
+def _link_if_there(source: Path, target: Path) -> None:
+    """What is damaged was set aside, and a save that is replaced meanwhile is gone."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        if source.is_file():
+            _link(source, target)
+    except FileNotFoundError:
+        target.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:
