@@ -119,13 +119,16 @@ def test_time_rises_even_where_the_clock_does_not():
     assert times[0] == T0 and times[-1] == T0 + 1
 
 
-def test_a_flood_of_lines_is_cut_and_counted():
-    """Memory has an end."""
+def test_a_flood_of_lines_is_not_taken():
+    """Memory has an end: who brings more than fits is told, and keeps it; several lines are taken together or not at all."""
     intake = Intake(STEP_S)
-    for _ in range(MAX_LINES + 3):
-        intake.line(LogLine(T0, "a//b", "x"))
+    line = LogLine(T0, "a//b", "x")
+    taken = [intake.line(line) for _ in range(MAX_LINES - 1)]
+    assert all(taken)
+    assert not intake.line(line, line)
+    assert (intake.line(line), intake.line(line), intake.dropped_total()) == (True, False, 0)
     assert len(drained(intake, T0).lines) == MAX_LINES
-    assert intake.dropped == {"log_lines": 3}
+    assert intake.line(line)
 
 
 def test_history_becomes_one_batch_a_tick():

@@ -109,6 +109,30 @@ def until_it_fails(source: JournaldSource) -> str:
     return str(e.value)
 
 
+# ------------------------------------------------------------------------------------------------------ backpressure
+def test_lines_that_are_not_taken_come_again(journal: Journal) -> None:
+    """With the next poll, in their order, also over a restart: the cursor does not pass what was not taken."""
+    journal.write(*(entry(i, f"{i}") for i in range(9)))
+    got = Collected(room=4)
+    source = journal.source(place=journal.folder / "place")
+    for _ in range(200):
+        source.poll(NOW, got)
+        if "full" in source.notes:
+            break
+    assert got.texts() == ["0", "1", "2", "3"]
+    source.close()
+    again = journal.source(place=journal.folder / "place")
+    for _ in range(200):
+        got.room = 1
+        again.poll(NOW, got)
+        if len(got.lines) >= 9:
+            break
+    assert got.texts() == [f"{i}" for i in range(9)]
+    got.room = 1
+    again.poll(NOW, got)
+    assert again.notes == {}
+
+
 # --------------------------------------------------------------------------------------------------------------- lines
 def test_lines_belong_to_the_unit_and_those_of_the_kernel_to_the_machine(journal: Journal) -> None:
     """With the time of the journal, and the level where the text does not say it. Kernel lines are not touched."""

@@ -191,6 +191,17 @@ def test_what_waits_is_bounded_and_nothing_of_it_is_lost(source: KubernetesSourc
     assert most < 2000  # a buffer of the connection more than the bound
 
 
+def test_lines_that_are_not_taken_wait(source: KubernetesSource, server: KubeWatch) -> None:
+    """In their order, and they count for what may wait."""
+    server.put(PODS, pod())
+    server.write("shop", "api-x", "c", *(line(1, f"{n}") for n in range(9)))
+    got = Collected(room=0)
+    while len(got.lines) < 9:
+        until(source, lambda got: got.room == 0, got)
+        got.room = 3
+    assert got.texts() == [f"{n}" for n in range(9)]
+
+
 def test_a_silent_stream_is_opened_anew(source: KubernetesSource, server: KubeWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A half-open connection is silent for ever."""
     monkeypatch.setattr(podlogs, "IDLE_S", 0.1)
