@@ -58,7 +58,7 @@ def source(server: KubeWatch, tmp_path: Path) -> Iterator[KubernetesSource]:
 
 def until(source: KubernetesSource, holds: Callable[[Collected], bool], got: Collected | None = None) -> Collected:
     """Everything that polls hand over until it holds."""
-    got, deadline = got or Collected(), time.monotonic() + 20.0
+    got, deadline = got or Collected(), time.monotonic() + 60.0
     while True:
         source.poll(NOW + 20, got)
         if holds(got):
