@@ -460,3 +460,14 @@ def test_only_common_words_and_short_numbers_stay() -> None:
     assert names.text("ERROR OutOfMemoryError after 30.5 s at 12:30:07") == "ERROR OutOfMemoryError after 30.5 s at 12:30:07"
     assert names.text("AcmeBankError") not in ("AcmeBankError", "Error") and names.text("AcmeBankError").endswith("Error")
     assert sink.MOST_WAITING < sink.MOST_WATCHED
+
+
+def test_a_process_that_starts_while_the_daemon_ends_is_ended_too(tmp_path: Path) -> None:
+    """`close` could not see it yet; the order stays for the next run."""
+    path = order(tmp_path, broken())
+    it = sinked(tmp_path / "capsules", None)
+    it.close()
+    with pytest.raises(Failed):
+        it._make(path)
+    assert it._child is not None and it._child.returncode == -signal.SIGKILL
+    assert path.exists()
