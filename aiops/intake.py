@@ -17,6 +17,7 @@ from correlators.graph import merged
 
 log = structlog.get_logger("aiops.intake")
 MAX_LINES = 100_000
+"""Log lines that may wait for the next tick: what a step can read in about two seconds."""
 MAX_SAMPLES = 8_000_000
 """Samples that may wait for the next tick; who pushes more is asked to come again later."""
 MAX_EVENTS, MAX_ALERTS = 100_000, 100_000
@@ -90,12 +91,13 @@ class Intake:
             self._waiting += len(series)
             return True
 
-    def line(self, line: LogLine) -> None:
+    def line(self, *lines: LogLine) -> bool:
+        """One line or several. False where so many wait already that none of these was taken: come again after the tick."""
         with self._lock:
-            if len(self._lines) < MAX_LINES:
-                self._lines.append(line)
-            else:
-                self.dropped["log_lines"] += 1
+            if len(self._lines) + len(lines) > MAX_LINES:
+                return False
+            self._lines += lines
+            return True
 
     def event(self, event: Event) -> None:
         with self._lock:

@@ -1,4 +1,6 @@
-"""The marker `real`: `@pytest.mark.real("prometheus", "chromium")` needs these programs; without any, what it looks for.
+"""What holds for all tests: the marker `real`, and that nobody's log lines get into another test's output.
+
+`@pytest.mark.real("prometheus", "chromium")` needs these programs; without any, what it looks for.
 
 Where a program is missing the test is skipped and the summary names it. With AIOPS_REQUIRE_REAL=1 (continuous
 integration) a skip is a failure: nobody would notice that the tests against real programs had stopped running.
@@ -12,8 +14,29 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 MISSING = "not installed here: "
+
+
+def nothing(*_: Any) -> Any:
+    """A processor of structlog that lets no line pass."""
+    raise structlog.DropEvent
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> None:
+    """Nobody hears the log, unless a test sets it up or asks for `logged`: a thread of an earlier test may still speak."""
+    structlog.reset_defaults()
+    structlog.configure(processors=[nothing])
+
+
+@pytest.fixture
+def logged(quiet_log: None) -> list[Any]:
+    """The lines that are logged from here on: what happened under `event`, its fields, and the `exception`, as text."""
+    kept = structlog.testing.LogCapture()
+    structlog.configure(processors=[structlog.processors.format_exc_info, kept])
+    return kept.entries
 
 
 def required() -> bool:

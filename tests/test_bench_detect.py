@@ -164,6 +164,7 @@ def test_shoulders_fade_and_never_exceed_a_label():
 
 
 # ------------------------------------------------------------------------------------------------------------- peers
+@pytest.mark.slow
 @pytest.mark.parametrize("name", peers.PEERS)
 @pytest.mark.parametrize("columns", [1, 3])
 def test_peers_do_not_see_what_comes(name, columns):
@@ -236,6 +237,7 @@ def test_what_was_asked_wrongly_is_said(argv, said, capsys):
     assert end.value.code == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_has_peers_ours_and_goals(data, capsys):
     """What is printed and what is written as JSON are the same."""
     out, cache = data / "out.json", data / "cache"
@@ -267,6 +269,7 @@ def test_the_command_line_agrees_with_this_process(data):
     assert runs.command_differs(other) == "score"
 
 
+@pytest.mark.slow
 def test_very_many_series_are_measured():
     """Every series is judged by then, and what is held is more than nothing and less than a hundred kilobytes."""
     detector = scale._baseline()

@@ -67,6 +67,7 @@ def test_the_first_two_weeks_are_no_flood():
     assert len(Fleet(seed=8).day(14).fired) <= 3 * 14
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_asks_for_more():
     """And pages less."""
     fleets = [Fleet(per_s=per_s, seed=2).day(12) for per_s in (DAY_S, 7 * DAY_S, 30 * DAY_S)]

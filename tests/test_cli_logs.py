@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert done.stdout.splitlines()[1:] == ["141"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell runs in its background ignores Ctrl-C, and hands that down: to the tests, and from them to the program."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_no_traceback() -> None:
     """Ctrl-C while it waits."""
     with started() as filter:

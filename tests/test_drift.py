@@ -139,7 +139,7 @@ def test_a_masked_fault_of_two_days_is_no_new_normal():
     assert told == [] and settled == []
 
 
-@pytest.mark.parametrize("step_s", [15.0, 3600.0])
+@pytest.mark.parametrize("step_s", [pytest.param(15.0, marks=pytest.mark.slow), 3600.0])
 def test_any_interval_will_do(step_s):
     """Seconds or an hour."""
     t = days(9.6, step_s)

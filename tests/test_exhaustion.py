@@ -104,6 +104,7 @@ def test_it_says_when_and_how_sure():
     assert LEAST_P <= a.p_value < REPORT_P and a.score == 1 - a.p_value
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_end_of_what_fills_faster_or_slower_as_well():
     """Exponential growth, a rate that rises with time, and one that falls to nothing: nine in ten, and eight in ten."""
     pace = np.linspace(0, 1, 6 * 30)
@@ -136,6 +137,7 @@ def test_a_slow_leak_is_a_note_a_week_before_and_an_alarm_only_on_its_last_day()
     assert 0.8 < (end - alarms(said)[0][0]) / DAY_S < 1.05
 
 
+@pytest.mark.slow
 def test_a_leak_under_the_teeth_of_a_collector_is_told():
     """Memory that goes up and down by ten points every 20 min, and slowly up."""
     teeth = 0.1 * ((np.arange(72 * 30) / 10.0) % 1.0)
@@ -152,6 +154,7 @@ def test_any_sampling_interval_will_do(step_s):
     assert said and (before + hours) * HOUR_S - said[0][0] > 0.2 * hours * HOUR_S
 
 
+@pytest.mark.slow
 def test_what_falls_towards_its_limit_is_told_as_well():
     """Free memory in MiB, which must not reach 0."""
     free = disk(name="free", unit="MiB", direction="down", limit=0.0, horizon_s=4 * HOUR_S)
@@ -159,6 +162,7 @@ def test_what_falls_towards_its_limit_is_told_as_well():
     assert said and 1.0 * HOUR_S < 54 * HOUR_S - said[0][0] <= 4.1 * HOUR_S
 
 
+@pytest.mark.slow
 def test_nothing_is_told_further_ahead_than_the_horizon():
     """Nobody gets up for a KV cache that is full in six hours."""
     said = alarms(play(then(flat(48), rise(24)), of=disk(horizon_s=HOUR_S / 2)))
@@ -213,6 +217,7 @@ def test_what_fills_from_its_first_minute_is_told_in_time(hours, least_h):
     assert least_h * HOUR_S < hours * HOUR_S - at < 0.25 * hours * HOUR_S
 
 
+@pytest.mark.slow
 def test_the_first_teeth_of_a_daily_wave_are_no_alarm():
     """To 90 %, from any hour on: nobody knows yet that it turns."""
     t = day(2)
@@ -234,6 +239,7 @@ def test_a_daily_saw_tooth_is_told_at_most_twice(high):
     assert len(days) <= 2 and all(d <= 4 for d in days)
 
 
+@pytest.mark.slow
 def test_a_tooth_that_does_not_end_is_told():
     """Nobody empties it on the eighth day."""
     said = alarms(play(then(saw(8, 0.9), rise(6, 0.9, 1.0, SLOW_S)), SLOW_S))
@@ -241,6 +247,7 @@ def test_a_tooth_that_does_not_end_is_told():
     assert late and 8.25 * DAY_S - late[0] > HOUR_S
 
 
+@pytest.mark.slow
 def test_a_faster_fall_than_the_known_one_is_told():
     """In four hours what usually takes a day, and from the middle of a tooth."""
     said = alarms(play(then(saw(8.5, 0.9), rise(4, 0.7, 1.0, SLOW_S)), SLOW_S))
@@ -254,6 +261,7 @@ def test_what_ran_out_is_no_excuse():
     assert lives >= {4, 5, 6}
 
 
+@pytest.mark.slow
 def test_it_is_withdrawn_when_the_rise_stops_or_somebody_cleans_up():
     """Within a quarter of what had been seen, and at once."""
     x = then(flat(48), rise(6)[:150], flat(12, 0.93))
@@ -296,6 +304,7 @@ def test_what_expired_has_run_out():
     assert said[-1][1].text == "has run out" and said[-1][0] == (31 * 24 - 1) * HOUR_S
 
 
+@pytest.mark.slow
 def test_certificates_that_live_for_a_day_are_not_late_in_their_last_week():
     """Renewed at two thirds of their life, again and again; a note at first sight is all."""
     left = np.tile(DAY_S - 600.0 * np.arange(96), 10)
@@ -372,6 +381,7 @@ def test_a_signal_costs_less_than_two_kilobytes():
     assert len(pickle.dumps(detector.state())) < 2000 * 1000
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_restart_in_the_middle_of_a_leak():
     """To the last letter, and with signals that came in between."""
     x = then(flat(48), rise(6))
@@ -401,6 +411,7 @@ def test_windows_double_and_end_with_days():
 
 
 # ------------------------------------------------------------------------------------------------ through the pipeline
+@pytest.mark.slow
 def test_people_read_how_full_it_is_and_when_it_will_be():
     """Headline of the incident and the reason of its cause; the alert is of the signal itself, so that policies see it."""
     p, feed, incidents = pipeline(detectors=("exhaustion",)), Feed(), []

@@ -147,6 +147,7 @@ def test_many_signals_that_are_a_little_odd_are_found():
     assert hits >= 4
 
 
+@pytest.mark.slow
 def test_it_is_silent_on_quiet_days():
     """p-values below 0.001 come about as often as they say: 12 entities, 700 ticks each after the first fit."""
     told = [bool(found) for seed in range(12) for found in watched(loaded(FIRST_FIT + 700, seed=seed))[FIRST_FIT:]]
@@ -252,6 +253,7 @@ def test_it_is_grown_anew_on_its_schedule():
     assert forest.fitted_at[0] == T0 + 1023 * STEP_S + DAY_S
 
 
+@pytest.mark.slow
 def test_many_newcomers_at_once_are_placed_as_one_by_one():
     """More than are watched; the first that came are."""
     of = tuple(Signal(k, f"pod//p{k // 2}", f"m{k % 2}") for k in range(4100))
@@ -336,6 +338,7 @@ def played(detectors, fault):
     return actions
 
 
+@pytest.mark.slow
 def test_a_policy_of_this_model_is_met_by_what_is_odd_together():
     """It needs both: the incident that the baseline opens, and the forest's word; quiet days and other models do not meet it."""
     both = ("baseline", "isolation_forest")

@@ -169,6 +169,7 @@ def test_the_scale_of_an_hour_learns_what_was_odd_and_no_incident():
     assert baseline.hour_scale[2, 0] > 1.5 * np.median(baseline.hour_scale[:, 0])
 
 
+@pytest.mark.slow
 def test_a_job_of_every_night_is_no_news_after_two_weeks():
     """Odd samples wait before the seasons learn them, and are learned when no incident came of them."""
     at = MONDAY + 60.0 * np.arange(15 * 1440)

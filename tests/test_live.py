@@ -15,7 +15,7 @@ from aiops.clock import ManualClock
 from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.feeds import Source
-from aiops.intake import MAX_LINES, Intake
+from aiops.intake import Intake
 from aiops.live import PATIENCE_S, Live
 from aiops.loop import NoActuator
 from aiops.policy.load import compile_document
@@ -119,13 +119,17 @@ def test_time_rises_even_where_the_clock_does_not():
     assert times[0] == T0 and times[-1] == T0 + 1
 
 
-def test_a_flood_of_lines_is_cut_and_counted():
-    """Memory has an end."""
+def test_a_flood_of_lines_is_not_taken(monkeypatch):
+    """Memory has an end: who brings more than fits is told, and keeps it; several lines are taken together or not at all."""
+    monkeypatch.setattr("aiops.intake.MAX_LINES", 7)
     intake = Intake(STEP_S)
-    for _ in range(MAX_LINES + 3):
-        intake.line(LogLine(T0, "a//b", "x"))
-    assert len(drained(intake, T0).lines) == MAX_LINES
-    assert intake.dropped == {"log_lines": 3}
+    line = LogLine(T0, "a//b", "x")
+    taken = [intake.line(line) for _ in range(6)]
+    assert all(taken)
+    assert not intake.line(line, line)
+    assert (intake.line(line), intake.line(line), intake.dropped_total()) == (True, False, 0)
+    assert len(drained(intake, T0).lines) == 7
+    assert intake.line(line)
 
 
 def test_history_becomes_one_batch_a_tick():
@@ -320,7 +324,7 @@ def test_a_failing_source_is_shown_and_does_not_stop_the_rest(tmp_path):
     assert len(good.polled) == 70 and bad.polled == []
 
 
-def test_a_step_that_fails_is_logged_and_the_next_goes_on(tmp_path, capsys):
+def test_a_step_that_fails_is_logged_and_the_next_goes_on(tmp_path, logged):
     """And the batch that made it fail is in the journal, for the bug report."""
     daemon = Daemon(tmp_path, Tables())
     daemon.ticks(3)
@@ -331,7 +335,7 @@ def test_a_step_that_fails_is_logged_and_the_next_goes_on(tmp_path, capsys):
     daemon.end()
     assert (daemon.live.failed_steps, len(daemon.reports)) == (1, 6)
     assert sum(1 for _ in Journal(tmp_path).batches()) == 7
-    assert "ZeroDivisionError" in capsys.readouterr().out
+    assert ["ZeroDivisionError" in line["exception"] for line in logged if line["log_level"] == "error"] == [True]
 
 
 def test_stopping_takes_a_last_step_and_closes_the_sources(tmp_path):

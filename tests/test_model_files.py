@@ -113,6 +113,7 @@ def large(rows: int = 50, seed: int = 1) -> Learned:
     return Learned(1000.0, DOOR, {"toy": Lineage(Saved("toy", 2, {}, 1000.0, state))})
 
 
+@pytest.mark.slow
 def test_only_what_changed_of_large_arrays_is_written_again(tmp_path: Path) -> None:
     """One row of fifty: one piece; the rest is as it was, and everything reads back."""
     files, learned = ModelFiles(tmp_path / "m"), large()
@@ -144,6 +145,7 @@ def test_a_damaged_piece_costs_its_model_and_no_other(tmp_path: Path, damage: st
     assert len(files.notes) == 1 and "toy" in files.notes[0]
 
 
+@pytest.mark.slow
 def test_a_copy_beside_a_journal_has_the_pieces_too(tmp_path: Path) -> None:
     """Without taking space twice; a later save does not touch it."""
     files, learned = ModelFiles(tmp_path / "m"), large()

@@ -176,8 +176,8 @@ def with_csv(rows, header="time,entity,metric,value"):
     return lambda folder: write_csv(folder, rows, header)
 
 
-CUT = gzip.compress(b'{"time": 1}\n' * 999)[:30]
-WHOLE = gzip.compress("".join(f'{{"time": {k * k}}}\n' for k in range(999)).encode())
+CUT = gzip.compress(b'{"time": 1}\n' * 999, mtime=0)[:30]
+WHOLE = gzip.compress("".join(f'{{"time": {k * k}}}\n' for k in range(999)).encode(), mtime=0)
 CORRUPT = [WHOLE[:k] + bytes([WHOLE[k] ^ 255]) + WHOLE[k + 1:] for k in range(100, 800, 100)]
 BAD = {
     "nothing in it": (lambda f: None, "nothing to replay", "metrics.parquet"),

@@ -21,7 +21,7 @@ from aiops.sources.kubeobjects import Pod
 from aiops.sources.reflector import Backoff, Change, Key, Reflector
 
 PODS = "/api/v1/pods"
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 def pod(name: str, **more: Any) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def test_the_second_life_replays_as_it_was(alive: Callable[..., Life], tmp_path:
     assert f"note: {beginning}: what the run had learned before is not there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_first_life_needs_no_past(alive: Callable[..., Life], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing lies beside its journal, and nothing is missed."""
     first = alive(Telemetry(10.0, fault)).run(300).stop()
@@ -201,6 +202,7 @@ def test_silence_of_the_daemon_is_nobody_elses(alive: Callable[..., Life]) -> No
     assert {a.entity for r in second.reports for a in r.anomalies if a.detector == "absence"} == {"service//a"}
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_ahead_does_not_blind_the_next_life(alive: Callable[..., Life]) -> None:
     """Saved in a future that has not come: learning goes on now."""
     alive(Telemetry(10.0), start=100_000).run(100_100).stop()
@@ -282,6 +284,7 @@ def desk(life: Life) -> Any:
     return life.daemon.server._app.state.view
 
 
+@pytest.mark.slow
 def test_one_command_takes_it_back(alive: Callable[..., Life], toys: Toys, tmp_path: Path) -> None:
     """Through the front door and the journal: the replay does the same; and it holds over a kill and a restart."""
     first = alive(Telemetry(600.0), detectors=toy(50)).run(20).stop()
@@ -330,6 +333,7 @@ def test_an_upgrade_whose_old_code_is_gone_learns_anew_and_says_so(alive: Callab
     assert second.models["baseline"].serving.detector.samples_seen()[:2].tolist() == [45, 45]
 
 
+@pytest.mark.slow
 def test_an_upgrade_whose_old_code_is_there_is_tried_first(alive: Callable[..., Life], toys: Toys) -> None:
     """The old serves, the new learns beside it."""
     alive(Telemetry(600.0), detectors=toy(50)).run(40).stop()
@@ -340,13 +344,12 @@ def test_an_upgrade_whose_old_code_is_there_is_tried_first(alive: Callable[..., 
     assert second.models["toy"].id.startswith("toy-v2-") and second.models["toy"].previous.id.startswith("toy-v1-")
 
 
-def test_a_damaged_file_costs_one_detector_its_memory(alive: Callable[..., Life], tmp_path: Path,
-                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_costs_one_detector_its_memory(alive: Callable[..., Life], tmp_path: Path, logged: list[Any]) -> None:
     """Told when the daemon starts; the others go on."""
     alive(Telemetry(10.0)).run(60).stop()
     next((tmp_path / "state" / "models").glob("newcomer-*")).write_bytes(b"garbage")
     second = alive(Telemetry(10.0), start=60)
-    assert "does not match its checksum" in capsys.readouterr().out
+    assert "does not match its checksum" in str(logged)
     second.run(62)
     assert second.models["newcomer"].serving.detector._ticks == 2
     assert second.models["baseline"].serving.detector.samples_seen()[:2].tolist() == [62, 62]

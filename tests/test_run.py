@@ -44,7 +44,7 @@ sources:
   - remote_write: {}
   - host: {interval: 1s}
 """
-READY_S, STOP_S = 30.0, 10.0
+READY_S, STOP_S = 60.0, 10.0
 CLOCK = WallClock()
 
 

@@ -36,6 +36,8 @@ from aiops.yamlfile import Document
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILES = sorted(FOLDER.glob("*.yaml"))
+SLOW = {"certificate-expires", "disk-fills"}
+"""Days of it: not part of `make check`."""
 WORD = re.compile(r"(?P<start>_|[-+0-9.e]+?)(?:(?P<how>[~+])(?P<width>[-0-9.e]+))?x(?P<count>\d+)\Z")
 KEYS = {"about", "load", "topology", "logs", "events", "policies", "mode", "maintenance", "expect"}
 
@@ -172,7 +174,8 @@ class Scenario:
         return None if status in found else found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in FILES],
+                         ids=lambda p: p.stem)
 def test_scenario(path: Path) -> None:
     """What the file says comes true."""
     scenario = Scenario(path)

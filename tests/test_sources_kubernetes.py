@@ -70,7 +70,7 @@ SHOP: dict[str, list[dict[str, Any]]] = {
     "/api/v1/configmaps": [],
 }
 PODS, DEPLOYMENTS, NODES, EVENTS = "/api/v1/pods", "/apis/apps/v1/deployments", "/api/v1/nodes", "/api/v1/events"
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,14 +17,14 @@ from fakes.collected import Collected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops.sources import logfile
+from aiops.sources import logfile, loglines, tail
 from aiops.sources.logfile import LogFileSource, plain
 
 NOW = 1_700_000_000.0
 
 
-def texts(source: LogFileSource) -> list[str]:
-    got = Collected()
+def texts(source: LogFileSource, room: float = math.inf) -> list[str]:
+    got = Collected(room=room)
     source.poll(NOW, got)
     return got.texts()
 
@@ -425,9 +426,10 @@ def test_a_process_that_is_killed_at_any_moment_loses_no_line(tmp_path: Path) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["line", "part", "poll", "rename", "restart", "kill"]), max_size=40))
+@given(st.lists(st.sampled_from(["line", "part", "poll", "tight", "rename", "restart", "kill"]), max_size=40))
 def test_whatever_happens_to_a_file_every_line_comes_in_order(happenings: list[str]) -> None:
-    """Lines and halves of lines, rotations, restarts and kills at any moment: none is missing; twice only after a kill.
+    """Lines and halves of lines, rotations, restarts and kills at any moment, and polls of which only one line is taken:
+    none is missing; twice only after a kill.
 
     At most one rotation between two polls: a file that came and went in between was never seen.
     """
@@ -443,8 +445,8 @@ def test_whatever_happens_to_a_file_every_line_comes_in_order(happenings: list[s
             elif happening == "part" and not half:
                 write(log, f"{written}")
                 half = True
-            elif happening == "poll":
-                told += texts(source)
+            elif happening in ("poll", "tight"):
+                told += texts(source, 1 if happening == "tight" else math.inf)
                 looked = True
             elif happening == "rename" and not half and looked:
                 log.rename(log.with_suffix(f".{renamed}"))
@@ -459,6 +461,35 @@ def test_whatever_happens_to_a_file_every_line_comes_in_order(happenings: list[s
     assert set(told) == {str(i) for i in range(written)}
     assert [t for i, t in enumerate(told) if t not in told[:i]] == [str(i) for i in range(written)]
     assert "kill" in happenings or len(told) == written
+
+
+PIECES = st.sampled_from([b"a", b"bb" * 30, b"\n", b"\n", b" x", b"2023-11-14T22:13:10Z stdout P p", b"ValueError: x\n", b"\0"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(PIECES, max_size=40).map(b"".join), st.lists(st.integers(0, 4), max_size=30), st.booleans(), st.booleans())
+def test_however_little_is_taken_the_lines_are_the_same(content: bytes, rooms: list[int], multiline: bool, restart: bool) -> None:
+    """Long lines, parts of lines and traces, over the ends of reads: as if all had been taken at once."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tail, "CHUNK", 16)
+        for module in (tail, loglines):
+            patch.setattr(module, "MAX_LINE_BYTES", 40)
+        patch.setattr(tail, "MAX_BYTES", 1 << 20)
+        log, place = Path(folder) / "app.log", Path(folder) / "offsets.json"
+        write(log, content)
+        def fresh(**more: Any) -> LogFileSource:
+            return LogFileSource([str(log)], from_start=True, multiline=multiline, **more)
+        whole, source, told = fresh(), fresh(place=place), []
+        expected = [line for _ in range(3) for line in texts(whole)]
+        for room in rooms:
+            told += texts(source, room)
+            if restart:
+                source.close()
+                source = fresh(place=place)
+        told += [line for _ in range(3) for line in texts(source)]
+        source.close()
+    assert told == expected
+    assert source.notes == {}
 
 
 # --------------------------------------------------------------------------------------------------------- end to end

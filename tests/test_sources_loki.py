@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +42,8 @@ def made(loki: Loki, **more: Any) -> LokiSource:
     return LokiSource("loki", LokiApi(loki.url, **api), '{app="api"}', shipped(), **more)
 
 
-def polled(source: LokiSource, now: float = NOW) -> list[str]:
-    got = Collected()
+def polled(source: LokiSource, now: float = NOW, room: float = math.inf) -> list[str]:
+    got = Collected(room=room)
     source.poll(now, got)
     return got.texts()
 
@@ -68,6 +69,23 @@ def test_the_first_poll_goes_back_as_far_as_was_asked_for(loki: Loki) -> None:
     loki.put(NOW_NS - 59 * NS, "new enough")
     assert polled(made(loki)) == ["new enough"]
     assert polled(made(loki, backfill_s=0.0)) == []
+
+
+def test_lines_that_are_not_taken_come_again(loki: Loki, tmp_path: Path) -> None:
+    """With the next poll and after a restart, late ones too; it is told while it lasts."""
+    place = tmp_path / "place"
+    source = made(loki, place=place)
+    for i in range(4):
+        loki.put(NOW_NS - 4 * NS + i, f"{i}")
+    assert polled(source, room=1) == ["0"]
+    assert "later" in source.notes["full"]
+    assert polled(source, NOW + 1, room=2) == ["1", "2"]
+    assert polled(source, NOW + 2) == ["3"]
+    assert source.notes == {}
+    loki.put(NOW_NS - 3 * NS, "late")
+    assert polled(source, NOW + 3, room=0) == []
+    source.close()
+    assert "late" in polled(made(loki, place=place), NOW + 4)
 
 
 def test_a_line_that_arrives_late_comes_once(loki: Loki) -> None:
@@ -99,8 +117,8 @@ def test_many_lines_come_page_by_page(loki: Loki, monkeypatch: pytest.MonkeyPatc
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=40), st.integers(3, 9), st.data())
-def test_whatever_the_times_and_the_pages_every_line_comes_once(offsets: list[int], limit: int, data: Any) -> None:
-    """At most two lines a nanosecond, less than a page has; arriving before or after the first poll."""
+def test_whatever_the_times_the_pages_and_the_room_every_line_comes_once(offsets: list[int], limit: int, data: Any) -> None:
+    """At most two lines a nanosecond, less than a page has; arriving before or after the first polls, which take some."""
     offsets = [o for i, o in enumerate(offsets) if offsets[:i].count(o) < 2]
     early = data.draw(st.lists(st.booleans(), min_size=len(offsets), max_size=len(offsets)))
 
@@ -114,9 +132,12 @@ def test_whatever_the_times_and_the_pages_every_line_comes_once(offsets: list[in
     source = LokiSource("loki", api, "{}", shipped(), limit=limit)
     found: list[str] = []
     api.there = [e for e, first in zip(all_, early, strict=True) if first]
+    for room in data.draw(st.lists(st.integers(0, 9), max_size=3)):
+        found += polled(source, room=room)
     found += polled(source)
     api.there = all_
-    found += [*polled(source, NOW + 1), *polled(source, NOW + 2)]
+    found += polled(source, NOW + 1, room=data.draw(st.integers(0, 9)))
+    found += [*polled(source, NOW + 2), *polled(source, NOW + 3)]
     assert sorted(found) == sorted(e.text for e in all_)
     assert source.rejected == {}
 

@@ -58,7 +58,7 @@ def source(server: KubeWatch, tmp_path: Path) -> Iterator[KubernetesSource]:
 
 def until(source: KubernetesSource, holds: Callable[[Collected], bool], got: Collected | None = None) -> Collected:
     """Everything that polls hand over until it holds."""
-    got, deadline = got or Collected(), time.monotonic() + 20.0
+    got, deadline = got or Collected(), time.monotonic() + 60.0
     while True:
         source.poll(NOW + 20, got)
         if holds(got):
@@ -189,6 +189,17 @@ def test_what_waits_is_bounded_and_nothing_of_it_is_lost(source: KubernetesSourc
         most, before = max(most, len(got.lines) - before), len(got.lines)
     assert [int(t.split()[0]) for t in got.texts()] == list(range(10_000))
     assert most < 2000  # a buffer of the connection more than the bound
+
+
+def test_lines_that_are_not_taken_wait(source: KubernetesSource, server: KubeWatch) -> None:
+    """In their order, and they count for what may wait."""
+    server.put(PODS, pod())
+    server.write("shop", "api-x", "c", *(line(1, f"{n}") for n in range(9)))
+    got = Collected(room=0)
+    while len(got.lines) < 9:
+        until(source, lambda got: got.room == 0, got)
+        got.room = 3
+    assert got.texts() == [f"{n}" for n in range(9)]
 
 
 def test_a_silent_stream_is_opened_anew(source: KubernetesSource, server: KubeWatch, monkeypatch: pytest.MonkeyPatch) -> None:

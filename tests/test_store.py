@@ -103,6 +103,7 @@ def test_points_after_closing_are_not_stored(store: Store) -> None:
     assert [p["at"] for p in found["points"]] == [160.0, 220.0]
 
 
+@pytest.mark.slow
 def test_a_long_plot_is_thinned_over_its_whole_length(tmp_path: Path) -> None:
     """Points per plot stay within the limit, and the first hour is still there."""
     store = Store(tmp_path / "aiops.db", points_per_plot=50)

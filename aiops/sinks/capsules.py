@@ -228,6 +228,8 @@ class Capsules:
                                            stderr=subprocess.PIPE, text=True, errors="replace",
                                            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
             os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+            if self._ended:  # `close` looked for a child before there was one
+                self._kill()
             _, said = self._child.communicate(timeout=MAKE_S)
         except subprocess.TimeoutExpired:
             self._kill()

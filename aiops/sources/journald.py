@@ -1,8 +1,9 @@
 """The systemd journal, kernel lines included, by `journalctl` as a child process that follows it.
 
-Nothing but the pipe lies between: where more comes than is read, journalctl waits. Its own backoff is that of the source: a
-child that ended is told, and started again with the next poll, behind the last line that was handed on. How far the poll
-before came is written down at the beginning of each: an ordered restart repeats nothing, a kill the lines of the last poll.
+Nothing but the pipe lies between: where more comes than is read or taken, journalctl waits. Its own backoff is that of
+the source: a child that ended is told, and started again with the next poll, behind the last line that was handed on. How
+far the poll before came is written down at the beginning of each: an ordered restart repeats nothing, a kill the lines of
+the last poll.
 https://www.freedesktop.org/software/systemd/man/latest/journalctl.html, https://systemd.io/JOURNAL_EXPORT_FORMATS/
 """
 
@@ -15,7 +16,7 @@ import re
 import select
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,7 @@ from typing import IO, Any
 import msgspec
 
 from aiops.interfaces import Samples
-from aiops.sources.loglines import MAX_LINE_BYTES
+from aiops.sources.loglines import FULL, MAX_LINE_BYTES
 from aiops.sources.offsets import Place
 from aiops.sources.promapi import SourceError
 from aiops.types import LogLine
@@ -70,6 +71,8 @@ class JournaldSource:
         self._child: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
         self._rest, self._skipping = b"", False
+        self._left: deque[bytes] = deque()
+        self._next: tuple[str, LogLine | None] | None = None
         self._place = Place(place)
         self.rejected: Counter[str] = Counter()
         self.notes: dict[str, str] = {}
@@ -81,9 +84,7 @@ class JournaldSource:
             self._since = now
         self._save()
         child = self._child or self._start()
-        for raw in self._lines(child):
-            if (line := self._line(raw, now)) is not None:
-                into.line(line)
+        self._note("full", not self._hand_on(child, now, into), FULL)
         if _events(child, 0) == select.POLLHUP:
             self._ended(child)
 
@@ -107,6 +108,8 @@ class JournaldSource:
         with contextlib.suppress(OSError):  # a smaller pipe does as well
             fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._child, self._rest, self._skipping = child, b"", False
+        self._left.clear()  # the child tells them again, from behind the cursor
+        self._next = None
         return child
 
     def _command(self) -> list[str]:
@@ -151,11 +154,23 @@ class JournaldSource:
             self._said = None
 
     # ------------------------------------------------------------------------------------------------------- the lines
-    def _lines(self, child: subprocess.Popen[bytes]) -> list[bytes]:
-        """Whole lines of JSON, until nothing comes for a moment. One longer than a MiB is left out."""
+    def _hand_on(self, child: subprocess.Popen[bytes], now: float, into: Samples) -> bool:
+        """Line by line, so that no more is read than is taken. False where one was not: it is the first of the next poll."""
+        for _ in range(MAX_LINES):
+            if self._next is None:
+                if not self._left and not self._read(child):
+                    return True
+                self._next = self._line(self._left.popleft(), now)
+            cursor, line = self._next
+            if line is not None and not into.line(line):
+                return False
+            self._cursor, self._next = cursor or self._cursor, None
+        return True
+
+    def _read(self, child: subprocess.Popen[bytes]) -> bool:
+        """The next whole lines of JSON; False where nothing came for a moment. One longer than a MiB is left out."""
         assert child.stdout is not None
-        lines: list[bytes] = []
-        while len(lines) < MAX_LINES and _events(child, QUIET_MS) & select.POLLIN:
+        while not self._left and _events(child, QUIET_MS) & select.POLLIN:
             chunk = os.read(child.stdout.fileno(), 256 * 1024)
             if not chunk:
                 break
@@ -164,30 +179,31 @@ class JournaldSource:
             if self._skipping and found:
                 del found[0]
                 self._skipping = False
-            lines += found
+            self._left += found
             if self._skipping or len(self._rest) > MAX_ENTRY:
                 self.rejected["too_long"] += not self._skipping
                 self._rest, self._skipping = b"", True
-        return lines
+        return bool(self._left)
 
-    def _line(self, raw: bytes, now: float) -> LogLine | None:
+    def _line(self, raw: bytes, now: float) -> tuple[str, LogLine | None]:
+        """Its cursor, "" for none, and what it says, None where that is nothing (counted)."""
         try:
             entry = msgspec.json.decode(raw, type=_Entry)
             at = int(entry.time) / 1e6
         except (msgspec.DecodeError, RecursionError, ValueError):
             self.rejected["malformed"] += 1
-            return None
-        if _CURSOR.fullmatch(entry.cursor):
-            self._cursor = entry.cursor
+            return "", None
+        cursor = entry.cursor if _CURSOR.fullmatch(entry.cursor) else ""
         text = self._text(entry.message).strip()
         if not text:
             self.rejected["empty"] += 1
-            return None
+            return cursor, None
         host = self._node or self._text(entry.host) or "localhost"
         if self._text(entry.transport) == "kernel":
-            return LogLine(min(at, now), f"node//{host}", text)
+            return cursor, LogLine(min(at, now), f"node//{host}", text)
         who = (self._text(entry.unit) or self._text(entry.program))[:200].strip("/")
-        return LogLine(min(at, now), f"process/{host}/{who}" if who else f"node//{host}", levelled(entry.priority, text))
+        entity = f"process/{host}/{who}" if who else f"node//{host}"
+        return cursor, LogLine(min(at, now), entity, levelled(entry.priority, text))
 
     def _text(self, value: Any) -> str:
         """A value as text, of several the first."""
@@ -220,10 +236,13 @@ class JournaldSource:
     def _save(self) -> None:
         if self._since is not None:
             self._place.save({"cursor": self._cursor, "since": self._since})
-        if self._place.problem:
-            self.notes["place"] = self._place.problem
+        self._note("place", bool(self._place.problem), self._place.problem)
+
+    def _note(self, key: str, there: bool, text: str) -> None:
+        if there:
+            self.notes[key] = text
         else:
-            self.notes.pop("place", None)
+            self.notes.pop(key, None)
 
 
 def _events(child: subprocess.Popen[bytes], wait_ms: int) -> int:

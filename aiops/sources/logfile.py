@@ -12,13 +12,13 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
 from aiops.interfaces import Samples
-from aiops.sources.loglines import MAX_LINE_BYTES, Entry, LineReader, plain
+from aiops.sources.loglines import FULL, MAX_LINE_BYTES, Entry, LineReader, plain
 from aiops.sources.offsets import Place
 from aiops.sources.tail import Key, Tail, identity, regular, shape
 from aiops.types import Entity, LogLine
@@ -69,6 +69,7 @@ class LogFileSource:
         self._find()
         self._save()
         self._hand_on_all(now, into)
+        self._note("full", any(t.held for t in self._tails.values()), FULL)
         self._note("unread", bool(self._unread), f"{len(self._unread)} files cannot be read: {', '.join(self._unread[:3])}")
 
     def _hand_on_all(self, now: float, into: Samples) -> None:
@@ -76,7 +77,7 @@ class LogFileSource:
         self._open = sum(t.fd >= 0 for t in tails)
         for i, tail in enumerate(tails):
             left -= self._hand_on(tail, left, now, into)
-            if left <= 0:  # the rest comes with the next poll, which begins with the next file
+            if left <= 0 or tail.held:  # the rest comes with the next poll, which begins with the next file
                 self.rejected["behind"] += 1
                 self._turn += i + 1
                 return
@@ -176,21 +177,39 @@ class LogFileSource:
         """How many lines were handed on."""
         if tail.idle:
             return 0
-        was_open = tail.fd >= 0
+        if tail.held and not into.line(tail.held):
+            return 0
+        tail.held, was_open = None, tail.fd >= 0
         try:
             if not tail.open():
                 self.rejected["rotated_away"] += 1
                 del self._tails[tail.key]
                 return 0
-            lines, more = tail.read(most)
+            count, more = tail.read(most, lambda lines: self._take(tail, lines, now, into))
         except OSError as e:
             self._unreadable(tail.path, e)
             return 0
-        for at, text in self._entries(tail, lines, more, now):
-            into.line(LogLine(now if at is None else at, tail.entity, text))
+        if tail.held is None:
+            self._finish(tail, count, more, now, into)
         if not was_open:
             self._keep_open(tail)
+        return count
+
+    def _take(self, tail: Tail, lines: Sequence[bytes], now: float, into: Samples) -> int:
+        """How many of the lines were read, up to one whose entry was not taken."""
+        for k, line in enumerate(lines, 1):
+            if not self._offer(tail, tail.reader.entries((line,), now), now, into):
+                return k
         return len(lines)
+
+    def _offer(self, tail: Tail, entries: Iterable[Entry], now: float, into: Samples) -> bool:
+        """False where one was not taken: the tail holds it until the next poll."""
+        for at, text in entries:
+            line = LogLine(now if at is None else at, tail.entity, text)
+            if not into.line(line):
+                tail.held = line
+                return False
+        return True
 
     def _keep_open(self, tail: Tail) -> None:
         """A file that is open outlives its removal; so many can be."""
@@ -199,16 +218,14 @@ class LogFileSource:
         else:
             tail.close()
 
-    def _entries(self, tail: Tail, lines: list[bytes], more: bool, now: float) -> Iterator[Entry]:
-        """What the lines hold; and of a file that has been left all that there still is."""
-        yield from tail.reader.entries(lines, now)
+    def _finish(self, tail: Tail, count: int, more: bool, now: float, into: Samples) -> None:
+        """After `count` lines: what waits for more that does not come; of a file that has been left all that there still is."""
         if tail.left is not None and not more:
-            tail.left = 0 if lines else tail.left + 1
-            yield from tail.reader.entries(tail.last_words(), now)
-        if not lines:
+            tail.left = 0 if count else tail.left + 1
+            self._take(tail, tail.last_words(), now, into)
+        if not count and tail.held is None:
             gone = tail.left is not None and tail.left > LINGER_POLLS
-            yield from tail.reader.flush(now, parts=gone)
-            if gone:
+            if self._offer(tail, tail.reader.flush(now, parts=gone), now, into) and gone:
                 tail.close()
                 del self._tails[tail.key]
 

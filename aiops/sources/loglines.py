@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from aiops.sources.stamps import Stamps, number
 
 MAX_LINE_BYTES = 16 * 1024
+FULL = "more log lines come than a step takes; the rest is read later"
 MAX_JOINED = 200
 MAX_FIELD_CHARS = 200
 _TEXT_KEYS = ("message", "msg", "log")
@@ -68,10 +69,8 @@ class LineReader:
         for trace in self._traces.values():
             if trace.lines:
                 yield self._entry(trace.stamp, trace.taken(), now)
-        if parts:
-            for stamp, text in self._parts.values():
-                yield self._entry(stamp, text, now)
-            self._parts.clear()
+        while parts and self._parts:
+            yield self._entry(*self._parts.pop(next(iter(self._parts))), now)
 
     @property
     def waiting(self) -> bool:
@@ -132,12 +131,13 @@ class LineReader:
         if trace and trace.lines and trace.takes(text):
             trace.add(text)
             return
-        if trace and trace.lines:
-            yield trace.stamp, trace.taken()
+        done = (trace.stamp, trace.taken()) if trace and trace.lines else None
         if text and not text.isspace():
             trace = self._traces.pop(stream, None) or Trace()
             self._traces[stream] = trace  # in the order in which they began
             trace.begin(stamp, text)
+        if done:  # last: whoever takes no more does not come back
+            yield done
 
     def _entry(self, stamp: str, text: str, now: float) -> Entry:
         if text.startswith("{") and text.rstrip().endswith("}") and (fields := _object(text)) is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiops.interfaces import Samples
 from aiops.meaning import Meanings
-from aiops.sources.loglines import MAX_LINE_BYTES, plain
+from aiops.sources.loglines import FULL, MAX_LINE_BYTES, plain
 from aiops.sources.lokiapi import Entry, LokiApi
 from aiops.sources.lokitail import LokiTail
 from aiops.sources.offsets import Place
@@ -52,6 +52,8 @@ class LokiSource:
         self._done_ns, self._from_ns = self._restored()
         self._newest_ns = self._from_ns - 1
         self._behind = False
+        self._refused_ns: int | None = None
+        self._owed = False
 
     def poll(self, now: float, into: Samples) -> None:
         """The lines that came since the last poll. Raises SourceError with what Loki said."""
@@ -61,8 +63,9 @@ class LokiSource:
             self._fetch(now_ns, into)
         else:
             self._follow(self._tail, now_ns, into)
-        self._note("behind", self._behind, f"Loki has more lines than {MAX_PAGES * self._limit} a poll; the rest comes later. "
-                   "Narrow the query, or raise limit.")
+        self._note("behind", self._behind and self._refused_ns is None, f"Loki has more lines than {MAX_PAGES * self._limit} "
+                   "a poll; the rest comes later. Narrow the query, or raise limit.")
+        self._note("full", self._refused_ns is not None, FULL)
 
     def close(self) -> None:
         """Writes down how far it came."""
@@ -77,7 +80,10 @@ class LokiSource:
         at, self._behind = self._start(now_ns), False
         for _ in range(MAX_PAGES):
             page = self._api.page(self._query, at, now_ns + 1, self._limit)
-            new = self._hand_on(page, into)
+            self._refused_ns = None
+            new, all_taken = self._hand_on(page, into)
+            if not all_taken:
+                break
             if len(page) < self._limit:
                 self._done_ns = max(self._done_ns or 0, now_ns)
                 return
@@ -104,30 +110,40 @@ class LokiSource:
         """What the websocket brought; what it could not bring is asked for, and it is opened again."""
         was_running = tail.running
         found, missed = tail.taken()
-        self._hand_on(found, into)
+        _, all_taken = self._hand_on(found, into)
+        self._owed = self._owed or bool(missed) or not was_running or self._behind
         self._note("tail", bool(missed), f"the tail was interrupted, and goes on: {missed}")
-        if missed or not was_running or self._behind:
+        if all_taken and self._owed:
             self._fetch(now_ns, into)
+            self._owed = False
         if not self._behind:
             self._done_ns = max(self._done_ns or 0, now_ns - OVERLAP_NS)
         if not tail.running:
             tail.start(max(self._from_ns, (self._done_ns or 0) - OVERLAP_NS), self._limit)
 
     # --------------------------------------------------------------------------------------------------------- lines
-    def _hand_on(self, found: Iterable[Entry], into: Samples) -> int:
-        """How many of these were new."""
+    def _hand_on(self, found: Iterable[Entry], into: Samples) -> tuple[int, bool]:
+        """How many new ones were handed on, and whether that is all: the next poll goes on from one that was not taken."""
         new = 0
-        for entry in found:
+        left = iter(found)
+        for entry in left:
             key = (entry.ns, hash((entry.text, *sorted(entry.labels.items()))))
             if key in self._seen or entry.ns < self._from_ns:
                 continue
+            text = self._text(entry.text)
+            if text and not into.line(LogLine(entry.ns / NS, self._entity(entry.labels), text)):
+                self._go_on_from(min(e.ns for e in (entry, *left)))
+                return new, False
             self._seen[key] = None
             self._newest_ns = max(self._newest_ns, entry.ns)
             new += 1
-            if text := self._text(entry.text):
-                into.line(LogLine(entry.ns / NS, self._entity(entry.labels), text))
         self._forget()
-        return new
+        return new, True
+
+    def _go_on_from(self, ns: int) -> None:
+        """Lines from this time on were not taken."""
+        self._refused_ns = ns if self._refused_ns is None else min(ns, self._refused_ns)
+        self._behind, self._done_ns = True, self._refused_ns
 
     def _text(self, text: str) -> str:
         if len(text) > MAX_LINE_BYTES:
@@ -160,7 +176,9 @@ class LokiSource:
 
     def _save(self) -> None:
         if self._done_ns is not None:  # what comes late is newer than the newest line, mostly
-            self._place.save({"query": self._query, "done_ns": max(self._newest_ns, self._done_ns - LATE_NS)})
+            done = max(self._newest_ns, self._done_ns - LATE_NS)
+            left = done if self._refused_ns is None else self._refused_ns - 1
+            self._place.save({"query": self._query, "done_ns": min(done, left)})
         self._note("place", bool(self._place.problem), self._place.problem)
 
     def _note(self, key: str, there: bool, text: str) -> None:

@@ -89,11 +89,18 @@ class PodLogs:
         self._since = self._since or datetime.fromtimestamp(now - FIRST_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def drain(self, now: float, into: Samples) -> None:
-        """All lines that came since the last call, with the times the kubelet gave them."""
+        """The lines that came since the last call, with the times the kubelet gave them. Those not taken wait on."""
         with self._lock:
             lines, self._waiting, self._bytes = self._waiting, [], 0
-        for line in lines:
-            into.line(line if line.time <= now else replace(line, time=now))
+        for k, line in enumerate(lines):
+            if not into.line(line if line.time <= now else replace(line, time=now)):
+                self._give_back(lines[k:])
+                return
+
+    def _give_back(self, lines: list[LogLine]) -> None:
+        with self._lock:
+            self._waiting[:0] = lines
+            self._bytes += sum(map(_size, lines))
 
     def trouble(self) -> KubeError | None:
         """Why the pods are not known."""
@@ -202,7 +209,7 @@ class PodLogs:
             line = plain(text.rstrip("\r"))
             with self._lock:
                 self._waiting.append(LogLine(at, entity, line))
-                self._bytes += len(line) + len(entity) + OVERHEAD
+                self._bytes += _size(self._waiting[-1])
 
 
 class _Again:
@@ -224,6 +231,10 @@ class _Again:
         if second == self._s.second and len(self._s.recent) < MAX_RECENT:
             self._s.recent[mark] += 1
         return False
+
+
+def _size(line: LogLine) -> int:
+    return len(line.text) + len(line.entity) + OVERHEAD
 
 
 def _pod(p: Pod) -> _Pod:

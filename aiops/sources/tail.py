@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from aiops.sources.loglines import MAX_LINE_BYTES, LineReader
+from aiops.types import LogLine
 
 HEAD_BYTES = 256
 CHUNK = 256 * 1024
 MAX_BYTES = 64 * 1024 * 1024
 """At most so much of one file is read in one poll."""
 Key = tuple[int, int]
+Use = Callable[[list[bytes]], int]
+"""Takes lines, and says how many of them."""
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".Z")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"PK\x03\x04", b"\x1f\x9d")
 
@@ -29,6 +32,7 @@ class Tail:
     """A file and how far it has been read. `rest`: the last line as far as it was written; `skipping`: inside one too long.
 
     `seen`, `stat`: size and time of the last change when it was read, and as they are now.
+    `held`: what was read and not taken; nothing more is read before it is.
     `left`: the polls since another file took its place (or none did), None while it is the one at `path`.
     """
 
@@ -45,6 +49,7 @@ class Tail:
     seen: tuple[int, int] = (-1, -1)
     stat: tuple[int, int] = (-1, -1)
     left: int | None = None
+    held: LogLine | None = None
 
     # ------------------------------------------------------------------------------------------------- open and closed
     def open(self) -> bool:
@@ -72,26 +77,39 @@ class Tail:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to look for in it."""
-        return self.left is None and self.stat == self.seen and self.offset >= self.stat[0] and not self.reader.waiting
+        return self.left is None and self.stat == self.seen and self.offset >= self.stat[0] and not (
+            self.reader.waiting or self.held)
 
     # -------------------------------------------------------------------------------------------------------- reading
-    def read(self, most: int) -> tuple[list[bytes], bool]:
-        """At most `most` lines written since the last call, and whether more is there. Raises OSError."""
+    def read(self, most: int, use: Use) -> tuple[int, bool]:
+        """Hand at most `most` lines written since the last call to `use`; how many, and whether more is there. Raises OSError."""
         now = shape(os.fstat(self.fd))
         if now == self.seen and self.offset >= now[0]:
-            return [], False
-        lines = self._restarted() if now[0] < self.offset or not self._same_head() else []
+            return 0, False
+        restarted = now[0] < self.offset or not self._same_head()
         self.seen = now
-        budget = MAX_BYTES
-        while len(lines) < most and budget > 0:
+        count = use(self._restarted()) if restarted else 0
+        more = True
+        for _ in range(MAX_BYTES // CHUNK):
+            if count >= most or self.held:
+                break
             chunk = os.pread(self.fd, CHUNK, self.offset)
             if not chunk:
-                self._fingerprint()
-                return lines, False
-            budget -= len(chunk)
-            lines += self._split(chunk, most - len(lines))
+                more = False
+                break
+            count += self._use(chunk, most - count, use)
         self._fingerprint()
-        return lines, True
+        return count, more
+
+    def _use(self, chunk: bytes, most: int, use: Use) -> int:
+        """What `use` leaves of the chunk is read again with the next poll."""
+        before = self.offset, self.rest, self.skipping
+        lines = self._split(chunk, most)
+        used = use(lines)
+        if used < len(lines):
+            self.offset, self.rest, self.skipping = before
+            self._split(chunk, used)
+        return used
 
     def to_end(self) -> None:
         """What was written up to now is no news."""
@@ -117,7 +135,7 @@ class Tail:
             self.offset, self.rest, lines = self.offset - unread, b"", lines[:most]
         if self.skipping:
             self.rest = b""
-        elif len(self.rest) > MAX_LINE_BYTES:
+        elif len(self.rest) > MAX_LINE_BYTES and len(lines) < most:
             lines.append(self.rest)
             self.rest, self.skipping = b"", True
         return lines
@@ -146,7 +164,8 @@ class Tail:
         """Where to go on, as plain JSON. The unfinished line is read again."""
         return {"path": self.path, "entity": self.entity, "device": self.key[0], "inode": self.key[1],
                 "offset": self.offset - len(self.rest), "head_size": self.head_size, "head": self.head,
-                "skipping": self.skipping, "reader": self.reader.state()}
+                "skipping": self.skipping, "reader": self.reader.state(),
+                "held": [self.held.time, self.held.text] if self.held else None}
 
     def resume(self, state: Mapping[str, Any]) -> bool:
         """Go on from a `state` if this is the file that it is about. Raises OSError; ValueError, TypeError… for no state."""
@@ -157,6 +176,8 @@ class Tail:
             return False
         self.reader.restore(state["reader"])
         self.entity = str(state["entity"])
+        if held := state.get("held"):
+            self.held = LogLine(float(held[0]), self.entity, str(held[1]))
         self.offset, self.head_size, self.head, self.skipping = offset, size, str(state["head"]), bool(state["skipping"])
         return True
 

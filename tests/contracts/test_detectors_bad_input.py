@@ -240,6 +240,7 @@ def elsewhere() -> dict[str, str]:
     return dict(json.loads(out.stdout))
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_agrees(elsewhere):
     """To the last bit."""
     assert digests() == elsewhere

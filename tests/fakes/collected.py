@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ class Collected:
     events: list[Event] = field(default_factory=list)
     alerts: list[RawAlert] = field(default_factory=list)
     topology: list[tuple[str, Links]] = field(default_factory=list)
+    room: float = math.inf
+    """So many lines are taken; a test makes room for more."""
 
     def sample(self, time: float, entity: str, metric: str, labels: Mapping[str, str], value: float,
                kind: str = "unknown") -> None:
@@ -51,8 +54,12 @@ class Collected:
     def ended(self, series: Ints) -> None:
         self.over += series.tolist()
 
-    def line(self, line: LogLine) -> None:
-        self.lines.append(line)
+    def line(self, *lines: LogLine) -> bool:
+        if len(lines) > self.room:
+            return False
+        self.room -= len(lines)
+        self.lines += lines
+        return True
 
     def event(self, event: Event) -> None:
         self.events.append(event)

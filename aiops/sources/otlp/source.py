@@ -99,8 +99,8 @@ class OtlpSource:
         rejected = Counter(x.reason for x in found if isinstance(x, Rejected))
         if len(taken) > MAX_LINES:
             rejected["too_many_lines"] = len(taken) - MAX_LINES
-        for line in taken[:MAX_LINES]:
-            into.line(line)
+        if not into.line(*taken[:MAX_LINES]):
+            raise Refused(429, "busy", "too many log lines wait for the next step. Come again.")
         self._lines += min(len(taken), MAX_LINES)
         return rejected
 
