@@ -403,6 +403,19 @@ def test_empty_states_say_what_to_expect(view: DemoView, text: str) -> None:
         assert text in client("/")[1]
 
 
+def test_the_page_is_there_before_the_first_step() -> None:
+    """While history is read nothing was counted yet: the sources and what they say are shown all the same."""
+    view = calm()
+    view.status = lambda: {**DemoView().status(), "at": None, "counts": {}, "sources": [  # type: ignore[method-assign]
+        {"name": "loki", "state": "failing", "error": "refused", "last_success": None, "failures": 1,
+         "notes": ["<b>behind</b>"], "rejected": {"too_long": 1234, "gap": 0}}]}
+    with serving(view) as client:
+        status, page, _ = client("/")
+    assert status == 200
+    assert "Waiting for the first telemetry." in page and "&lt;b&gt;behind&lt;/b&gt;" in page
+    assert "too long" in page and "1,234" in page and "gap" not in page
+
+
 def test_an_unknown_incident_has_a_page(ask: Client) -> None:
     """404 for people too, with the way back."""
     status, page, _ = ask("/incidents/nobody")
