@@ -1,4 +1,4 @@
-"""What a configuration may say about where telemetry comes from: one model a kind of source (docs/configuration.md)."""
+"""What a configuration may say about where telemetry comes from: one model a kind of source (docs/sources.md)."""
 
 from __future__ import annotations
 
