@@ -131,6 +131,14 @@ def test_defaults_in_the_tables_are_the_defaults() -> None:
             assert re.search(rf"^\| `{key}` \| `?{re.escape(str(shown))}`? \|", documented, re.MULTILINE), key
 
 
+def test_each_module_is_in_the_table_of_layers() -> None:
+    """Whoever looks for a file finds it, and nothing is named that is gone."""
+    table = text("docs/architecture.md").split("| Layer | What |")[1]
+    there = {p.stem for p in (ROOT / "aiops").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    named = set(re.findall(r"`aiops\.(\w+)`", table.split("\n\n")[0]))
+    assert named == there
+
+
 def test_the_readme_begins_with_how_to_run_and_how_to_test() -> None:
     """The first two commands are what most people came for."""
     assert re.findall(r"^make \w+", text("README.md"), re.MULTILINE)[:2] == ["make run", "make test"]
