@@ -403,6 +403,14 @@ def test_empty_states_say_what_to_expect(view: DemoView, text: str) -> None:
         assert text in client("/")[1]
 
 
+def test_failing_sources_are_not_called_calm() -> None:
+    """Nobody is told that nothing is wrong while a part is not seen."""
+    with serving(DemoView(counts=Counts(signals=5, ready=5), sources=[source("a"), source("b", "failing", "refused")])) as client:
+        page = client("/")[1]
+    assert "No incident is open, but 1 of 2 sources is failing: what they would show is not seen. 5 signals watched" in page
+    assert "othing is wrong" not in page
+
+
 def test_the_page_is_there_before_the_first_step() -> None:
     """While history is read nothing was counted yet: the sources and what they say are shown all the same."""
     view = calm()

@@ -107,6 +107,10 @@ def _calm(status: JSON) -> str:
         return "Waiting for the first telemetry. Signals appear here as soon as a source has been read."
     warming = counts["signals"] - counts["ready"]
     ready = f"{counts['ready']:,} ready" + (f", {warming:,} warming up" if warming else "")
+    failing, sources = sum(s["state"] == "failing" for s in status["sources"]), count(len(status["sources"]), "source")
+    if failing:
+        return (f"No incident is open, but {failing} of {sources} {'is' if failing == 1 else 'are'} failing: what they would show "
+                f"is not seen. {count(counts['signals'], 'signal')} watched, {ready}.")
     return f"Nothing is wrong. {count(counts['signals'], 'signal')} watched, {ready}."
 
 

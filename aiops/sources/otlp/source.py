@@ -24,6 +24,7 @@ MAX_LINES = 50_000
 """Log records that are taken between two polls: they wait for the tick with those of all other sources."""
 MAX_SUMS = 200_000
 RETRY_S = 5
+IDLE = "nothing was received yet. Point OTEL_EXPORTER_OTLP_ENDPOINT of a sender at this address"
 Answer = tuple[int, dict[str, str], bytes]
 SeriesKey = tuple[Entity, str, tuple[tuple[str, str], ...]]
 
@@ -45,7 +46,7 @@ class OtlpSource:
         self._sums: dict[SeriesKey, tuple[float, float]] = {}
         self._received = 0
         self.rejected: Counter[str] = Counter()
-        self.notes: dict[str, str] = {"idle": "OTLP: nothing was received yet"}
+        self.notes: dict[str, str] = {"idle": IDLE}
         self.pushes: Mapping[str, Callable[[Mapping[str, str], bytes], Answer]] = {
             "/v1/logs": lambda headers, body: self.receive("logs", headers, body),
             "/v1/metrics": lambda headers, body: self.receive("metrics", headers, body)}
