@@ -109,8 +109,9 @@ def _calm(status: JSON) -> str:
     ready = f"{counts['ready']:,} ready" + (f", {warming:,} warming up" if warming else "")
     failing, sources = sum(s["state"] == "failing" for s in status["sources"]), count(len(status["sources"]), "source")
     if failing:
-        return (f"No incident is open, but {failing} of {sources} {'is' if failing == 1 else 'are'} failing: what they would show "
-                f"is not seen. {count(counts['signals'], 'signal')} watched, {ready}.")
+        verb = "is" if failing == 1 else "are"
+        return (f"No incident is open, but {failing} of {sources} {verb} failing: what they would show is not seen. "
+                f"{count(counts['signals'], 'signal')} watched, {ready}.")
     return f"Nothing is wrong. {count(counts['signals'], 'signal')} watched, {ready}."
 
 
