@@ -211,7 +211,7 @@ def test_a_limit_comes_with_the_signal():
 
 @pytest.mark.parametrize(("rule", "message"), [
     ({"value": "up", "limit": {"at": 1}}, "a limit is reached from one side. Add direction: up or direction: down."),
-    ({"value": "up", "direction": "up", "limit": {"at": 1, "horizon": "0s"}}, "must be more than 0"),
+    ({"value": "up", "direction": "up", "limit": {"at": 1, "horizon": "0s"}}, "greater than 0"),
     ({"value": "up", "direction": "up", "limit": 1}, "Limit"),
     ({"value": "up", "until": "up"}, "exactly one of value, rate, increase, ratio, mean, total, until is needed"),
     ({}, "found none")])
