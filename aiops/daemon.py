@@ -161,7 +161,7 @@ class Daemon:
         return Capsules(store / "capsules", origin, Bounds(self.config.capsules.keep, self.config.capsules.max_bytes))
 
     def _states(self) -> list[dict[str, Any]]:
-        return [s.status() for s in self.live.sources]
+        return self.live.states()
 
     def _actuator(self) -> Any:
         """Only a daemon that may act, or ask, holds a way to change the cluster."""

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Any
 
-from aiops import feeds, meaning, rbac
+from aiops import feeds, meaning, rbac, reach
 from aiops.clock import WallClock
-from aiops.humanise import count
+from aiops.findings import Finding, State, exists, files, secret
 from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
 from aiops.schema import Config, Slack, Webhook
 from aiops.sources.promapi import PromApi, SourceError
 from aiops.yamlfile import Problems
 
-State = Literal["ok", "info", "problem", "unreachable"]
 LATELY_S = 3600.0
 NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. `unreachable` means that a system which the configuration names did not answer."""
-
-    what: str
-    state: State
-    text: str
 
 
 def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
@@ -38,13 +27,10 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
     if config.token_file:
         yield secret("token", config.token_file)
     for item in config.sources:
-        check: Callable[[Any], Iterator[Finding]] | None = {
-            "prometheus": prometheus, "kubernetes": lambda s: kubernetes(s, config.mode != "observe"), "nvml": _nvml,
-            "host": _host, "logs": lambda s: _log_files(s.paths)}.get(item.kind)
-        if check:
-            yield from check(item.settings)
+        if item.kind in _CHECKS:
+            yield from _CHECKS[item.kind](item.settings, config)
     if config.topology.file:
-        yield _exists("topology", config.topology.file)
+        yield exists("topology", config.topology.file)
     for sink in config.sinks:
         if isinstance(sink.settings, Slack):
             yield _slack(sink.settings, env)
@@ -55,7 +41,11 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------------------------------ Prometheus
 def prometheus(source: Prometheus) -> Iterator[Finding]:
     """Is it there, which version, and which metrics of the packs does it have."""
-    api = PromApi(source.url, feeds.prometheus_access(source), timeout_s=source.timeout_s, retries=0)
+    way = feeds.prometheus_access(source)
+    if faults := list(files("Prometheus", way)):
+        yield from faults
+        return
+    api = PromApi(source.url, way, timeout_s=source.timeout_s, retries=0)
     try:
         version = api.version() or "a Prometheus API without build information"  # Mimir, Thanos, VictoriaMetrics
         yield Finding("Prometheus", "ok", f"{api.url}: {version}")
@@ -163,55 +153,6 @@ def _short(error: BaseException) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ this machine
-def _nvml(_: object) -> Iterator[Finding]:
-    """Driver and GPUs, and what each group of equal GPUs gives and lacks."""
-    from aiops.sources.nvml import NvmlSource
-
-    source = NvmlSource()
-    reason = source.available()
-    if reason:
-        yield Finding("NVML", "unreachable", f"{reason.rstrip('.')}. Install the NVIDIA driver, or remove the source.")
-        return
-    try:
-        alike: dict[tuple[int, tuple[tuple[str, str], ...]], list[int]] = {}
-        for index, metrics, absent in source.offers():
-            alike.setdefault((len(metrics), tuple(sorted(absent.items()))), []).append(index)
-        yield Finding("NVML", "ok", f"driver {source.driver}, {count(sum(map(len, alike.values())), 'GPU')}")
-        for (found, lacking), gpus in alike.items():
-            yield from _gpus(f"GPU {', '.join(map(str, gpus))}", found, dict(lacking))
-    except RuntimeError as e:
-        yield Finding("NVML", "problem", str(e))
-    finally:
-        source.close()
-
-
-def _gpus(who: str, found: int, absent: Mapping[str, str]) -> Iterator[Finding]:
-    yield Finding(who, "ok" if found else "problem", f"{found} metrics can be read." if found else "does not answer. Reset it.")
-    for reason in sorted(set(absent.values())):
-        names = sorted(name.removeprefix("DCGM_FI_DEV_") for name, why in absent.items() if why == reason)
-        denied = reason == "no permission"
-        remedy = " Run as root, or with CAP_SYS_ADMIN." if denied else ""
-        yield Finding(who, "problem" if denied else "info", f"{reason}: {', '.join(names)}.{remedy}")
-
-
-def _host(_: object) -> Iterator[Finding]:
-    files = ("/proc/stat", "/proc/meminfo", "/proc/diskstats", "/proc/net/dev")
-    missing = ", ".join(p for p in files if not os.access(p, os.R_OK))
-    yield Finding("host", "problem", f"cannot be read: {missing}.") if missing else Finding("host", "ok", "/proc")
-
-
-def _log_files(paths: list[str]) -> Iterator[Finding]:
-    import glob
-
-    for pattern in paths:
-        found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
-        closed = [p for p in found if not os.access(p, os.R_OK)]
-        if closed:
-            yield Finding("logs", "problem", f"{closed[0]}: may not be read. Give the daemon's user the right to.")
-        else:
-            yield Finding("logs", "ok" if found else "info", f"{pattern}: {len(found)} files")
-
-
 def _store(folder: Path) -> Iterator[Finding]:
     here = folder
     while not here.exists() and here != here.parent:
@@ -224,16 +165,6 @@ def _store(folder: Path) -> Iterator[Finding]:
         yield Finding("store", "problem", text)
 
 
-def secret(what: str, path: Path) -> Finding:
-    """A file with a secret: there, readable and not empty."""
-    try:
-        if path.read_text(encoding="utf-8").strip():
-            return Finding(what, "ok", f"{path}: readable")
-    except (OSError, UnicodeDecodeError) as e:
-        return Finding(what, "problem", f"{path}: {(getattr(e, 'strerror', None) or 'is not text').lower()}.")
-    return Finding(what, "problem", f"{path}: is empty. Put the secret into it.")
-
-
 def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
     if slack.webhook_env:
         there = bool(env.get(slack.webhook_env, "").strip())
@@ -243,7 +174,9 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
     return secret("Slack", path) if path else Finding("Slack", "problem", "no secret is named.")
 
 
-def _exists(what: str, path: Path) -> Finding:
-    if path.exists():
-        return Finding(what, "ok", str(path))
-    return Finding(what, "problem", f"{path}: no such file or folder.")
+_CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
+    "prometheus": lambda s, _: prometheus(s), "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe"),
+    "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
+    "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
+    "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),
+    "nvml": lambda *_: reach.nvml(), "host": lambda *_: reach.host()}

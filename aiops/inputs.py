@@ -1,7 +1,8 @@
-"""What a configuration may say about where telemetry comes from: one model a kind of source (docs/configuration.md)."""
+"""What a configuration may say about where telemetry comes from: one model a kind of source (docs/sources.md)."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -65,10 +66,20 @@ class Prometheus(Strict):
         return self
 
 
+_TERM = r"\s*(!?\s*[\w./-]+|[\w./-]+\s*(==?|!=)\s*[\w.-]*|[\w./-]+\s+(in|notin)\s*\([\w.,\s-]*\))\s*"
+
+
+def _selector(value: str) -> str:
+    """By the grammar of https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors"""
+    if not re.fullmatch(f"{_TERM}(,{_TERM})*", value):
+        raise ValueError(f"{value!r} is no label selector. Write it like app=api, or app in (api, gateway).")
+    return value
+
+
 class PodLogs(Strict):
     """The pods whose logs are followed."""
 
-    selector: str = Field(min_length=1)
+    selector: Annotated[str, AfterValidator(_selector)]
 
 
 class Kubernetes(Strict):
@@ -107,6 +118,12 @@ def _zone(value: str) -> str:
     return value
 
 
+def _entity(value: str) -> str:
+    if not re.fullmatch(r"[^/]+/[^/]*/.+", value):
+        raise ValueError(f"{value!r} is no entity. Write kind/namespace/name, as service/shop/api or node//gpu-3.")
+    return value
+
+
 class Logs(Strict):
     """Files that are followed. `paths` may hold wildcards; `entity` is whom the lines belong to, if not what the path says.
 
@@ -114,7 +131,7 @@ class Logs(Strict):
     """
 
     paths: Words = Field(min_length=1)
-    entity: str | None = Field(default=None, pattern=r"^[^/]+/[^/]*/.+$")
+    entity: Annotated[str, AfterValidator(_entity)] | None = None
     multiline: bool = False
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
@@ -131,7 +148,13 @@ class Loki(Strict):
     tail: bool = False
     token_file: Path | None = Field(default=None, alias="tokenFile")
     ca_file: Path | None = Field(default=None, alias="caFile")
-    tenant: str = ""
+    tenant: HeaderValue = ""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Loki:
+        if self.ca_file and self.url.startswith("http://"):
+            raise ValueError("caFile has no effect with http://. Write the url with https://, or remove it.")
+        return self
 
 
 class Journald(Strict):

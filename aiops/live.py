@@ -25,6 +25,8 @@ POLL_END_S, STEP_END_S = 1.0, 3.0
 """A poll may hang in a time-out of minutes: the end of the daemon waits no longer than this for polls, and for a step."""
 PATIENCE_S, WAIT_S = 300.0, 1.0
 """So long a source whose history cannot be read is tried again, at its own pace; then the present goes on without it."""
+WAITING = (f"its history is read first: until then nothing is judged. After {PATIENCE_S / 60:.0f} minutes without any the "
+           "present goes on without it")
 PAST_S, PAST_TICKS = 60.0, 3.0
 """A batch that is older than this many seconds, and ticks, is history: what it asks for is not carried out."""
 
@@ -82,7 +84,7 @@ class Live:
         self._caught_up = False
         self._stopping = threading.Event()
         self.failed_steps = 0
-        self._step_s, self._batch_samples = 0.0, 0
+        self._step_s, self._batch_samples, self._slow = 0.0, 0, False
         self._historian = Historian()
         self._ended = False
 
@@ -118,6 +120,8 @@ class Live:
     def _catch_up(self) -> None:
         """The history of all sources in time order, before anything live is judged. Whoever fails for long is left out."""
         began = self._clock.now()
+        if names := [s.name for s in self.sources if not s.filled]:
+            log.info("history is read first; nothing is judged before", sources=names)
         running = {s.name: self._history(s) for s in self.sources} | {"": self._heard_before()}
         reached = {name: end for name, feed in running.items() if (end := next(feed, None)) is not None}
         while reached and not self._stopping.is_set():
@@ -169,6 +173,16 @@ class Live:
             log.exception("step failed; the batch is in the journal", at=batch.at)
         self._step_s, self._batch_samples = self._clock.monotonic() - began, len(batch.series)
         self._timed(self._step_s)
+        if not past:
+            self._tell_slow(self._step_s > self._tick_s)
+
+    def _tell_slow(self, slow: bool) -> None:
+        """Once when steps begin to take longer than the time between them, and once when they no longer do."""
+        if slow != self._slow:
+            tell = log.warning if slow else log.info
+            tell("a step takes longer than the interval; what comes in waits" if slow else "steps are in time again",
+                 step_s=round(self._step_s, 2), interval_s=self._tick_s)
+        self._slow = slow
 
     def _tell_people(self, report: Report, past: bool) -> None:
         """Nobody is woken for history; what is still open when it ends is told once."""
@@ -178,6 +192,14 @@ class Live:
             for receiver in self._receivers:
                 receiver.publish(replace(report, incidents=(*left, *report.incidents)))
         self._was_past = past
+
+    def states(self) -> list[dict[str, Any]]:
+        """How each source is, with a note on those whose history everything waits for."""
+        states = [s.status() for s in self.sources]
+        for source, state in zip(self.sources, states, strict=True):
+            if not (self._caught_up or source.filled):
+                state["notes"] = [*state["notes"], WAITING]
+        return states
 
     def readings(self) -> dict[str, float]:
         """How the daemon itself is doing, in the names of the pack `aiops`."""

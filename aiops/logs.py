@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import structlog
 
-NOISY = ("urllib3", "uvicorn", "kubernetes", "py.warnings")
-"""Libraries that warn of what the state of a source tells already."""
+NOISY = ("urllib3", "uvicorn", "kubernetes", "py.warnings", "apscheduler")
+"""Libraries that warn of what the state of a source, or `aiops.live` in its own words, tells already."""
 
 
 def configure(debug: bool = False, stream: TextIO | None = None) -> None:

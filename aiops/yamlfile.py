@@ -6,6 +6,7 @@ YAML 1.2 (`NO` stays a string), duplicate keys are refused, keys are checked aga
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from aiops.quantities import format_bytes, format_duration, parse_bytes, parse_duration
 
 Place = tuple[str | int, ...]
 MAX_BYTES = 16 * 1024 * 1024
@@ -145,13 +148,13 @@ def faults(document: Document, place: Place, data: Any, model: type[BaseModel]) 
     except ValidationError as e:
         for item in e.errors():
             inner = _real_place(data, item["loc"])
-            yield document.problem((*place, *inner), _sentence(item, inner, model))
+            yield document.problem((*place, *inner), _sentence(item, inner, model, data))
 
 
 def _problems(document: Document, model: type[BaseModel], error: ValidationError) -> Iterator[Problem]:
     for item in error.errors():
         place = _real_place(document.data, item["loc"])
-        yield document.problem(place, _sentence(item, place, model))
+        yield document.problem(place, _sentence(item, place, model, document.data))
 
 
 def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
@@ -168,19 +171,58 @@ def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
     return tuple(place)
 
 
-def _sentence(item: Any, place: Place, model: type[BaseModel]) -> str:
+_BOUNDS = {"greater_than": ("gt", "more than"), "greater_than_equal": ("ge", "at least"),
+           "less_than": ("lt", "less than"), "less_than_equal": ("le", "at most")}
+_SHAPES = {"model_type": "must be a map, as {key: value}", "dict_type": "must be a map, as {key: value}",
+           "list_type": "must be a list, as [a, b]", "string_type": "must be text: put it in quotes"}
+
+
+def _sentence(item: Any, place: Place, model: type[BaseModel], data: Any) -> str:
     name = str(place[-1]) if place else ""
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, _keys(model.model_json_schema()), n=1)
+        close = difflib.get_close_matches(name, _keys(model.model_json_schema()), n=1, cutoff=0.7)
         return f"unknown key.{f' Did you mean {close[0]!r}?' if close else ''}"
     if item["type"] == "missing":
         return "missing, and there is no default. Add it."
+    if item["type"] == "too_short":
+        return "must not be empty."
+    if item["type"] in _BOUNDS:
+        return _bound(item, _written(data, place))
+    if item["type"] in _SHAPES:
+        return f"{_SHAPES[item['type']]}, got {_short(item.get('input'))}."
     message = str(item["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = repr(item.get("input"))
+    message = re.sub("^(input|string) should ", "must ", message[:1].lower() + message[1:])
     if item["type"] == "value_error" or isinstance(item.get("input"), dict | list):
         return message + ("" if message.endswith((".", "?")) else ".")
-    return f"{message}, got {shown if len(shown) < 60 else shown[:57] + '...'}."
+    return f"{message}, got {_short(item.get('input'))}."
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 60 else shown[:57] + "..."
+
+
+def _written(data: Any, place: Place) -> Any:
+    """What stands at a place, before it was read as a duration or a size."""
+    for part in place:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _bound(item: Any, written: Any) -> str:
+    """A limit in the words in which the value was written: `3h` has a limit of `1h`, not of 3600."""
+    key, words = _BOUNDS[item["type"]]
+    limit, value = item["ctx"][key], item.get("input")
+    for parse, form in ((parse_duration, format_duration), (parse_bytes, format_bytes)):
+        try:
+            if isinstance(written, str) and parse(written) == value:
+                return f"must be {words} {form(limit)}, got {written}."
+        except ValueError:
+            continue
+    return f"must be {words} {limit:g}, got {_short(value)}."
 
 
 def _keys(schema: Any) -> set[str]:

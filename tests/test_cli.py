@@ -209,7 +209,7 @@ def test_check_tells_all_problems_of_all_files(run: Any) -> None:
     code, out, err = run("check", "etc")
     assert (code, err) == (1, "")
     assert out.splitlines() == [
-        "etc/a.yaml:2: $.mode: input should be 'observe', 'ask' or 'act', got 'on'.",
+        "etc/a.yaml:2: $.mode: must be 'observe', 'ask' or 'act', got 'on'.",
         "etc/a.yaml:3: $.lisen: unknown key. Did you mean 'listen'?",
         "etc/b.yaml:2: $.metrics.m.kin: unknown key. Did you mean 'kind'?",
         "etc/c.yaml:1: $.kind: kind 'Deployment' is not known. Write kind: Config, kind: RemediationPolicy or pack: NAME.",

@@ -167,14 +167,14 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("mod: ask", "aiops.yaml:1: $.mod: unknown key. Did you mean 'mode'?"),
     ("kind: Config\nbudget:\n  incident: 1", "aiops.yaml:3: $.budget.incident: unknown key. Did you mean 'incidents'?"),
-    ("mode: on", "aiops.yaml:1: $.mode: input should be 'observe', 'ask' or 'act', got 'on'."),
+    ("mode: on", "aiops.yaml:1: $.mode: must be 'observe', 'ask' or 'act', got 'on'."),
     ("mode: ask\nmode: act", 'aiops.yaml:2: found duplicate key "mode". Remove one of the two.'),
     ("budget: {per: 5}",
      "aiops.yaml:1: $.budget.per: 5 is not a duration. It has no unit. Write for example 15s, 1h30m or 14d."),
-    ("budget: {incidents: 0}", "aiops.yaml:1: $.budget.incidents: input should be greater than 0, got 0."),
+    ("budget: {incidents: 0}", "aiops.yaml:1: $.budget.incidents: must be more than 0, got 0."),
     ("journal:\n  maxBytes: lots",
      "aiops.yaml:2: $.journal.maxBytes: 'lots' is not a size. Write for example 512MiB or 2GiB."),
-    ("sources: []", "aiops.yaml:1: $.sources: list should have at least 1 item after validation, not 0."),
+    ("sources: []", "aiops.yaml:1: $.sources: must not be empty."),
     ("sources:\n  - prometheus: {}", "aiops.yaml:2: $.sources[0].prometheus.url: missing, and there is no default. Add it."),
     ("sources:\n  - prometheus: {url: prometheus}",
      "aiops.yaml:2: $.sources[0].prometheus.url: 'prometheus' is not a URL. Write it like http://prometheus:9090."),
@@ -186,8 +186,18 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("sources:\n  - host: {}\n    nvml: {}", "aiops.yaml:2: $.sources[0]: exactly one key is needed (one of prometheus, "
      "remote_write, kubernetes, host, nvml, logs, journald, loki, otlp, recording), found host, nvml."),
     ("sources:\n  - hosts", "aiops.yaml:2: $.sources[0]: unknown 'hosts'. Did you mean 'host'?"),
-    ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: string should match pattern "
-     "'^[^/]+/[^/]*/.+$', got 'api'."),
+    ("sources:\n  - logs: {paths: [a], entity: api}", "aiops.yaml:2: $.sources[0].logs.entity: 'api' is no entity. "
+     "Write kind/namespace/name, as service/shop/api or node//gpu-3."),
+    ("sources:\n  - kubernetes: {logs: {selector: 'app in (a'}}", "aiops.yaml:2: $.sources[0].kubernetes.logs.selector: "
+     "'app in (a' is no label selector. Write it like app=api, or app in (api, gateway)."),
+    ("sources:\n  - loki: {url: 'http://l', query: x, backfill: 3h}",
+     "aiops.yaml:2: $.sources[0].loki.backfill: must be at most 1h, got 3h."),
+    ("sources:\n  - loki: {url: 'http://l', query: x, caFile: ca}", "aiops.yaml:2: $.sources[0].loki: caFile has no effect with "
+     "http://. Write the url with https://, or remove it."),
+    ("sources:\n  - remote_write: {maxBody: 2GiB}",
+     "aiops.yaml:2: $.sources[0].remote_write.maxBody: must be at most 1GiB, got 2GiB."),
+    ("sources:\n  - host: []", "aiops.yaml:2: $.sources[0].host: must be a map, as {key: value}, got []."),
+    ("sources:\n  - otlp: {port: 4318}", "aiops.yaml:2: $.sources[0].otlp.port: unknown key."),
     ("sources:\n  - remote_write: {}\n  - remote_write: {}", "aiops.yaml:1: $.sources: remote_write is there twice, and there is "
      "one address to push to. Put the rules into one."),
     ("sources:\n  - remote_write:\n      writeRelabel:\n        - {action: keep, regex: up}", "aiops.yaml:4: "
@@ -204,8 +214,8 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("detectors: [baseline, basline]", "aiops.yaml:1: $.detectors[1]: no detector 'basline'. Did you mean 'baseline'?"),
     ("detectors:\n  - baseline\n  - isolation_forest: {tres: 64}",
      "aiops.yaml:3: $.detectors[1].isolation_forest.tres: unknown key. Did you mean 'trees'?"),
-    ("detectors:\n  - isolation_forest:\n      trees: 4", "aiops.yaml:3: $.detectors[0].isolation_forest.trees: input should be "
-     "greater than or equal to 8, got 4."),
+    ("detectors:\n  - isolation_forest:\n      trees: 4", "aiops.yaml:3: $.detectors[0].isolation_forest.trees: must be "
+     "at least 8, got 4."),
     ("detectors:\n  - isolation_forest: {refit: 9}", "aiops.yaml:2: $.detectors[0].isolation_forest.refit: 9 is not a duration. "
      "It has no unit. Write for example 15s, 1h30m or 14d."),
     ("detectors: [{logs: {x: 1}}]", "aiops.yaml:1: $.detectors[0].logs: the detector 'logs' takes no settings. Remove them."),
@@ -214,14 +224,14 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
     ("detectors: [{baseline: {}, logs: {}}]", "aiops.yaml:1: $.detectors[0]: one detector an item, found baseline, logs. Begin "
      "each with its own dash."),
     ("detectors: [3]",
-     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got 3."),
+     "aiops.yaml:1: $.detectors[0]: must be a detector's name, alone or with a map of settings, got 3."),
     ("detectors: [{logs: 3}]",
-     "aiops.yaml:1: $.detectors[0]: input should be a detector's name, alone or with a map of settings, got {'logs': 3}."),
+     "aiops.yaml:1: $.detectors[0]: must be a detector's name, alone or with a map of settings, got {'logs': 3}."),
     ("sinks:\n  - slack: {channel: x}",
      "aiops.yaml:2: $.sinks[0].slack: give exactly one of webhookFile, webhookEnv, tokenFile."),
     ("sinks:\n  - slack: {tokenFile: x}",
      'aiops.yaml:2: $.sinks[0].slack: tokenFile needs a channel. Add for example channel: "#incidents".'),
-    ("listen: 8750", "aiops.yaml:1: $.listen: input should be a valid string, got 8750."),
+    ("listen: 8750", "aiops.yaml:1: $.listen: must be text: put it in quotes, got 8750."),
     ("listen: 'localhost'",
      "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
     ("mode: ask\nlisten: 0.0.0.0:8750", "aiops.yaml:2: $.listen: 0.0.0.0:8750 can be reached from other machines and there "
@@ -245,7 +255,7 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
      "aiops.yaml:2: $.maintenance[0]: timezone belongs to weekly; from and until name their own."),
     ("- a", "aiops.yaml:1: $: is not a map of settings. Start with `kind: Config`."),
     ("mode: ask\n---\nmode: act", "aiops.yaml:3: a second document. Keep one configuration in a file."),
-    ("kind: Confg", "aiops.yaml:1: $.kind: input should be 'Config', got 'Confg'."),
+    ("kind: Confg", "aiops.yaml:1: $.kind: must be 'Config', got 'Confg'."),
     ("mode: [", "aiops.yaml:2: is not valid YAML: expected the node content, but found '<stream end>'."),
 ])
 def test_each_mistake_is_named_with_its_line_and_remedy(tmp_path: Path, text: str, message: str) -> None:

@@ -283,7 +283,7 @@ def test_prices_come_from_the_configuration_and_survive_the_journal(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("wrong", "line", "said"), [
-    ("default: 2.5", 6, "greater than or equal to 0, got -1"), ("currency", 5, "unknown key. Did you mean 'currency'?"),
+    ("default: 2.5", 6, "must be at least 0, got -1"), ("currency", 5, "unknown key. Did you mean 'currency'?"),
     ("1M", 7, "is not a number of tokens. Write for example 1M, 1k or 1000."), ("output: 15, ", 7, "output: missing")])
 def test_mistakes_in_prices_are_told_with_their_line(wrong: str, line: int, said: str, tmp_path: Path) -> None:
     """Before the daemon starts."""

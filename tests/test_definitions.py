@@ -121,7 +121,7 @@ def test_a_restart_goes_on_with_the_same_columns() -> None:
 
 @pytest.mark.parametrize(("signal", "said"), [
     ("{value: m, rest: true}", "rest belongs to ratio. Remove it, or write ratio: [part, rest]."),
-    ("{value: m, scale: 0}", "greater than 0"), ("{value: m, or: [{}]}", "exactly one of"),
+    ("{value: m, scale: 0}", "must be more than 0"), ("{value: m, or: [{}]}", "exactly one of"),
     ("{value: m, or: [{value: m, unit: s}]}", "unknown key"), ("{value: m, limit: {at: 1}}", "a limit is reached from one side")])
 def test_mistakes_in_definitions_are_told(signal: str, said: str) -> None:
     """With the file, the line and the place."""

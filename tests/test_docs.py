@@ -19,7 +19,7 @@ from aiops.yamlfile import Problems
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy" / "README.md",
         ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md", ROOT / "docs" / "models.md",
-        ROOT / "docs" / "budget.md",
+        ROOT / "docs" / "budget.md", ROOT / "docs" / "sources.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "gpus.md",
         ROOT / "docs" / "decisions" / "006-what-a-restart-keeps.md",
         ROOT / "docs" / "decisions" / "001-layout.md", ROOT / "docs" / "decisions" / "002-dependencies-and-lock.md"]
 COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
@@ -27,6 +27,11 @@ COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
 
 def text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
+
+
+def settings() -> str:
+    """Where settings are documented."""
+    return text("docs/configuration.md") + text("docs/sources.md")
 
 
 def commands(group: Any = None, prefix: str = "aiops") -> Iterator[tuple[str, Any]]:
@@ -63,8 +68,22 @@ SECTIONS = [m for m in {**vars(inputs), **vars(schema)}.values() if isinstance(m
 
 @pytest.mark.parametrize("model", SECTIONS, ids=lambda m: m.__name__)
 def test_each_setting_is_documented(model: type[BaseModel]) -> None:
-    """Every key of every section, as code in docs/configuration.md."""
-    assert [k for k in keys(model) if f"`{k}`" not in text("docs/configuration.md")] == []
+    """Every key of every section, as code in docs/configuration.md or docs/sources.md."""
+    assert [k for k in keys(model) if f"`{k}`" not in settings()] == []
+
+
+@pytest.mark.parametrize("kind", [k for k in inputs.SourceItem.model_fields if k != "recording"])
+def test_each_key_of_a_source_is_in_the_table_of_its_kind(kind: str) -> None:
+    """Each kind of source has a section of its own; what it lists is what it takes, and defaults are the defaults."""
+    [section] = re.findall(rf"^## `{kind}`\n(.*?)(?=^## |\Z)", text("docs/sources.md"), re.MULTILINE | re.DOTALL)
+    [model] = [m for m in SECTIONS if m.__name__.lower() == kind.replace("_", "")]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section.split("`writeRelabel` takes")[0], re.MULTILINE))
+    assert set(rows) == set(keys(model))
+    required = {"url": "http://x", "query": "x", "paths": ["x"]}
+    made = model(**{k: v for k, v in required.items() if k in model.model_fields}).model_dump(mode="json", by_alias=True)
+    for key, shown in rows.items():
+        if re.fullmatch(r"`?(\d[\w.]*|true|false)`?", shown):
+            assert shown.strip("`") == (str(made[key]).lower() if isinstance(made[key], bool) else str(made[key])), key
 
 
 def test_the_settings_of_detectors_are_documented_with_their_defaults() -> None:
@@ -81,8 +100,8 @@ def test_the_settings_of_detectors_are_documented_with_their_defaults() -> None:
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     """Every key in the first columns of the tables is one that a file may hold."""
     named = set()
-    for section in text("docs/configuration.md").split("\n## ")[1:]:
-        columns = 2 if section.startswith(("`sources`", "`sinks`")) else 1
+    for section in settings().split("\n## ")[1:]:
+        columns = 2 if section.startswith("`sinks`") else 1
         for row in re.findall(r"^\|(.*)\|$", section, re.MULTILINE):
             named |= {name for cell in row.split("|")[:columns] for name in re.findall(r"`(\w+)`", cell)}
     assert named <= config.known_keys()
@@ -110,9 +129,14 @@ def test_defaults_in_the_tables_are_the_defaults() -> None:
         for key, value in found[section].items():
             shown = int(value) if isinstance(value, float) else value
             assert re.search(rf"^\| `{key}` \| `?{re.escape(str(shown))}`? \|", documented, re.MULTILINE), key
-    prometheus = inputs.Prometheus(url="http://p").model_dump(mode="json", by_alias=True)
-    for key in ("interval", "backfill", "timeout"):
-        assert re.search(rf"`{key}` \| `{prometheus[key]}` \|", documented), key
+
+
+def test_each_module_is_in_the_table_of_layers() -> None:
+    """Whoever looks for a file finds it, and nothing is named that is gone."""
+    table = text("docs/architecture.md").split("| Layer | What |")[1]
+    there = {p.stem for p in (ROOT / "aiops").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    named = set(re.findall(r"`aiops\.(\w+)`", table.split("\n\n")[0]))
+    assert named == there
 
 
 def test_the_readme_begins_with_how_to_run_and_how_to_test() -> None:

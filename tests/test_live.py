@@ -16,7 +16,7 @@ from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.feeds import Source
 from aiops.intake import Intake
-from aiops.live import PATIENCE_S, Live
+from aiops.live import PATIENCE_S, WAITING, Live
 from aiops.loop import NoActuator
 from aiops.policy.load import compile_document
 from aiops.replay import replay
@@ -351,7 +351,7 @@ def test_stopping_takes_a_last_step_and_closes_the_sources(tmp_path):
     assert [x.text for b in Journal(tmp_path).batches() for x in b.lines][-1] == "the last"
 
 
-def test_what_was_taken_while_a_step_hung_is_in_the_journal(tmp_path, monkeypatch, capsys):
+def test_what_was_taken_while_a_step_hung_is_in_the_journal(tmp_path, monkeypatch, logged):
     """Whoever pushed it was told that it was taken; the next daemon finds it there."""
     monkeypatch.setattr("aiops.live.STEP_END_S", 0.05)
     daemon = Daemon(tmp_path, Tables())
@@ -366,7 +366,7 @@ def test_what_was_taken_while_a_step_hung_is_in_the_journal(tmp_path, monkeypatc
         put(daemon.live.intake, T0 + 2 * STEP_S, "a//b m", 77.0)
         assert daemon.live.stop() is False
         assert [b.value.tolist() for b in Journal(tmp_path).batches()][-1] == [77.0]
-        assert "what came in after it is in the journal only" in capsys.readouterr().out
+        assert any("what came in after it is in the journal only" in line["event"] for line in logged)
     finally:
         free.set()
         hanging.join(20)
@@ -457,9 +457,26 @@ def test_nothing_is_polled_before_the_history_is_in(tmp_path):
     daemon = Daemon(tmp_path, source)
     daemon.live._poll(daemon.live.sources[0])
     assert source.polls == []
+    assert daemon.live.states()[0]["notes"] == [WAITING]
     daemon.live.tick()
+    assert daemon.live.states()[0]["notes"] == []
     daemon.live._poll(daemon.live.sources[0])
     assert source.polls == [T0]
+
+
+def test_steps_that_are_too_slow_are_told_once(tmp_path, monkeypatch):
+    """When they begin to take longer than the interval, and when they no longer do."""
+    from structlog.testing import capture_logs
+
+    daemon = Daemon(tmp_path, Past())
+    daemon.live.tick()
+    took = iter([0.0, 1.0, 0.0, 3 * STEP_S, 0.0, 3 * STEP_S, 0.0, 0.1])
+    monkeypatch.setattr(daemon.clock, "monotonic", lambda: next(took))
+    with capture_logs() as told:
+        for _ in range(4):
+            daemon.clock.sleep_until(daemon.clock.now() + STEP_S)
+            daemon.live.tick()
+    assert [(t["log_level"], t["step_s"]) for t in told if "step" in t["event"]] == [("warning", 3 * STEP_S), ("info", 0.1)]
 
 
 def test_a_journal_that_cannot_be_written_does_not_stop_the_watch(tmp_path):

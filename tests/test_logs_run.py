@@ -113,7 +113,7 @@ sources:
   - logs: {paths: ["*.log"], multiline: true, timezone: Europe/Berlin}
   - logs: {paths: [b], entity: service//b}
   - journald: {units: kubelet.service, priority: warning, directory: journal}
-  - loki: {url: "http://loki:3100", query: '{a="b"}', tenant: t, tokenFile: token, caFile: ca.pem, tail: true, limit: 7}
+  - loki: {url: "https://loki:3100", query: '{a="b"}', tenant: t, tokenFile: token, caFile: ca.pem, tail: true, limit: 7}
   - otlp
 """, encoding="utf-8")
     loaded = config.load(path, {})
@@ -132,10 +132,10 @@ sources:
 
 @pytest.mark.parametrize(("text", "said"), [
     ("logs: {paths: [a], timezone: Berlin}", "timezone: 'Berlin' is not a time zone. Write an IANA name like Europe/Berlin."),
-    ("logs: {paths: []}", "paths: list should have at least 1 item"),
+    ("logs: {paths: []}", "paths: must not be empty"),
     ("loki: {url: loki, query: x}", "url: 'loki' is not a URL"), ("loki: {url: 'http://l'}", "query: missing"),
     ("loki: {url: 'http://l', query: x, backfill: 2h}", "backfill: "), ("loki: {url: 'http://l', query: x, limit: 0}", "limit: "),
-    ("journald: {priority: bad}", "priority: input should be 'emerg'"), ("journald: {units: ['a b']}", "units[0]: "),
+    ("journald: {priority: bad}", "priority: must be 'emerg'"), ("journald: {units: ['a b']}", "units[0]: "),
     ("otlp: {port: 1}", "otlp.port: unknown key"),
 ])
 def test_mistakes_in_the_settings_are_told_with_their_place(tmp_path: Path, text: str, said: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fakes.collected import Collected
 
-from aiops import doctor, meaning
+from aiops import meaning, reach
 from aiops.sources.nvml import NvmlSource
 
 pytestmark = pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA driver on this machine")
@@ -49,7 +49,7 @@ def test_the_gpus_of_this_machine_are_read() -> None:
 
 def test_the_doctor_names_the_gpus_of_this_machine() -> None:
     """Driver and GPUs first, then what each gives."""
-    findings = list(doctor._nvml(None))
+    findings = list(reach.nvml())
     print("", *(f"{f.what}: {f.state}: {f.text}" for f in findings), sep="\n")
     assert findings[0].state == "ok" and findings[0].text.startswith("driver ")
     assert any(f.text.endswith("metrics can be read.") for f in findings)

@@ -105,7 +105,7 @@ BROKEN = {
         "p.yaml:2: $.kind: 'RemediationPolcy' is not a policy; only kind RemediationPolicy belongs here. "
         "Did you mean 'RemediationPolicy'?"]),
     "wrong_version": (change("aiops.io/v1", "aiops.io/v2"),
-                      ["p.yaml:1: $.apiVersion: input should be 'aiops.io/v1', got 'aiops.io/v2'."]),
+                      ["p.yaml:1: $.apiVersion: must be 'aiops.io/v1', got 'aiops.io/v2'."]),
     "no_actions": (GOOD.split("  actions:")[0], ["p.yaml:4: $.spec.actions: missing, and there is no default. Add it."]),
     "unknown_action": (change("Restart", "Restrat"),
                        ["p.yaml:7: $.spec.actions[0].type: unknown action type 'Restrat'. Did you mean 'Restart'?"]),
@@ -117,7 +117,7 @@ BROKEN = {
     "unknown_detector": (change("metric: http_error_rate}", "metric: http_error_rate, model: isolation_florest}"), [
         "p.yaml:5: $.spec.trigger.model: unknown detector 'isolation_florest'. Did you mean 'isolation_forest'?"]),
     "sensitivity_out_of_range": (change("metric: http_error_rate}", "metric: http_error_rate, sensitivity: 95}"), [
-        "p.yaml:5: $.spec.trigger.sensitivity: input should be less than or equal to 1, got 95."]),
+        "p.yaml:5: $.spec.trigger.sensitivity: must be at most 1, got 95."]),
     "duration_in_words": (change("  actions:", "  guards: {cooldown: 5 minutes}\n  actions:"), [
         "p.yaml:6: $.spec.guards.cooldown: '5 minutes' is not a duration. Write for example 15s, 1h30m or 14d."]),
     "duration_without_unit": (change("  actions:", "  verify: {settle: 60}\n  actions:"), [
@@ -125,7 +125,7 @@ BROKEN = {
     "share_in_words": (change("  actions:", "  guards: {maxUnavailable: half}\n  actions:"), [
         "p.yaml:6: $.spec.guards.maxUnavailable: 'half' is neither a count nor a share. Write for example 1 or 25%."]),
     "bad_mode": (change("  actions:", "  mode: automatic\n  actions:"), [
-        "p.yaml:6: $.spec.mode: input should be 'shadow', 'ask', 'act' or 'earned', got 'automatic'."]),
+        "p.yaml:6: $.spec.mode: must be 'shadow', 'ask', 'act' or 'earned', got 'automatic'."]),
     "threshold_without_metric": (change("  actions:", "  feedback: {successThreshold: 0.1}\n  actions:"), [
         "p.yaml:6: $.spec.feedback: successMetric and successThreshold belong together. Give both or neither."]),
     "earned_without_learning": (change("  actions:", "  mode: earned\n  feedback: {learningEnabled: false}\n  actions:"), [

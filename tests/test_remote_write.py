@@ -357,7 +357,7 @@ def test_pushed_telemetry_runs_through_a_live_daemon_into_its_metrics() -> None:
         supervised.poll(live.intake)
         live.tick()
     assert live.last is not None and live.last.counts.series == 1 and live.last.counts.samples == 4
-    assert "4 samples taken; not: not_a_number 4" in supervised.status()["notes"]
+    assert "4 samples taken; not: not a number 4" in supervised.status()["notes"]
     assert 'aiops_remote_write_skipped_total{reason="not_a_number"} 4.0' in metrics.text()
     live.stop(source.close)
     supervised.source.poll(NOW + 90, live.intake)

@@ -15,7 +15,7 @@ import pytest
 from fakes.collected import Collected
 from helpers import T0, pipeline
 
-from aiops import doctor, meaning
+from aiops import meaning, reach
 from aiops.intake import Intake
 from aiops.sources.gpuprocesses import MAX_NAMES, GpuUsers, User, shares
 from aiops.sources.nvml import SLOW_S, NvmlSource
@@ -417,7 +417,7 @@ def test_the_binding_finds_the_library_by_its_own_name(library: Path) -> None:
 def test_the_doctor_says_what_can_be_read_and_what_is_absent(driver: ctypes.CDLL) -> None:
     """Driver, GPUs by what they have in common, and what a right would bring."""
     driver.fake_permitted(0)
-    found = [(f.what, f.state, f.text) for f in doctor._nvml(None)]
+    found = [(f.what, f.state, f.text) for f in reach.nvml()]
     assert found[0] == ("NVML", "ok", "driver 580.65.06, 2 GPUs")
     assert [what for what, state, text in found if state == "ok" and "metrics can be read" in text] == ["GPU 0", "GPU 1"]
     assert ("GPU 1", "problem", "no permission: persistence. Run as root, or with CAP_SYS_ADMIN.") in found
@@ -433,8 +433,8 @@ def test_the_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", missing)
     pynvml._nvmlGetFunctionPointer_cache.clear()
-    [finding] = doctor._nvml(None)
-    assert finding.state == "unreachable" and finding.text.endswith("Install the NVIDIA driver, or remove the source.")
+    [finding] = reach.nvml()
+    assert finding.state == "unreachable" and finding.text.endswith("? Without GPUs here, remove the source.")
 
 
 def test_an_xid_of_the_driver_opens_an_incident_that_names_it(driver: ctypes.CDLL, users: GpuUsers) -> None:

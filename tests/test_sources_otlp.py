@@ -468,7 +468,7 @@ def test_a_refused_block_changes_no_sum() -> None:
 def test_before_the_first_poll_and_after_the_end_nothing_is_taken() -> None:
     """What would be lost is refused: 503 with Retry-After."""
     source = OtlpSource("otlp", 10.0, lambda: NOW, shipped())
-    assert source.notes == {"idle": "OTLP: nothing was received yet"}
+    assert source.notes == {"idle": "nothing was received yet. Point OTEL_EXPORTER_OTLP_ENDPOINT of a sender at this address"}
     assert source.receive("logs", JSON, b"{}")[0] == 503
     source.poll(NOW, Collected())
     assert source.receive("logs", JSON, b"{}")[0] == 200

@@ -403,6 +403,27 @@ def test_empty_states_say_what_to_expect(view: DemoView, text: str) -> None:
         assert text in client("/")[1]
 
 
+def test_failing_sources_are_not_called_calm() -> None:
+    """Nobody is told that nothing is wrong while a part is not seen."""
+    with serving(DemoView(counts=Counts(signals=5, ready=5), sources=[source("a"), source("b", "failing", "refused")])) as client:
+        page = client("/")[1]
+    assert "No incident is open, but 1 of 2 sources is failing: what they would show is not seen. 5 signals watched" in page
+    assert "othing is wrong" not in page
+
+
+def test_the_page_is_there_before_the_first_step() -> None:
+    """While history is read nothing was counted yet: the sources and what they say are shown all the same."""
+    view = calm()
+    view.status = lambda: {**DemoView().status(), "at": None, "counts": {}, "sources": [  # type: ignore[method-assign]
+        {"name": "loki", "state": "failing", "error": "refused", "last_success": None, "failures": 1,
+         "notes": ["<b>behind</b>"], "rejected": {"too_long": 1234, "gap": 0}}]}
+    with serving(view) as client:
+        status, page, _ = client("/")
+    assert status == 200
+    assert "Waiting for the first telemetry." in page and "&lt;b&gt;behind&lt;/b&gt;" in page
+    assert "too long" in page and "1,234" in page and "gap" not in page
+
+
 def test_an_unknown_incident_has_a_page(ask: Client) -> None:
     """404 for people too, with the way back."""
     status, page, _ = ask("/incidents/nobody")
@@ -511,10 +532,10 @@ def test_durations_are_written_as_people_say_them(seconds: float | None, text: s
 
 
 def test_what_sources_say_and_could_not_use_is_on_the_page() -> None:
-    """Behind one line a source; quiet sources have none; names from outside are escaped."""
+    """Notes below their source, and a row a reason; what comes from outside is escaped."""
     said = {**source("remote_write"), "notes": ["9 samples taken; not: <b>"], "rejected": {"no_name": 1200, "histogram": 3}}
     view = DemoView(sources=[said, source("host")])
     with serving(view) as client:
         page = client("/")[1]
-    assert "<summary>remote_write: 1 note, 1,203 rejected</summary>" in page and "&lt;b&gt;" in page
-    assert "<li>no_name: 1,200 rejected</li>" in page and "<summary>host" not in page
+    assert 'class="soft">9 samples taken; not: &lt;b&gt;</td>' in page
+    assert '<th scope="row">remote_write</th><td>no name</td><td class="num right">1,200</td>' in page

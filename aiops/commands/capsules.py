@@ -112,12 +112,12 @@ def listing(found: list[JSON]) -> Table:
     """One row a capsule."""
     from rich.table import Table
 
-    from aiops.quantities import format_bytes
+    from aiops.humanise import quantity
 
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("ID", "OPENED", "SERIES", "LOG LINES", "SIZE", "STATE", "WHAT"):
         table.add_column(name, overflow="fold", justify="right" if name in ("SERIES", "LOG LINES", "SIZE") else "left")
     for c in found:
         table.add_row(clean(c["incident"]), humanise.utc(c["opened_at"]), f"{c['series']:,}", f"{c['log_lines']:,}",
-                      format_bytes(c["bytes"]), "whole" if c["whole"] else "goes on", clean(c["title"]))
+                      quantity(c["bytes"], "bytes"), "whole" if c["whole"] else "goes on", clean(c["title"]))
     return table

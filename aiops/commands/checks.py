@@ -14,7 +14,9 @@ PathsArgument = Annotated[list[Path] | None, argument("[PATH]...", "Files and fo
 
 
 def check(paths: PathsArgument = None) -> int:
-    """Check configurations, policies and packs: all problems at once, and notes on keys without effect.
+    """Find mistakes in configurations and policies.
+
+    In packs, too: all problems at once, and notes on keys without effect.
 
     Without PATH: aiops.yaml and policies/, whichever is there.
     """

@@ -31,7 +31,7 @@ WindowOption = Annotated[Over, typer.Option("--window", help="The last hour, the
 
 def costs(window: WindowOption = Over.hour, output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,
           token_file: TokenOption = None) -> None:
-    """Say what each deployment costs, and how much of its GPUs idles."""
+    """Say what deployments cost, and which GPUs idle."""
     with talking(server, token_file) as client:
         found = client.costs(window.value)
     if output is not Format.table:

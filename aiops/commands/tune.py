@@ -34,9 +34,9 @@ BudgetOption = Annotated[list[str] | None, option("--budget", metavar="N/TIME", 
 
 def tune(path: PathArgument = None, budget: BudgetOption = None, config: ConfigOption = None,
          output: FormatOption = Format.table) -> int:
-    """Say what another budget would have paged over the stored history.
+    """Say what another budget would have paged.
 
-    Plays the history once for each budget. Without --budget: 1/1d, 1/1w and 1/30d.
+    Plays the stored history once for each budget. Without --budget: 1/1d, 1/1w and 1/30d.
     """
     from aiops import tune as history
 

@@ -34,7 +34,8 @@ MAX_ENTRY = 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 QUIET_MS = 50
 """journalctl is asked for more until nothing came for so long."""
-END_S = 2.0
+END_S, ASK_S = 2.0, 10.0
+_RIGHTS = "Check units and directory of the journald source, and the rights to read the journal (group systemd-journal)."
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 _LEVELS = {0: "CRITICAL", 1: "CRITICAL", 2: "CRITICAL", 3: "ERROR", 4: "WARN"}
 _LEVEL_WORD = re.compile(r"\b(CRIT\w*|FATAL|ERR|ERROR|WARN|WARNING|EMERG|PANIC)\b", re.IGNORECASE)
@@ -88,6 +89,24 @@ class JournaldSource:
         if _events(child, 0) == select.POLLHUP:
             self._ended(child)
 
+    def newest(self) -> float | None:
+        """When the newest line was written that would be read, None where there is none. Raises SourceError."""
+        try:
+            done = subprocess.run(self._asking("--lines=1"), stdin=subprocess.DEVNULL, capture_output=True,  # noqa: S603 - as below
+                                  timeout=ASK_S)
+        except subprocess.TimeoutExpired:
+            raise SourceError(self._program, f"gave no line within {ASK_S:.0f} s.", "Is the journal damaged? journalctl --verify "
+                              "tells.") from None
+        except OSError as e:
+            raise self._not_started(e) from None
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())
+        if done.returncode or "No journal files" in said or "not seeing messages" in said:
+            raise SourceError(self._program, f"{said[:300].rstrip('.') or 'it failed'}.", _RIGHTS)
+        try:
+            return int(msgspec.json.decode(done.stdout, type=_Entry).time) / 1e6
+        except (msgspec.DecodeError, ValueError):
+            return None
+
     def close(self) -> None:
         """Ends the child, and writes down how far it came."""
         self._save()
@@ -101,8 +120,7 @@ class JournaldSource:
                                      stdout=subprocess.PIPE, stderr=self._said, start_new_session=True)
         except OSError as e:
             self._stop()
-            raise SourceError(self._program, f"cannot be started: {(e.strerror or str(e)).lower()}.",
-                              "Install systemd's journalctl, or follow files with a logs source.") from None
+            raise self._not_started(e) from None
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)
         with contextlib.suppress(OSError):  # a smaller pipe does as well
@@ -112,10 +130,17 @@ class JournaldSource:
         self._next = None
         return child
 
+    def _not_started(self, error: OSError) -> SourceError:
+        return SourceError(self._program, f"cannot be started: {(error.strerror or str(error)).lower()}.",
+                           "Install systemd's journalctl, or follow files with a logs source.")
+
     def _command(self) -> list[str]:
         where = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._since:.0f}"
-        command = [self._program, "--follow", "--no-tail", "--all", "--output=json", f"--output-fields={_FIELDS}",
-                   "--no-pager", f"--priority={self._priority}", where]
+        return self._asking("--follow", "--no-tail", where)
+
+    def _asking(self, *how: str) -> list[str]:
+        command = [self._program, "--all", "--output=json", f"--output-fields={_FIELDS}", "--no-pager",
+                   f"--priority={self._priority}", *how]
         if self._directory is not None:
             command.append(f"--directory={self._directory}")
         units = [f"_SYSTEMD_UNIT={u}" for u in self._units]
@@ -134,8 +159,7 @@ class JournaldSource:
             self._cursor = ""
             self.notes["cursor"] = "journald: the place of the last run is not understood; lines may come again"
         raise SourceError(self._program, f"ended with {child.returncode}: {said[:300] or 'it said nothing'}.",
-                          "Check units and directory of the journald source, and the rights to read the journal "
-                          "(group systemd-journal).")
+                          _RIGHTS)
 
     def _stop(self) -> None:
         """By its process id: nobody else is asked to end."""

@@ -40,6 +40,7 @@ class Access:
         self._kubeconfig, self._context = kubeconfig, context
         self._settings: Any = None
         self.ssl: ssl.SSLContext | bool = True
+        _import()
 
     @property
     def url(self) -> str:
@@ -82,6 +83,12 @@ class Access:
         except (ConfigException, OSError) as e:
             raise KubeError("configuration", f"{str(e).rstrip('.')}. Set kubeconfig, or run it in a cluster.") from None
         return settings
+
+
+def _import() -> None:
+    """Before there are threads: two that import these at once find them half made, because they import in a circle."""
+    import kubernetes.client
+    import kubernetes.config  # noqa: F401
 
 
 def _tls(settings: Any) -> ssl.SSLContext:

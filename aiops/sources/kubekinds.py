@@ -1,6 +1,6 @@
 """Which collections of the Kubernetes API are followed, and what of each object stays in memory.
 
-`RIGHTS` is all that is needed to follow them: lists and watches, nothing else (docs/configuration.md, `aiops doctor`).
+`RIGHTS` is all that is needed to follow them: lists and watches, nothing else (docs/sources.md, `aiops doctor`).
 """
 
 from __future__ import annotations

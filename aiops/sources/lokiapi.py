@@ -59,6 +59,7 @@ class LokiApi:
         self.url, self.timeout_s, self.ca_file = url.rstrip("/"), timeout_s, ca_file
         self._tenant, self._token_file = tenant, token_file
         self._opened: Session | None = None
+        _import()
 
     def headers(self) -> dict[str, str]:
         """Who asks."""
@@ -111,6 +112,11 @@ class LokiApi:
         if len(body) > MAX_ANSWER:
             raise SourceError(self.url, f"the answer is larger than {MAX_ANSWER >> 20} MiB.", "Lower limit of the loki source.")
         return body
+
+
+def _import() -> None:
+    """Before there are threads: two that import `requests` at once find it half made, because it imports in a circle."""
+    import requests  # noqa: F401
 
 
 def _bounded(chunks: Iterator[bytes], most: int) -> bytes:

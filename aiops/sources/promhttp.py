@@ -70,6 +70,7 @@ class PromHttp:
         self._method = "POST"
         self._turn = turn_of(self.url)
         self._asked_at, self._began = 0.0, 0.0
+        _import()
 
     # --------------------------------------------------------------------------------------------------- what is asked
     def query(self, path: str, form: Mapping[str, str], share: float = 1.0) -> bytes:
@@ -265,6 +266,12 @@ _TLS = (
     ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port", "Write the url with http://."),
     ("record layer failure", "the server does not speak TLS on this port", "Write the url with http://."),
 )
+
+
+def _import() -> None:
+    """Before there are threads: two that import these at once find them half made, because they import in a circle."""
+    import prometheus_api_client  # noqa: F401
+    import requests  # noqa: F401
 
 
 def _adapter(retries: int, server_name: str) -> Any:

@@ -222,8 +222,11 @@ class RemoteWriteSource:
             self.notes["nothing"] = "nothing was pushed yet. Point remote_write of a Prometheus at /api/v1/write"
             return
         self.notes.pop("nothing", None)
-        skipped = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.skipped.items()))
+        skipped = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in sorted(self.skipped.items()))
         self.notes["sum"] = f"{self.counts['samples']:,} samples taken" + (f"; not: {skipped}" if skipped else "")
+        refused = ", ".join(f"{n:,} with {status}" for status, n in sorted(self.requests.items()) if not status.startswith("2"))
+        if refused:
+            self.notes["refused"] = f"requests answered with an error: {refused}. The sender's log says why"
 
 
 def _plain(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aiops import story
 from aiops.humanise import count, duration, figure, quantity, unit_name, utc
+from aiops.types import Counts
 from aiops.web import plot
 from aiops.web.view import View
 
@@ -56,9 +57,9 @@ def overview(view: View) -> str:
     return environment().get_template("overview.html").render(
         **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])),
         closed=view.incidents("closed", 20), working=[w for w in view.maintenance() if w["state"] == "active"][:MOST_WINDOWS],
-        calm=_calm(status), funnel=list(_funnel(status["counts"])), groups=_vitals(vitals),
-        hidden=max(0, len(vitals) - MOST_VITALS), told=_told(status),
-        dropped=sorted((status["counts"].get("dropped") or {}).items(), key=lambda item: -item[1]))
+        calm=_calm(status), funnel=list(_funnel(_counts(status))), groups=_vitals(vitals),
+        hidden=max(0, len(vitals) - MOST_VITALS),
+        unused=_unused(status))
 
 
 def incident(view: View, form: JSON) -> str:
@@ -79,28 +80,38 @@ def missing(view: View, name: str) -> str:
 
 def _frame(status: JSON) -> JSON:
     """What every page has: mode, health, time."""
-    counts, sources = status["counts"], status.get("sources") or []
+    counts, sources = _counts(status), status.get("sources") or []
     return {"status": status, "counts": counts, "now": status["at"] or status["started_at"],
             "mode_text": MODES.get(status["mode"], ""), "warming": counts["signals"] - counts["ready"],
             "failing": [s for s in sources if s["state"] == "failing"]}
 
 
-def _told(status: JSON) -> list[JSON]:
-    """The sources that have something to say: notes, and what they could not use by reason."""
-    sources = status.get("sources") or []
-    of = [{"name": s["name"], "notes": s.get("notes") or [], "rejected": s.get("rejected") or {}} for s in sources]
-    return [s for s in of if s["notes"] or s["rejected"]]
+def _counts(status: JSON) -> JSON:
+    """Nothing was counted before the first step."""
+    return {**asdict(Counts()), **status["counts"]}
+
+
+def _unused(status: JSON) -> list[tuple[str, str, int]]:
+    """(source, reason, how many) of what could not be used, most first; what was dropped after the sources has none."""
+    found = [("", reason, n) for reason, n in _counts(status)["dropped"].items()]
+    found += [(s["name"], reason, n) for s in status.get("sources") or [] for reason, n in (s.get("rejected") or {}).items() if n]
+    return sorted(((source, reason.replace("_", " "), n) for source, reason, n in found), key=lambda item: -item[2])
 
 
 def _calm(status: JSON) -> str:
     """What the list of open incidents says while it is empty."""
-    counts = status["counts"]
+    counts = _counts(status)
     if not status.get("sources"):
         return "No source is configured, so there is nothing to watch. Add one under 'sources' in the configuration."
     if not counts["signals"]:
         return "Waiting for the first telemetry. Signals appear here as soon as a source has been read."
     warming = counts["signals"] - counts["ready"]
     ready = f"{counts['ready']:,} ready" + (f", {warming:,} warming up" if warming else "")
+    failing, sources = sum(s["state"] == "failing" for s in status["sources"]), count(len(status["sources"]), "source")
+    if failing:
+        verb = "is" if failing == 1 else "are"
+        return (f"No incident is open, but {failing} of {sources} {verb} failing: what they would show is not seen. "
+                f"{count(counts['signals'], 'signal')} watched, {ready}.")
     return f"Nothing is wrong. {count(counts['signals'], 'signal')} watched, {ready}."
 
 

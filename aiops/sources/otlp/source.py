@@ -23,6 +23,7 @@ from aiops.types import Ints, LogLine
 MAX_LINES = 50_000
 """Log records that are taken between two polls: they wait for the tick with those of all other sources."""
 RETRY_S = 5
+IDLE = "nothing was received yet. Point OTEL_EXPORTER_OTLP_ENDPOINT of a sender at this address"
 Answer = tuple[int, dict[str, str], bytes]
 Sums = dict[int, tuple[float, float]]
 
@@ -45,7 +46,7 @@ class OtlpSource:
         self._listening = False
         self._received = 0
         self.rejected: Counter[str] = Counter()
-        self.notes: dict[str, str] = {"idle": "OTLP: nothing was received yet"}
+        self.notes: dict[str, str] = {"idle": IDLE}
         self.pushes: Mapping[str, Callable[[Mapping[str, str], bytes], Answer]] = {
             "/v1/logs": lambda headers, body: self.receive("logs", headers, body),
             "/v1/metrics": lambda headers, body: self.receive("metrics", headers, body)}
