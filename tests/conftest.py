@@ -13,10 +13,15 @@ import shutil
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
 MISSING = "not installed here: "
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("exploring", derandomize=False, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+"""The same examples in every run: a run that fails, fails again. HYPOTHESIS_PROFILE=exploring looks for new ones."""
 
 
 def nothing(*_: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fakes.collected import Collected
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiops.sources import logfile, loglines, tail
@@ -467,6 +467,7 @@ PIECES = st.sampled_from([b"a", b"bb" * 30, b"\n", b"\n", b" x", b"2023-11-14T22
 
 
 @settings(max_examples=150, deadline=None)
+@example(b"a\n\n\0" + b"b" * 60, [0], True, True)
 @given(st.lists(PIECES, max_size=40).map(b"".join), st.lists(st.integers(0, 4), max_size=30), st.booleans(), st.booleans())
 def test_however_little_is_taken_the_lines_are_the_same(content: bytes, rooms: list[int], multiline: bool, restart: bool) -> None:
     """Long lines, parts of lines and traces, over the ends of reads: as if all had been taken at once."""

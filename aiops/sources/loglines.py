@@ -90,12 +90,12 @@ class LineReader:
 
     # --------------------------------------------------------------------------------------------------- the pieces
     def _decoded(self, raw: bytes) -> str:
-        if len(raw) > MAX_LINE_BYTES:
-            self.rejected["too_long"] += 1
-            raw = raw[:MAX_LINE_BYTES]
         if b"\0" in raw:
             self.rejected["nul"] += 1
             raw = raw.replace(b"\0", b"")
+        if len(raw) > MAX_LINE_BYTES:
+            self.rejected["too_long"] += 1
+            raw = raw[:MAX_LINE_BYTES]
         try:
             return raw.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError:
