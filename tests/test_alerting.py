@@ -284,3 +284,16 @@ def test_silence_resolves_an_alert_without_calling_it_well():
         for alert in alerting.update(frame(T0 + k * STEP_S, [math.nan], of), []):
             last = alert
     assert (last.state, last.silent) == ("resolved", True)
+
+
+def test_evidence_stays_with_its_signal_when_columns_are_given_up():
+    """It has another column then: silence is looked for there, and the recovery is seen there."""
+    alerting = Alerting()
+    run = Run(alerting, (OF[1], replace(OF[0], id=1)))
+    odd = replace(ODD, signal=1)
+    assert run.ticks(3, odd)[-1] == "firing"
+    alerting.keep(np.array([1]), 2)
+    [track] = alerting._tracks.values()
+    assert (track.last.signal, set(alerting._ladder.column[alerting._ladder.column >= 0].tolist())) == (0, {0})
+    run.of = (OF[0],)
+    assert "resolved" in run.ticks(30)
