@@ -25,7 +25,7 @@ import msgspec
 
 from aiops.interfaces import Samples
 from aiops.sources.loglines import FULL, MAX_LINE_BYTES
-from aiops.sources.offsets import Place
+from aiops.sources.offsets import Place, note
 from aiops.sources.promapi import SourceError
 from aiops.types import LogLine
 
@@ -85,7 +85,7 @@ class JournaldSource:
             self._since = now
         self._save()
         child = self._child or self._start()
-        self._note("full", not self._hand_on(child, now, into), FULL)
+        note(self.notes, "full", not self._hand_on(child, now, into), FULL)
         if _events(child, 0) == select.POLLHUP:
             self._ended(child)
 
@@ -260,13 +260,7 @@ class JournaldSource:
     def _save(self) -> None:
         if self._since is not None:
             self._place.save({"cursor": self._cursor, "since": self._since})
-        self._note("place", bool(self._place.problem), self._place.problem)
-
-    def _note(self, key: str, there: bool, text: str) -> None:
-        if there:
-            self.notes[key] = text
-        else:
-            self.notes.pop(key, None)
+        note(self.notes, "place", bool(self._place.problem), self._place.problem)
 
 
 def _events(child: subprocess.Popen[bytes], wait_ms: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiops.interfaces import Samples
 from aiops.sources.loglines import FULL, MAX_LINE_BYTES, Entry, LineReader, plain
-from aiops.sources.offsets import Place
+from aiops.sources.offsets import Place, note
 from aiops.sources.tail import Key, Tail, identity, regular, shape
 from aiops.types import Entity, LogLine
 
@@ -59,7 +59,7 @@ class LogFileSource:
         self.notes: dict[str, str] = {}
         self._unread: list[str] = []
         saved = self._place.load()
-        self._note("begin", bool(self._place.problem), self._place.problem)
+        note(self.notes, "begin", bool(self._place.problem), self._place.problem)
         if saved is not None:
             self.restore(saved)
 
@@ -69,8 +69,8 @@ class LogFileSource:
         self._find()
         self._save()
         self._hand_on_all(now, into)
-        self._note("full", any(t.held for t in self._tails.values()), FULL)
-        self._note("unread", bool(self._unread), f"{len(self._unread)} files cannot be read: {', '.join(self._unread[:3])}")
+        note(self.notes, "full", any(t.held for t in self._tails.values()), FULL)
+        note(self.notes, "unread", bool(self._unread), f"{len(self._unread)} files cannot be read: {', '.join(self._unread[:3])}")
 
     def _hand_on_all(self, now: float, into: Samples) -> None:
         left, tails = MAX_LINES, self._in_turn()
@@ -120,9 +120,9 @@ class LogFileSource:
         if not self._looked:
             self._find_renamed()
         self._looked = True
-        self._note("files", len(here) > MAX_FILES,
+        note(self.notes, "files", len(here) > MAX_FILES,
                    f"{len(here)} files match; only {MAX_FILES} are followed. Narrow the patterns.")
-        self._note("none", not here, f"no file matches {', '.join(self._patterns)}")
+        note(self.notes, "none", not here, f"no file matches {', '.join(self._patterns)}")
 
     def _add(self, key: Key, path: str) -> None:
         """A file that was not followed: from where the last run left it, else from its end, or from its beginning if new."""
@@ -241,13 +241,7 @@ class LogFileSource:
     # ---------------------------------------------------------------------------------------------------- the rest
     def _save(self) -> None:
         self._place.save(self.state())
-        self._note("offsets", bool(self._place.problem), self._place.problem)
+        note(self.notes, "offsets", bool(self._place.problem), self._place.problem)
 
     def _unreadable(self, path: str, error: OSError) -> None:
         self._unread.append(f"{path}: {(error.strerror or str(error)).lower()}")
-
-    def _note(self, key: str, there: bool, text: str) -> None:
-        if there:
-            self.notes[key] = text
-        else:
-            self.notes.pop(key, None)

@@ -16,7 +16,7 @@ from aiops.meaning import Meanings
 from aiops.sources.loglines import FULL, MAX_LINE_BYTES, plain
 from aiops.sources.lokiapi import Entry, LokiApi
 from aiops.sources.lokitail import LokiTail
-from aiops.sources.offsets import Place
+from aiops.sources.offsets import Place, note
 from aiops.types import Entity, LogLine
 
 NS = 1_000_000_000
@@ -63,9 +63,9 @@ class LokiSource:
             self._fetch(now_ns, into)
         else:
             self._follow(self._tail, now_ns, into)
-        self._note("behind", self._behind and self._refused_ns is None, f"Loki has more lines than {MAX_PAGES * self._limit} "
-                   "a poll; the rest comes later. Narrow the query, or raise limit.")
-        self._note("full", self._refused_ns is not None, FULL)
+        note(self.notes, "behind", self._behind and self._refused_ns is None,
+            f"Loki has more lines than {MAX_PAGES * self._limit} a poll; the rest comes later. Narrow the query, or raise limit.")
+        note(self.notes, "full", self._refused_ns is not None, FULL)
 
     def close(self) -> None:
         """Writes down how far it came."""
@@ -112,7 +112,7 @@ class LokiSource:
         found, missed = tail.taken()
         _, all_taken = self._hand_on(found, into)
         self._owed = self._owed or bool(missed) or not was_running or self._behind
-        self._note("tail", bool(missed), f"the tail was interrupted, and goes on: {missed}")
+        note(self.notes, "tail", bool(missed), f"the tail was interrupted, and goes on: {missed}")
         if all_taken and self._owed:
             self._fetch(now_ns, into)
             self._owed = False
@@ -169,7 +169,7 @@ class LokiSource:
     # --------------------------------------------------------------------------------------------------------- place
     def _restored(self) -> tuple[int | None, int]:
         saved: Any = self._place.load()
-        self._note("begin", bool(self._place.problem), self._place.problem)
+        note(self.notes, "begin", bool(self._place.problem), self._place.problem)
         if isinstance(saved, dict) and saved.get("query") == self._query and isinstance(saved.get("done_ns"), int):
             return saved["done_ns"], saved["done_ns"] + 1
         return None, 0
@@ -179,13 +179,7 @@ class LokiSource:
             done = max(self._newest_ns, self._done_ns - LATE_NS)
             left = done if self._refused_ns is None else self._refused_ns - 1
             self._place.save({"query": self._query, "done_ns": min(done, left)})
-        self._note("place", bool(self._place.problem), self._place.problem)
-
-    def _note(self, key: str, there: bool, text: str) -> None:
-        if there:
-            self.notes[key] = text
-        else:
-            self.notes.pop(key, None)
+        note(self.notes, "place", bool(self._place.problem), self._place.problem)
 
 
 def whose(meanings: Meanings, labels: Mapping[str, str]) -> Entity:

@@ -45,3 +45,11 @@ class Place:
             self.problem = f"{self._path}: cannot be written, a restart may repeat lines: {(e.strerror or str(e)).lower()}"
             return
         self._saved, self.problem = text, ""
+
+
+def note(notes: dict[str, str], key: str, there: bool, text: str) -> None:
+    """What a source says to people: there while it holds, gone after."""
+    if there:
+        notes[key] = text
+    else:
+        notes.pop(key, None)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from aiops.store.chunks import settle
 
 JSON = dict[str, Any]
 FORMAT = 1
@@ -73,8 +74,8 @@ def seal(part: Path, about: JSON) -> JSON:
     (part / MANIFEST).write_text(json.dumps(whole, indent=1), encoding="utf-8")
     for path in (*paths, part / MANIFEST):
         path.chmod(0o600)
-        _sync(path)
-    _sync(part)
+        settle(path)
+    settle(part)
     return whole
 
 
@@ -85,7 +86,7 @@ def place(part: Path, out: Path) -> None:
     if out.exists():
         out.rename(gone)
     part.rename(out)
-    _sync(out.parent)
+    settle(out.parent)
     shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -166,11 +167,3 @@ def _size(path: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -97,7 +97,7 @@ class Chunks:
 
 
 def settle(folder: Path) -> None:
-    """Wait until the names in a folder are on disk. Raises OSError."""
+    """Wait until a file, or the names in a folder, are on disk. Raises OSError."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
