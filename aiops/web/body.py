@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive
 
 BODY_S = 30.0
@@ -18,6 +19,14 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str, text: str, retry_s: int | None = None) -> None:
         super().__init__(text)
         self.status, self.reason, self.retry_s = status, reason, retry_s
+
+    def response(self) -> Response:
+        """The connection stays open, and the server reads and forgets the rest of the body: closed with unread bytes, it would
+        be reset, and the sender would see that instead of the answer and send the same again. Too slow a one is closed."""
+        headers = {"Connection": "close"} if self.status == 408 else {}
+        if self.retry_s is not None:
+            headers["Retry-After"] = str(self.retry_s)
+        return JSONResponse({"error": str(self)}, self.status, headers)
 
 
 class Bodies:

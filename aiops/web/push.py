@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from aiops.web.body import Bodies, RefusedError
@@ -49,8 +49,7 @@ class Pushed:
             return Response(text, status, answered)
         except RefusedError as e:
             self._refused[e.reason] += 1
-            retry = {"Retry-After": str(e.retry_s)} if e.retry_s is not None else {}
-            return JSONResponse({"error": str(e)}, e.status, {"Connection": "close", **retry})
+            return e.response()
 
 
 class PushEndpoint:

@@ -61,8 +61,7 @@ class WriteEndpoint:
             response = await self._answer(scope, receive)
         except RefusedError as e:
             self._refused[e.reason] += 1
-            response = _response(e.status, str(e), e.retry_s)
-            response.headers["Connection"] = "close"
+            response = e.response()
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
