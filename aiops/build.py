@@ -109,17 +109,22 @@ def warm(detectors: Sequence[Chosen]) -> None:
         getattr(plugins.load("detectors", name), "warm", lambda: None)()
 
 
-def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None) -> LiveActuator:
-    """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError."""
+def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
+                  awaited: Sequence[str]) -> LiveActuator:
+    """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
+
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard.
+    """
+    from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.store.intents import Intents
 
     try:
         intents = Intents(ledger)
-        cluster = KubernetesCluster(connect(kubeconfig, context), clock)
+        cluster = KubernetesCluster(connect(kubeconfig, context))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(cluster, clock, intents, intents.interrupted(), intents.snapshots())
+    return LiveActuator(cluster, clock, intents, awaited, [not_paused])
 
 
 def page_address(config: Config) -> str:

@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class Daemon:
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
-        self.actuator = self._actuator()
+        self.actuator = self._actuator(pipeline.decider.awaited())
         recorded = self._recorded()
         self.journal = self._journal(now)
         self.receivers = build.receivers(config, clock)
@@ -163,12 +163,13 @@ class Daemon:
     def _states(self) -> list[dict[str, Any]]:
         return self.live.states()
 
-    def _actuator(self) -> Any:
+    def _actuator(self, awaited: Sequence[str]) -> Any:
         """Only a daemon that may act, or ask, holds a way to change the cluster."""
         kubernetes = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
-        return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context)
+        return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
+                                   awaited)
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

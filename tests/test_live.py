@@ -283,7 +283,8 @@ def test_the_journal_of_a_run_gives_the_same_verdict_again(tmp_path):
     daemon.end()
     result = again(tmp_path)
     [incident] = result.incidents.values()
-    assert [c[:2] for c in daemon.cluster.calls] == [("restart", "deployment/default/db")]
+    [change] = daemon.cluster.calls
+    assert str(change).startswith("patch deployment/default/db spec.template.metadata.annotations.")
     assert [o.status for o in incident.outcomes] == ["done", "helped"]
     journal = Journal(tmp_path)
     assert sum(1 for _ in journal.batches()) == len(daemon.reports) == 71
@@ -300,7 +301,7 @@ def test_what_people_said_is_in_the_journal_too(tmp_path):
             daemon.live.intake.command(Command(daemon.clock.now(), "approve", action.id, "ann"))
     daemon.ticks(70, between=approve)
     daemon.end()
-    assert [c[0] for c in daemon.cluster.calls] == ["restart"]
+    assert [c.entity for c in daemon.cluster.calls] == ["deployment/default/db"]
     assert again(tmp_path, "ask").digest == daemon.pipeline.book.digest()
 
 

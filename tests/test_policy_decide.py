@@ -572,7 +572,8 @@ def test_the_whole_loop_on_a_cluster_in_memory():
         decision = step(b, tick * 15.0, outcomes=actuator.collect())
         seen += [(a.decision, a.state) for a in decision.actions] + [o.status for o in decision.outcomes]
         actuator.submit(decision.actions)
-    assert cluster.calls == [("scale", "deployment/shop/api", "3", "5"), ("scale", "deployment/shop/api", "5", "3")]
+    assert [str(c) for c in cluster.calls] == ["patch deployment/shop/api spec.replicas: 3 -> 5",
+                                               "patch deployment/shop/api spec.replicas: 5 -> 3"]
     assert seen == [("act", "submitted"), ("act", "undo"), "no_help", ("refused", "cooldown")]
 
 

@@ -70,6 +70,11 @@ class PolicyBook:
         self._remember(turn)
         return turn.decision()
 
+    def awaited(self) -> Sequence[str]:
+        """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
+        live = self.ledger.live()
+        return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
         return {"ledger": self.ledger.state(), "record": self.record.state()}
