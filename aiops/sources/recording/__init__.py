@@ -1,0 +1,1 @@
+"""Recordings: `folder` reads one as batches, `record` makes one of a Prometheus."""
