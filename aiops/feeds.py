@@ -47,7 +47,7 @@ class TopologyFile:
 
     def poll(self, now: float, into: Samples) -> None:
         """Raises Problems when the file is malformed, OSError when it is gone: the last good topology stays."""
-        from aiops.sources.recording.folder import read_topology
+        from aiops.sources.recording.about import read_topology
 
         changed = self._path.stat().st_mtime
         if changed != self._seen:

@@ -26,7 +26,8 @@ from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.sources.access import SourceError
 from aiops.sources.journald import source as journald
-from aiops.sources.journald.source import JournaldSource, levelled
+from aiops.sources.journald.entries import levelled
+from aiops.sources.journald.source import JournaldSource
 from aiops.types import LogLine
 
 NOW = 1_700_000_100.0

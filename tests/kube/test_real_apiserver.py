@@ -295,7 +295,7 @@ def test_no_content_of_a_config_map_reaches_us(control: Control, source: Kuberne
     import asyncio
 
     from aiops.sources.kubernetes.api import KubeApi
-    from aiops.sources.kubernetes.reflector import METADATA
+    from aiops.sources.kubernetes.wire import METADATA
 
     async def read() -> bytes:
         api = KubeApi(source._watching._access)

@@ -12,20 +12,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import select
 import subprocess
 import tempfile
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from aiops.interfaces import Samples
 from aiops.sources.access import SourceError
-from aiops.sources.logs.lines import FULL, MAX_LINE_BYTES
+from aiops.sources.journald.entries import CURSOR, FIELDS, Entries, Entry
+from aiops.sources.logs.lines import FULL
 from aiops.sources.offsets import Place, note
 from aiops.types import LogLine
 
@@ -37,23 +37,6 @@ QUIET_MS = 50
 END_S, ASK_S = 2.0, 10.0
 _RIGHTS = "Check units and directory of the journald source, and the rights to read the journal (group systemd-journal)."
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-_LEVELS = {0: "CRITICAL", 1: "CRITICAL", 2: "CRITICAL", 3: "ERROR", 4: "WARN"}
-_LEVEL_WORD = re.compile(r"\b(CRIT\w*|FATAL|ERR|ERROR|WARN|WARNING|EMERG|PANIC)\b", re.IGNORECASE)
-_CURSOR = re.compile(r"s=[a-zA-Z0-9=;._-]{1,500}")
-_FIELDS = "MESSAGE,PRIORITY,_HOSTNAME,_SYSTEMD_UNIT,SYSLOG_IDENTIFIER,_TRANSPORT"
-
-
-class _Entry(msgspec.Struct):
-    """A value is a text, a list of bytes where it is none, a list of those where a field is there twice, or null."""
-
-    cursor: str = msgspec.field(name="__CURSOR", default="")
-    time: str = msgspec.field(name="__REALTIME_TIMESTAMP", default="")
-    message: Any = msgspec.field(name="MESSAGE", default=None)
-    priority: Any = msgspec.field(name="PRIORITY", default=None)
-    host: Any = msgspec.field(name="_HOSTNAME", default=None)
-    unit: Any = msgspec.field(name="_SYSTEMD_UNIT", default=None)
-    program: Any = msgspec.field(name="SYSLOG_IDENTIFIER", default=None)
-    transport: Any = msgspec.field(name="_TRANSPORT", default=None)
 
 
 class JournaldSource:
@@ -67,7 +50,7 @@ class JournaldSource:
                  directory: Path | None = None, node: str | None = None, place: Path | None = None,
                  program: str = "journalctl") -> None:
         self.name, self.interval_s = name, interval_s
-        self._units, self._priority, self._directory, self._node = tuple(units), priority, directory, node
+        self._units, self._priority, self._directory = tuple(units), priority, directory
         self._program = program
         self._child: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
@@ -76,6 +59,7 @@ class JournaldSource:
         self._next: tuple[str, LogLine | None] | None = None
         self._place = Place(place)
         self.rejected: Counter[str] = Counter()
+        self._entries = Entries(node, self.rejected)
         self.notes: dict[str, str] = {}
         self._cursor, self._since = self._restored()
 
@@ -103,7 +87,7 @@ class JournaldSource:
         if done.returncode or "No journal files" in said or "not seeing messages" in said:
             raise SourceError(self._program, f"{said[:300].rstrip('.') or 'it failed'}.", _RIGHTS)
         try:
-            return int(msgspec.json.decode(done.stdout, type=_Entry).time) / 1e6
+            return int(msgspec.json.decode(done.stdout, type=Entry).time) / 1e6
         except (msgspec.DecodeError, ValueError):
             return None
 
@@ -139,7 +123,7 @@ class JournaldSource:
         return self._asking("--follow", "--no-tail", where)
 
     def _asking(self, *how: str) -> list[str]:
-        command = [self._program, "--all", "--output=json", f"--output-fields={_FIELDS}", "--no-pager",
+        command = [self._program, "--all", "--output=json", f"--output-fields={FIELDS}", "--no-pager",
                    f"--priority={self._priority}", *how]
         if self._directory is not None:
             command.append(f"--directory={self._directory}")
@@ -184,7 +168,7 @@ class JournaldSource:
             if self._next is None:
                 if not self._left and not self._read(child):
                     return True
-                self._next = self._line(self._left.popleft(), now)
+                self._next = self._entries.line(self._left.popleft(), now)
             cursor, line = self._next
             if line is not None and not into.line(line):
                 return False
@@ -209,43 +193,6 @@ class JournaldSource:
                 self._rest, self._skipping = b"", True
         return bool(self._left)
 
-    def _line(self, raw: bytes, now: float) -> tuple[str, LogLine | None]:
-        """Its cursor, "" for none, and what it says, None where that is nothing (counted)."""
-        try:
-            entry = msgspec.json.decode(raw, type=_Entry)
-            at = int(entry.time) / 1e6
-        except (msgspec.DecodeError, RecursionError, ValueError):
-            self.rejected["malformed"] += 1
-            return "", None
-        cursor = entry.cursor if _CURSOR.fullmatch(entry.cursor) else ""
-        text = self._text(entry.message).strip()
-        if not text:
-            self.rejected["empty"] += 1
-            return cursor, None
-        host = self._node or self._text(entry.host) or "localhost"
-        if self._text(entry.transport) == "kernel":
-            return cursor, LogLine(min(at, now), f"node//{host}", text)
-        who = (self._text(entry.unit) or self._text(entry.program))[:200].strip("/")
-        entity = f"process/{host}/{who}" if who else f"node//{host}"
-        return cursor, LogLine(min(at, now), entity, levelled(entry.priority, text))
-
-    def _text(self, value: Any) -> str:
-        """A value as text, of several the first."""
-        if isinstance(value, list) and value and not isinstance(value[0], int):
-            value = value[0]
-        if isinstance(value, list):
-            try:
-                raw = bytes(value)
-            except (TypeError, ValueError):
-                return ""
-            value = raw.decode("utf-8", "replace").replace("\0", "")
-            self.rejected["undecodable"] += "�" in value
-        if not isinstance(value, str):
-            return ""
-        if len(value) > MAX_LINE_BYTES:
-            self.rejected["too_long"] += 1
-        return value[:MAX_LINE_BYTES]
-
     # ------------------------------------------------------------------------------------------------------- the place
     def _restored(self) -> tuple[str, float | None]:
         saved = self._place.load()
@@ -254,7 +201,7 @@ class JournaldSource:
         if not isinstance(saved, dict):
             return "", None
         cursor, since = saved.get("cursor"), saved.get("since")
-        return (cursor if isinstance(cursor, str) and _CURSOR.fullmatch(cursor) else "",
+        return (cursor if isinstance(cursor, str) and CURSOR.fullmatch(cursor) else "",
                 float(since) if isinstance(since, int | float) and 0 <= since < 1e11 else None)
 
     def _save(self) -> None:
@@ -269,9 +216,3 @@ def _events(child: subprocess.Popen[bytes], wait_ms: int) -> int:
     ready = select.poll()
     ready.register(child.stdout.fileno(), select.POLLIN)
     return next((event for _, event in ready.poll(wait_ms)), 0)
-
-
-def levelled(priority: Any, text: str) -> str:
-    """The text with its level before it where it is bad and does not say so itself."""
-    level = _LEVELS.get(int(priority)) if isinstance(priority, str) and priority in "01234" and priority else None
-    return f"{level} {text}" if level and not _LEVEL_WORD.search(text[:200]) else text

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from aiops.sources.kubernetes import objects as k8s
-from aiops.sources.kubernetes.objects import Labelled, Managed, Owned, Workload, seconds
+from aiops.sources.kubernetes.objects import Labelled, Managed, Owned, seconds
+from aiops.sources.kubernetes.workloads import Autoscaler, Named, Template, TemplateSpec, Workload, WorkloadStatus
 from aiops.types import Entity
 
 Right = tuple[str, str, str]
@@ -50,7 +51,7 @@ class Deployed:
     refers: frozenset[Reference]
     replicas: int | None
     suspended: bool
-    status: k8s.WorkloadStatus
+    status: WorkloadStatus
     settled: bool
     template_by: By
     replicas_by: By
@@ -97,7 +98,7 @@ class Scaler:
 
 # ------------------------------------------------------------------------------------------------------ what is kept
 def deployed(w: Workload) -> Deployed:
-    template = msgspec.json.decode(w.spec.template, type=k8s.Template)
+    template = msgspec.json.decode(w.spec.template, type=Template)
     fields = w.metadata.managed_fields or ()
     meta = _small(w.metadata)
     return Deployed(meta, _digest(w.spec.template), tuple(c.image for c in template.spec.containers or ()),
@@ -133,7 +134,7 @@ def machine(n: k8s.KubeNode) -> Machine:
                    _by(fields, b'"f:unschedulable"'), _by(fields, b'"f:taints"'))
 
 
-def scaler(h: k8s.Autoscaler) -> Scaler:
+def scaler(h: Autoscaler) -> Scaler:
     target = h.spec.scale_target_ref
     fields = [m for m in h.metadata.managed_fields or () if not m.subresource]
     return Scaler(_small(h.metadata), k8s.entity(target.kind.lower(), h.metadata.namespace, target.name),
@@ -161,7 +162,7 @@ def _by(fields: Iterator[Managed] | tuple[Managed, ...] | list[Managed], *names:
     return max(found, key=lambda by: by.at if by.at == by.at else float("inf"), default=By())
 
 
-def _refers(spec: k8s.TemplateSpec) -> Iterator[Reference]:
+def _refers(spec: TemplateSpec) -> Iterator[Reference]:
     """(kind in lower case, name) of each ConfigMap and Secret that the pods use."""
     for kind, named in _named(spec):
         name = (named.name or named.secret_name) if named else None
@@ -169,7 +170,7 @@ def _refers(spec: k8s.TemplateSpec) -> Iterator[Reference]:
             yield kind, name
 
 
-def _named(spec: k8s.TemplateSpec) -> Iterator[tuple[str, k8s.Named | None]]:
+def _named(spec: TemplateSpec) -> Iterator[tuple[str, Named | None]]:
     for volume in spec.volumes or ():
         yield "configmap", volume.config_map
         yield "secret", volume.secret
@@ -229,7 +230,7 @@ REPLICASETS = Kind("replicasets", _APPS, Workload, deployed)
 JOBS = Kind("jobs", "/apis/batch/v1", Workload, deployed)
 SERVICES = Kind("services", _CORE, Labelled, _whole, metadata_only=True)
 SLICES = Kind("endpointslices", "/apis/discovery.k8s.io/v1", k8s.Slice, _whole)
-AUTOSCALERS = Kind("horizontalpodautoscalers", "/apis/autoscaling/v2", k8s.Autoscaler, scaler)
+AUTOSCALERS = Kind("horizontalpodautoscalers", "/apis/autoscaling/v2", Autoscaler, scaler)
 CONFIGMAPS = Kind("configmaps", _CORE, Owned, content, metadata_only=True)
 SECRETS = Kind("secrets", _CORE, Owned, content, metadata_only=True)
 EVENTS = Kind("events", _CORE, k8s.KubeEvent, _event, field_selector="type=Warning")

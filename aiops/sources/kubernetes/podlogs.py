@@ -12,7 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from aiops.interfaces import Samples
@@ -21,12 +21,12 @@ from aiops.sources.kubernetes.kinds import PODS
 from aiops.sources.kubernetes.lines import Lines
 from aiops.sources.kubernetes.objects import Pod
 from aiops.sources.kubernetes.reflector import LASTED_S, Backoff, Reflector
+from aiops.sources.kubernetes.stream import Again, Key, Stream
 from aiops.sources.logs.lines import MAX_LINE_BYTES, plain
 from aiops.types import LogLine
 
 MAX_STREAMS = 200
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-MAX_RECENT = 50_000
 FIRST_S = 30.0
 IDLE_S = 300.0
 """A stream that is silent for so long is opened anew: a half-open connection is silent too."""
@@ -35,7 +35,6 @@ FULL_WAIT_S = 0.1
 STAMP_CHARS = 40
 OVERHEAD = 200
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
-Key = tuple[str, str, str, str]  # namespace, pod, uid of the pod, container
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +44,6 @@ class _Pod:
     begun: frozenset[str]
     running: frozenset[str]
     uid: str
-
-
-@dataclass(slots=True)
-class _Stream:
-    """`second`: the last whole second of which a line was handed on; `recent` the lines of it, as hashes."""
-
-    key: Key
-    running: bool
-    second: str = ""
-    recent: Counter[int] = field(default_factory=Counter)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    gone: bool = False
-
-    def tell(self, running: bool) -> None:
-        if running != self.running:
-            self.running = running
-            self.changed.set()
 
 
 class PodLogs:
@@ -77,7 +58,7 @@ class PodLogs:
         self._lock = threading.Lock()
         self._waiting: list[LogLine] = []
         self._bytes = 0
-        self._streams: dict[Key, _Stream] = {}
+        self._streams: dict[Key, Stream] = {}
         self._reflectors: list[Reflector[_Pod]] = []
         self._told = asyncio.Event()
         self._since = ""
@@ -136,14 +117,14 @@ class PodLogs:
                 asyncio.get_running_loop().call_later(LAST_WORDS_S, stream.task.cancel)
         for key, running in wanted.items():
             if key not in self._streams and len(self._streams) < MAX_STREAMS:
-                stream = self._streams[key] = _Stream(key, running)
+                stream = self._streams[key] = Stream(key, running)
                 stream.task = group.create_task(self._follow(api, stream))
         self.notes.pop("logs", None)
         if wanted.keys() - self._streams.keys():
             self.notes["logs"] = f"logs: {len(wanted)} containers match; only {MAX_STREAMS} are followed. Narrow the selector."
 
     # -------------------------------------------------------------------------------------------------- one stream
-    async def _follow(self, api: KubeApi, s: _Stream) -> None:
+    async def _follow(self, api: KubeApi, s: Stream) -> None:
         """Until the pod is gone. A stream that lasted is no failure, whatever ended it."""
         backoff, failures, clock = Backoff(), 0, asyncio.get_running_loop().time
         name = f"{s.key[0]}/{s.key[1]}/{s.key[3]}"
@@ -164,7 +145,7 @@ class PodLogs:
             del self._streams[s.key]
             self._told.set()  # there is room for another one
 
-    async def _turn(self, api: KubeApi, s: _Stream) -> KubeError | None:
+    async def _turn(self, api: KubeApi, s: Stream) -> KubeError | None:
         """What was written since the last line, to the end of the stream; why that ended, None where all is read."""
         try:
             if s.second:
@@ -174,7 +155,7 @@ class PodLogs:
             return e
         return None
 
-    async def _last_words(self, api: KubeApi, s: _Stream) -> None:
+    async def _last_words(self, api: KubeApi, s: Stream) -> None:
         """What the previous instance of the container wrote, where there is one (else: 400)."""
         try:
             await self._read(api, s, {"previous": "true"})
@@ -182,10 +163,10 @@ class PodLogs:
             if e.status != 400:
                 raise
 
-    async def _read(self, api: KubeApi, s: _Stream, query: dict[str, str]) -> None:
+    async def _read(self, api: KubeApi, s: Stream, query: dict[str, str]) -> None:
         namespace, pod, _, container = s.key
         query = {**query, "container": container, "timestamps": "true", "sinceTime": f"{s.second}Z" if s.second else self._since}
-        lines, again = Lines(MAX_LINE_BYTES + STAMP_CHARS), _Again(s)
+        lines, again = Lines(MAX_LINE_BYTES + STAMP_CHARS), Again(s)
         entity = f"pod/{namespace}/{pod}"
         async with api.stream(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", query, "*/*", None, IDLE_S) as answer:
             async for chunk in answer.content.iter_any():
@@ -197,7 +178,7 @@ class PodLogs:
             self._hand(entity, lines.rest(), again)
         self.dropped["too_long"] += lines.cut
 
-    def _hand(self, entity: str, raw: bytes, again: _Again) -> None:
+    def _hand(self, entity: str, raw: bytes, again: Again) -> None:
         stamp, _, text = raw.decode("utf-8", "replace").partition(" ")
         if not text.strip():
             return
@@ -210,27 +191,6 @@ class PodLogs:
             with self._lock:
                 self._waiting.append(LogLine(at, entity, line))
                 self._bytes += _size(self._waiting[-1])
-
-
-class _Again:
-    """Which lines of one reading were handed on before: those before the last second, and those of it that are remembered."""
-
-    def __init__(self, s: _Stream) -> None:
-        self._s, self._from, self._left = s, s.second, Counter(s.recent)
-
-    def known(self, stamp: str, raw: bytes) -> bool:
-        """Whether it was handed on; if not, it is from now on."""
-        second, mark = stamp[:19], hash(raw)
-        if second < self._from:
-            return True
-        if second == self._from and self._left[mark] > 0:
-            self._left[mark] -= 1
-            return True
-        if second > self._s.second:
-            self._s.second, self._s.recent = second, Counter()
-        if second == self._s.second and len(self._s.recent) < MAX_RECENT:
-            self._s.recent[mark] += 1
-        return False
 
 
 def _size(line: LogLine) -> int:

@@ -21,7 +21,8 @@ import numpy as np
 
 from aiops.sources.kubernetes.api import JSON, KubeApi, KubeError
 from aiops.sources.kubernetes.lines import Lines
-from aiops.sources.kubernetes.objects import Meta, Part
+from aiops.sources.kubernetes.objects import Meta
+from aiops.sources.kubernetes.wire import METADATA, Chunk, Known, News, Status
 
 LIMIT = 500
 MAX_CHUNKS = 2_000
@@ -34,7 +35,6 @@ LASTED_S = 10.0
 """A watch that lives that long works; one that ends before counts as a failure, whatever it delivered."""
 FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 1.0, 0.2, 30.0
 TROUBLED = 3
-METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 Key = tuple[str, str]
 Kept = TypeVar("Kept")
@@ -63,32 +63,6 @@ class Change(Generic[Kept]):
     before: Kept | None
     after: Kept | None
     initial: bool = False
-
-
-class _ListMeta(Part):
-    resource_version: str = ""
-    continue_: str | None = msgspec.field(default=None, name="continue")
-
-
-class _Chunk(Part):
-    items: list[msgspec.Raw] | None = None
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-
-
-class _Known(Part):
-    """The part of any object that is needed to know which one it is."""
-
-    metadata: Meta
-
-
-class _News(Part):
-    type: str
-    object: msgspec.Raw
-
-
-class _Status(Part):
-    code: int = 0
-    message: str | None = None
 
 
 class Reflector(Generic[Kept]):
@@ -194,7 +168,7 @@ class Reflector(Generic[Kept]):
             query = {**self._query, "limit": str(LIMIT), **({"continue": token} if token else {})}
             body = await self._api.get(self.path, query, self._accepts[0])
             try:
-                chunk = msgspec.json.decode(body, type=_Chunk)
+                chunk = msgspec.json.decode(body, type=Chunk)
             except (msgspec.DecodeError, RecursionError) as e:
                 raise KubeError(self.path, f"the answer is not a list of the Kubernetes API ({e}).") from None
             found.update(self._decoded(chunk.items or ()))
@@ -236,11 +210,11 @@ class Reflector(Generic[Kept]):
         if not line.strip():
             return
         try:
-            news = msgspec.json.decode(line, type=_News)
+            news = msgspec.json.decode(line, type=News)
             if news.type == "ERROR":
-                status = msgspec.json.decode(news.object, type=_Status)
+                status = msgspec.json.decode(news.object, type=Status)
                 raise KubeError(self.path, f"the watch ended with {status.code}: {(status.message or '')[:200]}", status.code)
-            known = msgspec.json.decode(news.object, type=_Known).metadata
+            known = msgspec.json.decode(news.object, type=Known).metadata
         except (msgspec.DecodeError, RecursionError) as e:
             self.version = ""  # what it would have said is not known: a new list tells
             raise KubeError(self.path, f"the watch sent something that is no event ({e}).") from None
@@ -248,7 +222,7 @@ class Reflector(Generic[Kept]):
             self._apply(news, known)
         self._told()
 
-    def _apply(self, news: _News, known: Meta) -> None:
+    def _apply(self, news: News, known: Meta) -> None:
         """An object that cannot be read is one that is not known, as it would be after a list."""
         if news.type in ("ADDED", "MODIFIED"):
             found = dict(self._decoded([news.object]))

@@ -55,6 +55,13 @@ class Wanted:
         return (replace(self, names=self.names[:half]), replace(self, names=self.names[half:])) if half else ()
 
 
+def smaller(wanted: Wanted, error: SourceError, fewer_series: bool = False) -> tuple[Wanted, ...]:
+    """Smaller questions, where the server (or the limit on its answers) says that this one was too large."""
+    if error.late and fewer_series:
+        return ()  # live: whoever is slow gets time, not more queries
+    return wanted.halves(fewer_series or "series" in error.what) if error.too_much or error.late else ()
+
+
 class PromApi(PromHttp):
     """One Prometheus. Blocking; every method raises SourceError.
 

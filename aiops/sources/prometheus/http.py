@@ -5,7 +5,6 @@ However many sources name a server, it gets one query at a time from this proces
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -16,6 +15,7 @@ from weakref import WeakValueDictionary
 from aiops.clock import WallClock
 from aiops.interfaces import Clock
 from aiops.sources.access import Access, SourceError
+from aiops.sources.prometheus.errors import MAX_AFTER_S, REMEDY, remedy, retry_after, timed_out, told, unanswered, untrusted
 
 if TYPE_CHECKING:
     from prometheus_api_client import PrometheusConnect
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Of one answer, unpacked. Whoever meets it asks for less."""
 MAX_ERROR_BYTES = 64 * 1024
-MAX_AFTER_S = 300.0
 SKEW_S = 2.0
 """Clocks that differ by less are taken for equal: the server tells its time in whole seconds."""
-_REMEDY = "Is this the address of a Prometheus server?"
 
 
 class Turn:
@@ -185,7 +183,7 @@ class PromHttp:
                 if size > most:
                     break
                 if self.clock.monotonic() - self._began > 3 * self.timeout_s:
-                    raise self._late()
+                    raise timed_out(self.url, self.timeout_s)
         finally:
             response.close()
         body = b"".join(pieces)
@@ -195,7 +193,7 @@ class PromHttp:
     def _refused(self, response: Response, body: bytes) -> SourceError:
         status, text = response.status_code, told(body) or f"{response.reason}."
         large, late = status in (413, 422) or "exceeded maximum resolution" in text, text.startswith("timeout:") or status == 504
-        after_s = _after(response.headers.get("Retry-After"), self._asked_at + self.skew_s)
+        after_s = retry_after(response.headers.get("Retry-After"), self._asked_at + self.skew_s)
         return SourceError(self.url, f"HTTP {status}: {text}", remedy(status, text), status, after_s=after_s,
                            too_much=large, late=late)
 
@@ -214,58 +212,15 @@ class PromHttp:
         try:
             return call()
         except requests.exceptions.SSLError as e:
-            raise self._untrusted(str(e)) from None
+            raise untrusted(self.url, str(e)) from None
         except (requests.Timeout, requests.ConnectionError) as e:
-            raise self._unanswered(e) from None
+            raise unanswered(self.url, self.timeout_s, e) from None
         except requests.exceptions.ChunkedEncodingError:
             raise SourceError(self.url, "the answer broke off.", "See the log of the server, or of a proxy before it.") from None
         except (requests.RequestException, PrometheusApiClientException) as e:
-            raise SourceError(self.url, f"{' '.join(str(e).split())[:200]}.", _REMEDY) from None
+            raise SourceError(self.url, f"{' '.join(str(e).split())[:200]}.", REMEDY) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
-            raise SourceError(self.url, f"the answer is not of the Prometheus API ({type(e).__name__}).", _REMEDY) from None
-
-    def _late(self) -> SourceError:
-        return SourceError(self.url, f"no answer within {self.timeout_s:g} s.", "Ask for less, or raise the timeout.",
-                           late=True)
-
-    def _unanswered(self, error: Exception) -> SourceError:
-        """A time-out, which comes in several wrappings, or no connection at all."""
-        inner: Any = error.args[0] if error.args else error
-        text = str(getattr(inner, "reason", inner))
-        if "timed out" in text and "connect timeout" not in text:
-            return self._late()
-        if "SSL" in text or "alert" in text:
-            return self._untrusted(text)
-        known = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-        own = " If it wants a client certificate: check certFile and keyFile." if self.url.startswith("https:") else ""
-        return SourceError(self.url, f"cannot be reached: {known[1] if known else text[:200]}.",
-                           f"Is Prometheus running there?{own}")
-
-    def _untrusted(self, text: str) -> SourceError:
-        for sign, what, do in _TLS:
-            if sign in text:
-                return SourceError(self.url, f"TLS: {what}.", do)
-        known = re.search(r"\[SSL[^\]]*\] ([^(']+)", text)
-        return SourceError(self.url, f"TLS: {(known[1] if known else text)[:200].strip()}.",
-                           "Check caFile, certFile and keyFile, and that the server speaks TLS on this port.")
-
-
-_TLS = (
-    ("Hostname mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
-    ("IP address mismatch", "its certificate is for another name", "Write that name as url or as serverName."),
-    ("doesn't match", "its certificate is for another name", "Write that name as url or as serverName."),
-    ("certificate has expired", "its certificate has expired", "Renew it on the server."),
-    ("CERTIFICATE_VERIFY_FAILED", "its certificate is from a CA that is not known here", "Give that CA as caFile."),
-    ("CERTIFICATE_REQUIRED", "it wants a client certificate", "Give certFile and keyFile."),
-    ("certificate required", "it wants a client certificate", "Give certFile and keyFile."),
-    ("UNKNOWN_CA", "it does not accept our client certificate", "Check certFile and keyFile: its CA must know them."),
-    ("unknown ca", "it does not accept our client certificate", "Check certFile and keyFile: its CA must know them."),
-    ("KEY_VALUES_MISMATCH", "keyFile is not the key of certFile", "Give both from the same issue."),
-    ("key values mismatch", "keyFile is not the key of certFile", "Give both from the same issue."),
-    ("EOF occurred in violation", "it ended the connection", "If it wants a client certificate: check certFile and keyFile."),
-    ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port", "Write the url with http://."),
-    ("record layer failure", "the server does not speak TLS on this port", "Write the url with http://."),
-)
+            raise SourceError(self.url, f"the answer is not of the Prometheus API ({type(e).__name__}).", REMEDY) from None
 
 
 def _import() -> None:
@@ -289,47 +244,3 @@ def _adapter(retries: int, server_name: str) -> Any:
     # `Retry` would sleep for as long as a Retry-After says, without an end; the supervisor heeds it instead.
     return Adapter(max_retries=Retry(total=retries, read=0, backoff_factor=0.2, status_forcelist=(502, 503, 504),
                                      allowed_methods=None, raise_on_status=False, respect_retry_after_header=False))
-
-
-def told(body: bytes) -> str:
-    """What an error says, in one line: `errorType: error` of Prometheus, else the title or the text of a page. '' for none."""
-    import json
-    try:
-        found = json.loads(body)
-        text = ": ".join(str(found[k]) for k in ("errorType", "error") if found.get(k))
-    except (ValueError, AttributeError, RecursionError):
-        page = body.decode("utf-8", "replace")
-        title = re.search(r"<title[^>]*>([^<]*)", page, re.IGNORECASE)
-        text = title[1] if title else re.sub(r"<[^>]{0,1000}>", " ", page[:4000])
-    line = "".join(c for c in " ".join(text.split())[:300] if c.isprintable()).rstrip(".")
-    return f"{line}." if line else ""
-
-
-def remedy(status: int, text: str = "") -> str:
-    """What a person may do about it."""
-    if "org id" in text.lower():
-        return "Give the tenant."
-    if status == 401:
-        return "Give a valid bearer token (tokenFile), or username and passwordFile."
-    if status == 403:
-        return "Check whether this token and tenant may read metrics."
-    if status == 400:
-        return "Check the selector or query."
-    if status in (413, 422):
-        return "Ask for less: a shorter time, fewer series."
-    if status == 404:
-        return "Is the path prefix of the URL right?"
-    if status == 429:
-        return "It is asked too often, or too much."
-    return "See the log of the Prometheus server."
-
-
-def _after(header: str | None, now: float) -> float:
-    """Retry-After, in seconds or as a date; 0 where there is none that can be read."""
-    try:
-        if header is None:
-            return 0.0
-        at = float(header) if header.strip().isdigit() else parsedate_to_datetime(header).timestamp() - now
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
-    return min(max(0.0, at), MAX_AFTER_S)

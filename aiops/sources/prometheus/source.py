@@ -15,8 +15,9 @@ from aiops.humanise import duration, utc
 from aiops.interfaces import Clock, Samples
 from aiops.meaning import Meanings, shipped
 from aiops.sources.access import Access, SourceError
-from aiops.sources.prometheus.api import PromApi, Wanted
+from aiops.sources.prometheus.api import PromApi, Wanted, smaller
 from aiops.sources.prometheus.decode import Answer
+from aiops.sources.prometheus.pace import Pace
 from aiops.sources.prometheus.series import Catalogue
 
 NAMES_PER_QUERY = 40
@@ -24,11 +25,6 @@ OVERLAP_S = 60.0
 MAX_CATCH_UP_S = 3600.0
 DEFAULT_BACKFILL_S = 14 * 86400.0
 DEFAULT_SHARE = 0.5
-MIN_PIECE_S, FIRST_PIECE_S, MAX_PIECE_S = 60.0, 300.0, 6 * 3600.0
-PIECE_SAMPLES = 1_000_000
-"""As many samples of history are read before the pipeline is let at them; the length of a piece follows."""
-QUERY_S = 2.0
-"""So long may a query for history run; pieces get shorter where it takes longer."""
 PARTIAL_TRIES = 4
 """As often a partial result is asked for; then what is there counts (live), or the stretch stays empty (history)."""
 
@@ -58,10 +54,8 @@ class PrometheusSource:
         self._from: float | None = None
         self._most_s = MAX_CATCH_UP_S
         self._todo: deque[Wanted] = deque()
-        self._piece_s = FIRST_PIECE_S
-        self._piece_most_s = MAX_PIECE_S
+        self._pace = Pace()
         self._piece_end = 0.0
-        self._slowest_s, self._read_samples = 0.0, 0
         self._partial, self._patient = 0, True
         self._told_kinds, self._closed = False, False
         self._warned: Counter[str] = Counter()
@@ -86,13 +80,13 @@ class PrometheusSource:
             self._from = self._done_to = now - self._backfill_s
         while (at := self._done_to or 0.0) < (end := self._end(now, began, at)):
             if not self._todo:
-                self._piece_end = min(at + self._piece_s, end)
+                self._piece_end = min(at + self._pace.piece_s, end)
                 self._todo.extend(Wanted(at, self._piece_end, g.names, g.match) for g in self._groups)
-                self._slowest_s, self._read_samples = 0.0, 0
+                self._pace.begin()
             while self._todo:
                 self._read_next(into)
             self._done_to = self._piece_end
-            self._resize()
+            self._pace.resize()
             self._tell_history(at, end, began)
             yield self._done_to
         self.notes.pop("history", None)
@@ -116,16 +110,16 @@ class PrometheusSource:
         try:
             answer = self._api.read(wanted, self._share)
         except SourceError as e:
-            halves = _halves(wanted, e)
+            halves = smaller(wanted, e)
             if not halves:
                 raise
-            self._piece_most_s = max(MIN_PIECE_S, (wanted.end - wanted.start) / 2)
+            self._pace.too_long(wanted.end - wanted.start)
             self._todo.popleft()
             self._todo.extendleft(reversed(halves))
             if e.late:
                 raise  # smaller, and later
             return
-        self._slowest_s = max(self._slowest_s, self._clock.monotonic() - began)
+        self._pace.took(self._clock.monotonic() - began)
         if answer.partial and self._patient and self._partial + 1 < PARTIAL_TRIES:
             self._partial += 1
             raise SourceError(self._api.url, f"partial results: {answer.partial[0][:200]}.", "The history is asked for again.")
@@ -134,16 +128,10 @@ class PrometheusSource:
             self.notes["partial history"] = (f"no history from {utc(wanted.start)} to {utc(wanted.end)} and maybe more: "
                                              f"the server had only a part of it ({answer.partial[0][:100]})")
         else:
-            self._read_samples += len(answer.times)
+            self._pace.read(len(answer.times))
             self._put(answer, wanted, into)
         self._partial = 0
         self._todo.popleft()
-
-    def _resize(self) -> None:
-        """The next piece takes in about as many samples, and its queries about as long, as they should."""
-        fits = min(PIECE_SAMPLES / max(1, self._read_samples), QUERY_S / max(1e-3, self._slowest_s), 2.0)
-        self._piece_s = min(max(self._piece_s * fits, MIN_PIECE_S), self._piece_most_s)
-        self._piece_most_s = min(self._piece_most_s * 1.05, MAX_PIECE_S)
 
     def _tell_history(self, at: float, end: float, began: float) -> None:
         """`at`: where the piece that is in began."""
@@ -190,7 +178,7 @@ class PrometheusSource:
             try:
                 answer = self._api.read(wanted)
             except SourceError as e:
-                halves = _halves(wanted, e, fewer_series=True)
+                halves = smaller(wanted, e, fewer_series=True)
                 if not halves:
                     raise
                 todo.extendleft(reversed(halves))
@@ -250,13 +238,6 @@ class PrometheusSource:
                 self.notes[f"pack {pack}"] = f"pack {pack}: none of its metrics is in this Prometheus"
             else:
                 self.notes.pop(f"pack {pack}", None)
-
-
-def _halves(wanted: Wanted, error: SourceError, fewer_series: bool = False) -> tuple[Wanted, ...]:
-    """Smaller questions, where the server (or the limit on its answers) says that this one was too large."""
-    if error.late and fewer_series:
-        return ()  # live: whoever is slow gets time, not more queries
-    return wanted.halves(fewer_series or "series" in error.what) if error.too_much or error.late else ()
 
 
 def _groups(names: Sequence[str], match: Sequence[str]) -> list[Wanted]:

@@ -1,1 +1,1 @@
-"""Recordings: `folder` reads one as batches, `record` makes one of a Prometheus."""
+"""Recordings: `folder` reads one as batches, `about` its descriptions, `record` makes one of a Prometheus."""

@@ -15,12 +15,11 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
-from pydantic import BaseModel, Field
 
 from aiops import yamlfile
 from aiops.meaning import format_labels, parse_labels
-from aiops.types import Batch, Edge, EdgeKind, Event, Kind, Links, LogLine, Node, RawAlert, Series
-from aiops.yamlfile import Strict
+from aiops.sources.recording.about import About, read_topology
+from aiops.types import Batch, Event, Links, LogLine, RawAlert, Series
 
 FILES = ("metrics.parquet", "metrics.csv", "logs.jsonl", "events.jsonl", "alerts.jsonl")
 COLUMNS = ("time", "entity", "metric", "value")
@@ -32,52 +31,6 @@ T = TypeVar("T", LogLine, Event)
 
 class RecordingError(Exception):
     """The folder cannot be replayed. The text names file and remedy."""
-
-
-class MetricAbout(Strict):
-    kind: Kind = "unknown"
-    unit: str = ""
-
-
-class About(BaseModel):
-    """`fixture.yaml`. Unknown keys are somebody's notes and left alone."""
-
-    name: str = ""
-    description: str = ""
-    origin: str = ""
-    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    metrics: dict[str, MetricAbout] = {}
-
-
-class NodeRule(Strict):
-    id: str
-    criticality: float = 1.0
-    labels: dict[str, str] = Field(default={})
-
-
-class EdgeRule(Strict):
-    source: str = Field(alias="from")
-    target: str = Field(alias="to")
-    kind: Literal["calls", "runs_on", "owns", "uses"] = "calls"
-
-
-class Topology(Strict):
-    """`topology.yaml`: `from` depends on `to`."""
-
-    nodes: list[NodeRule] = Field(default=[])
-    edges: list[EdgeRule] = Field(default=[])
-
-    def links(self) -> Links:
-        def edge(e: EdgeRule) -> Edge:
-            kind: EdgeKind = e.kind
-            return Edge(e.source, e.target, kind)
-        return Links(tuple(Node(n.id, n.criticality, n.labels) for n in self.nodes), tuple(edge(e) for e in self.edges))
-
-
-def read_topology(path: Path) -> Links:
-    """A topology file. Raises Problems with file, line and remedy."""
-    documents = yamlfile.read(path)
-    return yamlfile.validate(documents[0], Topology).links() if documents else Links()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
