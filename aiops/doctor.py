@@ -14,7 +14,8 @@ from aiops.findings import Finding, State, exists, files, secret
 from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
 from aiops.schema import Config, Slack, Webhook
-from aiops.sources.promapi import PromApi, SourceError
+from aiops.sources.access import SourceError
+from aiops.sources.prometheus.api import PromApi
 from aiops.yamlfile import Problems
 
 LATELY_S = 3600.0

@@ -28,7 +28,7 @@ from aiops.loop import NoActuator
 from aiops.models import Model
 from aiops.signals import Door
 from aiops.sinks.journal import Journal, JournalWriter
-from aiops.sources.kubestates import State, States
+from aiops.sources.kubernetes.states import State, States
 from aiops.store import chunks
 from aiops.store import models as files_of_models
 from aiops.store.models import ModelFiles

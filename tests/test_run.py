@@ -27,8 +27,8 @@ from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.masks import Masks
 from aiops.sinks.journal import Journal, JournalWriter
-from aiops.sources.kubekinds import EVENTS
-from aiops.sources.recording import FolderRecording
+from aiops.sources.kubernetes.kinds import EVENTS
+from aiops.sources.recording.folder import FolderRecording
 from aiops.store.sqlite import Store
 from aiops.types import Command
 from aiops.windows import format_moment

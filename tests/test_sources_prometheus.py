@@ -17,7 +17,8 @@ from werkzeug import Request, Response
 
 from aiops.clock import ManualClock, WallClock
 from aiops.sources.access import Access, SourceError
-from aiops.sources.prometheus import FIRST_PIECE_S, PARTIAL_TRIES, PrometheusSource
+from aiops.sources.prometheus.pace import FIRST_PIECE_S
+from aiops.sources.prometheus.source import PARTIAL_TRIES, PrometheusSource
 
 NOW = 1_795_000_000.0
 NODE = {"__name__": "node_load1", "instance": "a:9100", "job": "node"}
