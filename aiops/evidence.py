@@ -10,7 +10,7 @@ from functools import lru_cache
 from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.signals import STALE_S
-from aiops.types import Anomaly, Entity, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Incident, LogLine, Signal
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
@@ -30,6 +30,7 @@ class RecentEvidence:
         self._known = 0
         self._now = 0.0
         self.graph = Graph()
+        self.alerts: Sequence[Alert] = ()
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
         """Take in one step and forget what is older than half an hour."""
@@ -85,6 +86,12 @@ class RecentEvidence:
         concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
+    def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
+        """Near the incident or the target, after that time; what fell silent may just have been replaced."""
+        near = self._scope(incident) | {target, *self.graph.neighbours(target)}
+        return [a for a in self.alerts if a.state == "firing" and a.since > since and a.entity in near and a.direction != "both"
+                and set(a.detectors) != {"absence"}]
 
     def clear(self, incident: Incident) -> bool | None:
         """Whether nothing fires any more; None where that cannot be told: somebody fell silent, or is suppressed.

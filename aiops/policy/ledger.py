@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from aiops.types import Action, Decision
 
-State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "failed", "unknown", "refused",
+State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "worse", "failed", "unknown", "refused",
                 "rejected", "expired"]
 LIVE: frozenset[str] = frozenset({"asked", "submitted", "verifying"})
-FRUITLESS: frozenset[str] = frozenset({"no_help", "failed"})
+USELESS: frozenset[str] = frozenset({"no_help", "worse"})
+"""Done, and it was no good: not again for the same evidence."""
+FRUITLESS: frozenset[str] = USELESS | {"failed"}
 CLOSED_TO_POLICY: frozenset[str] = frozenset({"helped", "rejected", "expired", "unknown"})
 KEEP_S = 7 * 86400.0
 KEEP_MOST = 10_000
@@ -23,7 +25,8 @@ class Attempt:
     """One decided action of one policy on one incident.
 
     `acted_at` is when it was handed over (in shadow: would have been), `good_before` whether the success metric was on
-    its good side already. `undo` is empty, `running`, or how undoing ended.
+    its good side already. `undo` is empty, `running`, or how undoing ended. `trigger` is the entity and signal that asked for
+    it, `evidence` every alert that fired in the incident then, with its onset. `said`: the verdict, for people.
     """
 
     id: str
@@ -45,11 +48,19 @@ class Attempt:
     ended_at: float | None = None
     undo: str = ""
     undo_at: float | None = None
+    trigger: tuple[str, str] = ("", "")
+    evidence: tuple[str, ...] = ()
+    said: str = ""
 
     @property
     def live(self) -> bool:
         """Something is still to come of it."""
         return self.state in LIVE or self.undo == "running"
+
+    @property
+    def kind(self) -> str:
+        """The action and the class of workload that it was aimed at: `Restart of deployment`."""
+        return kind_of(self.type, self.target)
 
     @property
     def rehearsed(self) -> bool:
@@ -107,8 +118,19 @@ class Ledger:
         return {"attempts": attempts, "said": {k: dict(v) for k, v in self.said.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.attempts = {a["id"]: Attempt(**a) for a in state.get("attempts", [])}
+        self.attempts = {a["id"]: _attempt(a) for a in state.get("attempts", [])}
         self.said = {k: dict(v) for k, v in state.get("said", {}).items()}
+
+
+def _attempt(data: Mapping[str, Any]) -> Attempt:
+    """JSON knows no tuples."""
+    kind, signal = data.get("trigger", ("", ""))
+    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ()))})
+
+
+def kind_of(action: str, target: str) -> str:
+    """What the track record is kept of: an action on a class of workload."""
+    return f"{action} of {target.partition('/')[0]}"
 
 
 def action_id(*parts: object) -> str:
