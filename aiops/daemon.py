@@ -23,6 +23,7 @@ from aiops.loop import NoActuator
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
 from aiops.schema import Config
+from aiops.secretfile import header
 from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
@@ -97,7 +98,7 @@ class Daemon:
         intake = Intake(config.tick_s, config.series.max)
         self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
-        token = build.secret(config.token_file) if config.token_file else None
+        token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
                     refused=intake.notes)
