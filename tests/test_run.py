@@ -244,7 +244,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: C
 @pytest.mark.parametrize(("text", "code", "error"), [
     ("mode: act\nsources:\n  - kubernetes: {kubeconfig: none}\nstore: state\n", 2, "error: kubernetes: "),
     ("sources:\n  - host\nstore: state\nsinks:\n  - webhook: {url: 'http://h', secretFile: none}\n", 2,
-     "the secret cannot be read: No such file or directory."),
+     "the secret cannot be read: no such file or directory. Check the path"),
     ("sources:\n  - host\nstore: /proc/aiops\n", 2, "Set store to a folder that this user may write."),
     ("sources:\n  - host\nstore: state\npolicies: none\n", 2, "none"),
 ])

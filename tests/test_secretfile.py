@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def mount(folder: Path, text: str) -> None:
     new.mkdir()
     (new / "token").write_text(text, encoding="utf-8")
     (folder / "next").symlink_to(new.name)
-    os.replace(folder / "next", folder / "now")
+    (folder / "next").replace(folder / "now")
 
 
 def test_a_new_secret_is_in_force_at_once(place: Path) -> None:
