@@ -245,6 +245,14 @@ def test_check_of_what_is_good_is_exit_code_0(run: Any) -> None:
     assert run("check") == (0, "1 file, no problems.\n", "")
 
 
+def test_check_knows_a_configuration_that_does_not_say_so(run: Any) -> None:
+    """As `aiops run` does: what the documentation shows begins with `sources:`."""
+    Path("aiops.yaml").write_text("sources:\n  - hots: {}\n", encoding="utf-8")
+    assert run("check", "aiops.yaml") == (1, "aiops.yaml:2: $.sources[0].hots: unknown key. Did you mean 'host'?\n", "")
+    Path("aiops.yaml").write_text("sources:\n  - host: {}\n", encoding="utf-8")
+    assert run("check") == (0, "1 file, no problems.\n", "")
+
+
 def test_config_view_can_be_read_back(run: Any) -> None:
     """What is printed is a configuration with the same meaning, and says where each value comes from."""
     from aiops import config
@@ -485,7 +493,7 @@ def test_doctor_ends_with_3_when_a_configured_system_does_not_answer(run: Any) -
     code, out, _ = run("doctor", "-c", "aiops.yaml")
     assert code == 3
     assert "Connection refused. Is Prometheus running there?" in out
-    assert "hook: no such file or directory." in out and "will be made" in out
+    assert "hook: the secret cannot be read: no such file or directory." in out and "will be made" in out
 
 
 def test_doctor_asks_the_cluster_right_by_right(run: Any, httpserver: HTTPServer) -> None:
