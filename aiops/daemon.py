@@ -18,7 +18,7 @@ from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.interfaces import Sink
-from aiops.live import Live
+from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
@@ -97,7 +97,8 @@ class Daemon:
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
         self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
+                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
+                         PATIENCE_S if self.models.since is None else AGAIN_S)
         token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),

@@ -225,6 +225,28 @@ def test_what_was_learned_outlives_the_process_and_can_be_called_back(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_restart_while_prometheus_is_down_waits_half_a_minute_for_it(tmp_path: Path, started: Callable[..., Running]) -> None:
+    """And the first start of all five minutes: there its history is all that there is."""
+    down = CONFIG + "  - prometheus: {url: 'http://127.0.0.1:9'}\n"
+
+    def waits(one: Running) -> str:
+        def said() -> str:
+            return next((n for s in one.status()["sources"] for n in s["notes"] if "history" in n), "")
+        return str(until(said, READY_S, "a note"))
+
+    first = started(tmp_path / "new", down)
+    assert "After 5 min without any" in waits(first)
+    assert first.end(signal.SIGTERM) == 0
+    second = started(tmp_path / "old")
+    until(lambda: second.status()["counts"].get("batches", 0) >= 1, READY_S, "a step")
+    assert second.end(signal.SIGTERM) == 0
+    third = started(tmp_path / "old", down)
+    assert "After 30 s without any" in waits(third)
+    assert third.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -158,7 +158,7 @@ class PrometheusSource:
         at = now + self._api.skew_s
         start = self._done_to if self._done_to is not None else at - self.interval_s
         if at - start > MAX_CATCH_UP_S:
-            self.notes["gap"] = f"{at - start:.0f} s without contact; only the last {MAX_CATCH_UP_S:.0f} s were read"
+            self.notes["gap"] = f"{duration(at - start)} without contact; only the last {duration(MAX_CATCH_UP_S)} was read"
             start = at - MAX_CATCH_UP_S
         self._todo.clear()
         at = min(at, start + self._most_s)
