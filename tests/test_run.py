@@ -225,7 +225,6 @@ def test_what_was_learned_outlives_the_process_and_can_be_called_back(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_restart_while_prometheus_is_down_waits_half_a_minute_for_it(tmp_path: Path, started: Callable[..., Running]) -> None:
     """And the first start of all five minutes: there its history is all that there is."""
     down = CONFIG + "  - prometheus: {url: 'http://127.0.0.1:9'}\n"
