@@ -86,7 +86,7 @@ class Desk:
     """Answers the page's questions from the store and the last report; hands what people say to `submit`.
 
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
-    series that are left out. capsules: their folder, and how the
+    series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes.
     """
 

@@ -246,6 +246,34 @@ def test_a_restart_while_prometheus_is_down_waits_half_a_minute_for_it(tmp_path:
 
 
 @pytest.mark.slow
+def test_a_full_disk_is_on_the_page_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch goes on without a journal; who looks at the page learns of it, and the log says when it began and ended."""
+    from structlog.testing import capture_logs
+
+    from aiops.daemon import Daemon
+    from aiops.types import Batch
+
+    (tmp_path / "aiops.yaml").write_text(CONFIG, encoding="utf-8")
+    daemon = Daemon(load(tmp_path / "aiops.yaml", {}), WallClock())
+    daemon._prepare()
+    try:
+        view = daemon.server._app.state.view
+        assert view.status()["notes"] == []
+        with capture_logs() as told:
+            with monkeypatch.context() as full:
+                full.setattr(daemon.journal, "_put", lambda line: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+                for k in range(3):
+                    daemon._write(Batch(CLOCK.now() + k))
+                [note] = view.status()["notes"]
+            daemon._write(Batch(CLOCK.now() + 9))
+        assert "the journal cannot be written: No space left on device" in note and note.endswith("or set another store.")
+        assert view.status()["notes"] == []
+        assert [t["log_level"] for t in told] == ["error", "info"]
+    finally:
+        daemon._end()
+
+
+@pytest.mark.slow
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
