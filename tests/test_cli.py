@@ -239,6 +239,20 @@ note: aiops.yaml:2: $.packs: /nowhere/packs: no such file or folder here. Make i
 """, "")
 
 
+def test_help_names_what_may_be_left_out_once(run: Any) -> None:
+    """`[PATH]...`, and not `[[PATH]...]...`."""
+    assert "Usage: aiops check [OPTIONS] [PATH]...\n" in run("check", "--help")[1]
+    assert "Usage: aiops readiness [OPTIONS] [ENTITY]\n" in run("readiness", "--help")[1]
+
+
+def test_a_table_in_a_pipe_has_no_blanks_at_the_end_of_lines(run: Any) -> None:
+    """One long line does not make all others as long."""
+    Path("aiops.yaml").write_text("store: state\nsources:\n  - logs: {paths: [" + "x" * 900 + "]}\n", encoding="utf-8")
+    lines = run("doctor", "-c", "aiops.yaml")[1].splitlines()
+    assert len(lines) == 2
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_check_of_what_is_good_is_exit_code_0(run: Any) -> None:
     """Without a path it looks where people keep them."""
     Path("aiops.yaml").write_text("kind: Config\n", encoding="utf-8")

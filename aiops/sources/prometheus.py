@@ -148,7 +148,7 @@ class PrometheusSource:
         """`at`: where the piece that is in began."""
         first, done_to = self._from or at, self._done_to or at
         left = (self._clock.monotonic() - began) * (end - done_to) / max(1.0, done_to - first)
-        self.notes["history"] = (f"history: read up to {utc(done_to)}, {(done_to - first) / max(1.0, end - first):.0%}"
+        self.notes["history"] = (f"history: read up to {utc(done_to)}, {min(0.99, (done_to - first) / max(1.0, end - first)):.0%}"
                                  + (f"; about {duration(left)} to go" if left > 60.0 else ""))
 
     # -------------------------------------------------------------------------------------------------------- live
