@@ -400,7 +400,8 @@ def test_what_did_not_help_is_undone():
 
 def alerted(since, number=1):
     """The incident with an alert that began then: other evidence than before."""
-    error = Alert("k", POD, "http_error_rate", "firing", T0 + since, T0 + since, 0.9, 1e-6, detectors=("baseline",), direction="up")
+    began = T0 + since
+    error = Alert("k", POD, "http_error_rate", "firing", began, began, 0.9, 1e-6, detectors=("baseline",), direction="up")
     return incident(number, alerts=(error,))
 
 
@@ -439,8 +440,8 @@ def test_what_was_no_good_is_not_done_again_for_the_same_evidence():
     [stop] = step(b, 1400, both).actions
     assert (stop.decision, stop.state) == ("refused", "exhausted")
     assert stop.reason == (
-        "all that this policy allows was tried: ScaleUp of deployment/shop/api: no help (http_error_rate was 0.9 (wanted <= 0.01) "
-        "11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate was 0.9 (wanted <= 0.01) 11m35s "
+        "all that this policy allows was tried: ScaleUp of deployment/shop/api: no help (http_error_rate was 0.9 "
+        "(wanted <= 0.01) 11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate was 0.9 (wanted <= 0.01) 11m35s "
         "after the action). Escalate to #oncall.")
     assert step(b, 9000, both).actions == ()
 

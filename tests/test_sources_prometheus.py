@@ -122,7 +122,7 @@ def test_after_an_outage_the_gap_is_caught_up(fake: FakePrometheus) -> None:
     assert len(poll(s, NOW + 1800).samples) == 59
     assert "gap" not in s.notes
     poll(s, NOW + 10_000)
-    assert "8200 s without contact" in s.notes["gap"]
+    assert "2 h 17 min without contact; only the last 1 h was read" in s.notes["gap"]
 
 
 def windows(fake: FakePrometheus) -> list[tuple[float, float]]:

@@ -137,7 +137,7 @@ class PrometheusSource:
         """`at`: where the piece that is in began."""
         first, done_to = self._from or at, self._done_to or at
         left = (self._clock.monotonic() - began) * (end - done_to) / max(1.0, done_to - first)
-        self.notes["history"] = (f"history: read up to {utc(done_to)}, {(done_to - first) / max(1.0, end - first):.0%}"
+        self.notes["history"] = (f"history: read up to {utc(done_to)}, {min(0.99, (done_to - first) / max(1.0, end - first)):.0%}"
                                  + (f"; about {duration(left)} to go" if left > 60.0 else ""))
 
     # -------------------------------------------------------------------------------------------------------- live
@@ -147,7 +147,7 @@ class PrometheusSource:
         at = now + self._api.skew_s
         start = self._done_to if self._done_to is not None else at - self.interval_s
         if at - start > MAX_CATCH_UP_S:
-            self.notes["gap"] = f"{at - start:.0f} s without contact; only the last {MAX_CATCH_UP_S:.0f} s were read"
+            self.notes["gap"] = f"{duration(at - start)} without contact; only the last {duration(MAX_CATCH_UP_S)} was read"
             start = at - MAX_CATCH_UP_S
         self._todo.clear()
         at = min(at, start + self._most_s)
