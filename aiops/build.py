@@ -118,6 +118,7 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
+    from aiops.cluster.ownership import hands_off
     from aiops.store.intents import Intents
 
     try:
@@ -125,7 +126,7 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
         cluster = KubernetesCluster(connect(kubeconfig, context))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(cluster, clock, intents, awaited, [not_paused])
+    return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off])
 
 
 def page_address(config: Config) -> str:

@@ -441,8 +441,8 @@ def test_what_was_no_good_is_not_done_again_for_the_same_evidence():
     assert (stop.decision, stop.state) == ("refused", "exhausted")
     assert stop.reason == (
         "all that this policy allows was tried: ScaleUp of deployment/shop/api: no help (http_error_rate was 0.9 "
-        "(wanted <= 0.01) 11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate was 0.9 (wanted <= 0.01) 11m35s "
-        "after the action). Escalate to #oncall.")
+        "(wanted <= 0.01) 11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate "
+        "was 0.9 (wanted <= 0.01) 11m35s after the action). Escalate to #oncall.")
     assert step(b, 9000, both).actions == ()
 
 
