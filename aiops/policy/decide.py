@@ -116,14 +116,13 @@ class PolicyBook:
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
         values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
-        past = list(self.ledger.attempts.values())
         out = []
         for i, step in enumerate(policy.steps):
             target, params, problem = _aim(policy, step, incident, hit)
             if step.remediation.disruptive:
                 params |= {"max_unavailable": policy.spec.guards.max_unavailable}
             more = {"target": scope.entity_scope(target) if target else {},
-                    "history": scope.history_scope(policy, target, past, turn.now)}
+                    "history": scope.history_scope(self.ledger.on(policy.name, target), turn.now)}
             out.append(Choice(i, step, target, params, step.condition.evaluate(values | more), problem))
         return out
 
@@ -134,9 +133,9 @@ class PolicyBook:
             self._refuse(turn, policy, incident, choice, "target", choice.problem)
             return
         decision, why = self._granted(policy, signature, kind_of(choice.step.type, choice.target))
-        past = tuple(self.ledger.attempts.values())
-        question = Question(policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive,
-                            turn.now, age_s, past, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
+        question = Question(
+            policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s, self.ledger,
+            decision == "shadow", turn.evidence.maintenance(incident, choice.target))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

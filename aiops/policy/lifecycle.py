@@ -90,11 +90,10 @@ class Lifecycle:
             return "the daemon only observes now"
         if attempt.incident not in turn.open:
             return "the incident is over"
-        past = tuple(a for a in self.ledger.attempts.values() if a.id != attempt.id)
         incident = turn.incidents[attempt.incident]
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
-            past, maintenance=turn.evidence.maintenance(incident, attempt.target)))
+            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
