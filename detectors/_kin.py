@@ -109,16 +109,18 @@ class Groups:
     def move(self, columns: Places) -> None:
         """Only these columns stay, in this order. Members stay in the order in which they came."""
         columns = columns[columns < self.seen]
-        before = np.unique(self._of)
+        before = np.bincount(self._of, minlength=len(self._kins))
         self._of, self._came, self.seen = self._of[columns], self._came[columns], len(columns)
-        for number in np.setdiff1d(before, self._of).tolist():
+        after = np.bincount(self._of, minlength=len(self._kins))
+        for number in np.flatnonzero((before > 0) & (after == 0)).tolist():
             del self._number[self._kins[number]]
             self._free.append(number)
         self._sort()
 
     def _sort(self) -> None:
         order = np.lexsort((self._came, self._of))
-        _, firsts, sizes = np.unique(self._of[order], return_index=True, return_counts=True)
+        sizes = np.bincount(self._of)  # numpy.unique is much slower where few are alike
+        firsts = np.cumsum(sizes) - sizes
         large = np.flatnonzero(sizes >= LEAST)
         large = large[np.argsort(self._came[order[firsts[large] + LEAST - 1]])]
         sizes, firsts = sizes[large], firsts[large]
