@@ -26,9 +26,9 @@ _NUMBERS = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They are slow, they need real programs, and the first of them waits for a control plane."""
+    """Those with a control plane are slow, they need real programs, and the first of them waits until it has started."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and "control" in item.fixturenames:  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(400))
             if not missing(ALL if "cluster" in item.fixturenames else BASE):  # type: ignore[attr-defined]

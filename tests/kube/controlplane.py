@@ -96,7 +96,8 @@ class Control:
                  "--service-cluster-ip-range=10.0.0.0/16", "--allow-privileged=true",
                  f"--default-not-ready-toleration-seconds={EVICTED_AFTER_S}",
                  f"--default-unreachable-toleration-seconds={EVICTED_AFTER_S}",
-                 f"--audit-policy-file={self.folder / 'audit.json'}", f"--audit-log-path={self.audit.path}")
+                 f"--audit-policy-file={self.folder / 'audit.json'}", f"--audit-log-path={self.audit.path}",
+                 "--audit-log-maxsize=100000")
         self._until_healthy("kube-apiserver", f"{self.url}/readyz", b"ok")
         self.admin = self.client("admin-token")
 
@@ -127,8 +128,10 @@ class Control:
                 "--leader-elect=false"]
 
     def run(self, program: str, *arguments: str) -> None:
+        """It ends with us, even where we are killed, if there is `setpriv` (util-linux)."""
+        bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         with (self.folder / f"{program}.log").open("ab") as log:
-            self.processes[program] = subprocess.Popen([Path(ASSETS) / program, *arguments], stdout=log, stderr=log,
+            self.processes[program] = subprocess.Popen([*bound, str(Path(ASSETS) / program), *arguments], stdout=log, stderr=log,
                                                        cwd=self.folder)
 
     def stop(self, program: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from kube.apiclient import STRATEGIC, ApiError, Client, Json, path_of
+from kube.apiclient import STRATEGIC, Client, Json, path_of
 from kube.podscript import Run, following, moved, script_of, stamp, status_of
 
 LEASES = "kube-node-lease"
@@ -45,6 +45,7 @@ class Pod:
     due: float = math.inf
     deleted_at: float | None = None
     written: bool = True
+    ended: bool = False
 
     @property
     def node(self) -> str:
@@ -114,9 +115,10 @@ class Fleet:
             with self._changed:
                 del self._nodes[name]
                 bound = [pod for pod in self._pods.values() if pod.node == name]
+                for pod in bound:
+                    del self._pods[pod.uid]
             for pod in bound:
                 self._quietly("DELETE", path_of("pods", *pod.address), {"gracePeriodSeconds": 0})
-                self._forget(pod.uid)
             self._quietly("DELETE", path_of("nodes", None, name))
             self._quietly("DELETE", path_of("leases", LEASES, name))
 
@@ -204,13 +206,10 @@ class Fleet:
                 continue
             try:
                 self._step(pod, time.time())
-            except ApiError as e:
-                if e.status in (404, 409):  # gone, or another pod of this name
-                    self._forget(pod.uid)
-                else:
-                    self._later(pod)
-            except OSError:
-                self._later(pod)
+            except OSError:  # once more; where the pod is gone, the watch says so
+                self.requests["failed"] += 1
+                with self._changed:
+                    self._plan(pod, time.time() + RETRY_S)
 
     def _next(self) -> Pod | None:
         """The pod that is due, after waiting for it; None after any change, to look again."""
@@ -228,7 +227,7 @@ class Fleet:
     def _step(self, pod: Pod, now: float) -> None:
         """One step on, if it is time; else its time is noted."""
         node, script = self._nodes.get(pod.node), script_of(pod.seen)
-        if node is None or node.silent:
+        if node is None or node.silent or pod.ended:
             return
         if pod.deleted_at is not None:
             self._end(pod, pod.deleted_at + script.stops_after_s, now)
@@ -251,14 +250,7 @@ class Fleet:
                 self._plan(pod, at)
             return
         self._ask("DELETE", path_of("pods", *pod.address), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}})
-
-    def _later(self, pod: Pod) -> None:
-        with self._changed:
-            self._plan(pod, time.time() + RETRY_S)
-
-    def _forget(self, uid: str) -> None:
-        with self._changed:
-            self._pods.pop(uid, None)
+        pod.ended = True
 
     # -------------------------------------------------------------------------------------------------- requests
     def _ask(self, method: str, path: str, body: Any = None) -> Json:

@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 from kube.apiclient import ApiError, Json
 from kube.controlplane import until
-from kube.kubelet import heartbeat_every_s
 from kube.lab import Lab, restarts, state
 
 DEPLOYMENTS = [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}]
@@ -150,9 +149,3 @@ def test_the_simulation_asks_little(lab: Lab) -> None:
     asked = [r for r in lab.control.audit.requests("simulated-kubelet") if r.namespace == lab.namespace]
     assert Counter((r.verb, r.resource, r.sub, r.code) for r in asked) == {
         ("patch", "pods", "status", 200): 8, ("delete", "pods", "", 200): 4}
-
-
-def test_heartbeats_come_less_often_before_they_are_too_many() -> None:
-    """Six nodes at two seconds; two thousand nodes at half of what all requests together may be."""
-    assert heartbeat_every_s(6, 2.0, 100.0) == 2.0
-    assert heartbeat_every_s(2000, 2.0, 100.0) == 40.0
