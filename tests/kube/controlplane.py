@@ -50,7 +50,7 @@ class Control:
         self.etcd_port, self.peer_port, self.port, self.manager_port, self.scheduler_port = free_ports(5)
         self.url = f"https://127.0.0.1:{self.port}"
         self.etcd_url = f"http://127.0.0.1:{self.etcd_port}"
-        self._data = Path(tempfile.mkdtemp(prefix="aiops-etcd-", dir=_memory_folder()))
+        self._data = _data_folder()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.audit = Audit(folder / "audit.jsonl")
         subprocess.run(["openssl", "genrsa", "-out", folder / "sa.key", "2048"], check=True, capture_output=True)
@@ -203,9 +203,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _memory_folder() -> str | None:
-    """A tmpfs, where a write costs nothing; else None, the usual temporary folder."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+def _data_folder() -> Path:
+    """A new folder in a tmpfs, where a write costs nothing, else in the usual place. What killed tests left is removed."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        return Path(tempfile.mkdtemp(prefix="aiops-etcd-"))
+    for left in memory.glob("aiops-etcd-*-*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"aiops-etcd-{os.getpid()}-", dir=memory))
 
 
 def _body(url: str, data: bytes | None = None) -> bytes:
