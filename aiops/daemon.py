@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
+from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
+from aiops.sources.kubeapi import Access
+from aiops.sources.kubepolicies import PolicyResources
 from aiops.sources.own import OwnSource
 from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
@@ -73,12 +76,13 @@ class Daemon:
         """Makes all parts. The store comes first: its lock keeps a second daemon away from everything in the folder."""
         config, clock, now = self.config, self.clock, self.clock.now()
         known = build.meanings(config)
-        book = build.policies(config.policies, known)
+        beyond, texts = config.policies.beyond, build.policy_texts(config.policies.folder)
+        book = build.policies_from(texts, known, beyond, config.policies.folder or build.SHIPPED_POLICIES)
         folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                                  build.masks(config))
+                                  build.masks(config), beyond)
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
         self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
         pipeline.costs.prices = config.prices
@@ -86,21 +90,27 @@ class Daemon:
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator()
         recorded = self._recorded()
-        self.journal = self._journal(now)
+        self.journal = self._journal(now, texts)
+        self.policies = Policies(config.policies.folder, known, texts, beyond, self._policy_resources())
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
         self.capsules = self._capsules(pipeline)
-        sinks: list[Sink] = [self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, *console]
+        sinks: list[Sink] = [self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
         self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
+                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
+                         self.policies.refresh)
         token = build.secret(config.token_file) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
-                    refused=intake.notes)
+                    refused=lambda: [*intake.notes(), *self.policies.notes()])
+        self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
+                           self.policies.counts, gauge=True)
+        self.metrics.watch("aiops_policy_reloads", "Changes of policies while the daemon runs.", "result",
+                           lambda: self.policies.reloads)
         self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
@@ -138,11 +148,18 @@ class Daemon:
             log.warning("the journal of the last run cannot be read", problem=str(e))
             return ()
 
-    def _journal(self, now: float) -> JournalWriter:
+    def _policy_resources(self) -> PolicyResources | None:
+        """The RemediationPolicies of the cluster of the first kubernetes source, where they are asked for."""
+        source = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
+        if not self.config.policies.kubernetes or source is None:
+            return None
+        return PolicyResources(source.namespaces, Access(source.kubeconfig, source.context))
+
+    def _journal(self, now: float, policies: Mapping[str, str]) -> JournalWriter:
         """The journal of this run; what it knows at the beginning is put beside it, so that a replay begins alike."""
         config, found = self.config, self.models.found
         about = {"started_at": now, "version": __version__, "config": config.model_dump_json(by_alias=True),
-                 "policies": build.policy_texts(config.policies), "packs": build.pack_texts(config.packs),
+                 "policies": policies, "packs": build.pack_texts(config.packs),
                  "policy_memory": self.memory.restored, "mask_memory": self.masks.restored, "learned_at": found and found.at}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
@@ -212,6 +229,7 @@ class Daemon:
         self.models.end(orderly)
         self.costs.close()
         self.capsules.close()
+        self.policies.stop()
         for receiver in self.receivers:
             receiver.close()
         self.store.close()

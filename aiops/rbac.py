@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources import kubekinds
+from aiops.sources import kubekinds, kubepolicies
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
 READ: frozenset[Right] = kubekinds.RIGHTS | {("", "pods/log", "get")}
 SECRETS: frozenset[Right] = kubekinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
+POLICIES: frozenset[Right] = kubepolicies.RIGHTS
+"""Needed with `policies: {kubernetes: true}` only: to follow RemediationPolicies and to write their status."""
 
 
 def actions() -> dict[str, frozenset[Right]]:

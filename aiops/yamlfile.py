@@ -80,15 +80,19 @@ def dollar(place: Place) -> str:
 
 def read(path: Path) -> list[Document]:
     """The documents of a file, empty ones left out. Raises Problems where it cannot be read or parsed."""
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """What is in a file. Raises Problems where it cannot be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Problems([Problem(str(path), 0, "", f"larger than {MAX_BYTES >> 20} MiB. Split it.")])
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as e:
         raise Problems([Problem(str(path), 0, "", f"cannot be read: {(e.strerror or str(e)).lower()}.")]) from None
     except UnicodeDecodeError as e:
         raise Problems([Problem(str(path), 0, "", f"is not UTF-8 text (byte {e.start}).")]) from None
-    return parse(text, str(path))
 
 
 def parse(text: str, file: str) -> list[Document]:

@@ -6,7 +6,7 @@ that expired, verification, and only then new decisions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, Attempt, Ledger, St
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
+from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
 from aiops.types import Action, Command, Incident, Outcome
@@ -28,7 +29,7 @@ from aiops.types import Decision as Kind
 __all__ = ["Decision", "PolicyBook"]
 Mode = Literal["observe", "ask", "act"]
 _STATE: Mapping[str, State] = {"act": "submitted", "ask": "asked", "shadow": "shadow"}
-LONGEST_REASON = 600
+LONGEST_REASON, MOST_NAMED = 600, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,15 @@ class Choice:
 
 
 class PolicyBook:
-    """All policies, their attempts and their track record. `mode` is the most that any policy may do.
+    """All policies, their attempts and their track record. `mode` is the most that any policy may do, `beyond` the namespaces
+    whose custom resources may act elsewhere too.
 
     Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
     """
 
-    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings) -> None:
+    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings, beyond: Sequence[str] = ()) -> None:
         self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
+        self._compiler = Compiler(meanings, beyond)
         self.mode, self.meanings = mode, meanings
         self.ledger, self.record = Ledger(), TrackRecord()
         self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
@@ -61,6 +64,7 @@ class PolicyBook:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
         self._lifecycle.hear(turn, outcomes)
+        self._lifecycle.recall(turn)
         self._lifecycle.obey(turn, commands)
         self._lifecycle.expire(turn)
         self._lifecycle.verify(turn)
@@ -69,6 +73,23 @@ class PolicyBook:
                 self._consider(turn, policy, incident)
         self._remember(turn)
         return turn.decision()
+
+    def reload(self, texts: Texts) -> tuple[str, ...]:
+        """Go on with the policies of these texts, and say what has changed. Attempts, cooldowns and records stay.
+
+        A set in which something is wrong (of another version of this program) is not taken at all.
+        """
+        compiled = self._compiler(texts)
+        if compiled.problems:
+            first = next(iter(compiled.problems.values()))[0]
+            return (f"policies: the new set is not understood, the one before stays in force: {first}",)
+        before, after = self.policies, {p.name: p for p in compiled.policies}
+        self.policies = self._lifecycle.policies = after
+        turned = {name for name in before.keys() & after.keys() if not _same(before[name], after[name])}
+        self._lifecycle.changed |= turned
+        for name in turned:
+            self.ledger.forget_said(name)
+        return _told(after.keys() - before.keys(), turned, before.keys() - after.keys())
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
@@ -199,11 +220,23 @@ def _next(met: Sequence[Choice], mine: Sequence[Attempt]) -> Choice | None:
     last = {a.index: a.state for a in mine}
     for choice in sorted(met, key=lambda c: (failed[c.index], c.index)):
         state = last.get(choice.index)
-        if state is None or state in FRUITLESS:
+        if state is None or state in FRUITLESS or state == "withdrawn":
             return choice
         if state != "refused":
             return None
     return None
+
+
+def _same(one: Policy, other: Policy) -> bool:
+    """Whether both decide alike: their tests do not count."""
+    return one.namespace == other.namespace and one.spec.model_copy(update={"tests": ()}) == \
+        other.spec.model_copy(update={"tests": ()})
+
+
+def _told(new: Set[str], changed: Set[str], gone: Set[str]) -> tuple[str, ...]:
+    named = ", ".join(f"{', '.join(sorted(names)[:MOST_NAMED])}{'…' if len(names) > MOST_NAMED else ''} {what}"
+                      for names, what in ((new, "new"), (changed, "changed"), (gone, "gone")) if names)
+    return (f"policies: {named}.",) if named else ()
 
 
 def _signature(policy: Policy, incident: Incident) -> str:

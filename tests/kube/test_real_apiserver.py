@@ -104,7 +104,7 @@ class Control:
             with urllib.request.urlopen(request, context=context, timeout=30) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as e:
-            raise OSError(f"{method} {path}: {e.code}: {e.read()[:500]!r}") from None
+            raise OSError(f"{method} {path}: {e.code}: {e.read()[:1500]!r}") from None
         return text if raw else json.loads(text)
 
     def create(self, path: str, item: dict[str, Any]) -> Any:
