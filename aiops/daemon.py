@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ POLICIES, MASKS = "policy-memory.json", "mask-memory.json"
 SEGMENT_BYTES = 64 << 20
 RARELY = 100_000, 20, 100
 """Garbage is looked for after so many new objects: a million series are made of millions, and none of them is garbage."""
+POLICIES_S = 5.0
+"""So long the cluster has to tell its policies before the first step; then those of before the restart hold until it does."""
 RECORDED_S = 3600.0
 """At most so much of a killed run is gone through again: the daemon should be watching the present."""
 
@@ -77,10 +79,13 @@ class Daemon:
         config, clock, now = self.config, self.clock, self.clock.now()
         known = build.meanings(config)
         beyond, texts = config.policies.beyond, build.policy_texts(config.policies.folder)
-        book = build.policies_from(texts, known, beyond, config.policies.folder or build.SHIPPED_POLICIES)
+        build.policies_from(texts, known, beyond, config.policies.folder or build.SHIPPED_POLICIES)
         folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
+        self.policies = Policies(config.policies.folder, known, texts, beyond, self._policy_resources(),
+                                 config.store / "policy-resources.json")
+        book = build.policies_from(self.policies.in_force, known, beyond)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
                                   build.masks(config), beyond)
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
@@ -90,8 +95,7 @@ class Daemon:
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator()
         recorded = self._recorded()
-        self.journal = self._journal(now, texts)
-        self.policies = Policies(config.policies.folder, known, texts, beyond, self._policy_resources())
+        self.journal = self._journal(now)
         self.receivers = build.receivers(config, clock)
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
@@ -155,11 +159,11 @@ class Daemon:
             return None
         return PolicyResources(source.namespaces, Access(source.kubeconfig, source.context))
 
-    def _journal(self, now: float, policies: Mapping[str, str]) -> JournalWriter:
+    def _journal(self, now: float) -> JournalWriter:
         """The journal of this run; what it knows at the beginning is put beside it, so that a replay begins alike."""
         config, found = self.config, self.models.found
         about = {"started_at": now, "version": __version__, "config": config.model_dump_json(by_alias=True),
-                 "policies": policies, "packs": build.pack_texts(config.packs),
+                 "policies": dict(self.policies.in_force), "packs": build.pack_texts(config.packs),
                  "policy_memory": self.memory.restored, "mask_memory": self.masks.restored, "learned_at": found and found.at}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
@@ -206,6 +210,7 @@ class Daemon:
         if hasattr(self.actuator, "start"):
             self.actuator.start()
         self.server.start()
+        self.policies.wait(POLICIES_S)
         self.live.start()
         if self.remote_write:
             log.info("remote-write is received", decoder=self.remote_write.decoder)

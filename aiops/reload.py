@@ -7,6 +7,8 @@ is in force enters the pipeline as part of a batch, so that a replay changes pol
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +37,7 @@ class Resources(Protocol):
     def look(self) -> list[Resource] | None: ...
     def tell(self, standings: Mapping[Key, Standing], at: float) -> None: ...
     def trouble(self) -> str: ...
+    def wait(self, seconds: float) -> None: ...
     def close(self) -> None: ...
 
 
@@ -82,17 +85,18 @@ def _seen(folder: Path) -> Seen | None:
 class Policies:
     """All policies. A sink too: what was decided lately stands in the status of each custom resource.
 
-    good: the texts of the files with which the daemon began. beyond: see `aiops.policy.texts`.
+    good: the texts of the files with which the daemon begins. beyond: see `aiops.policy.texts`. memory: a file that keeps what
+    was in force of the cluster over a restart, so that what is under way finds its policy, and a wrong edit the version before.
+    `in_force` is what the pipeline is to begin with, and goes on with.
     """
 
     def __init__(self, folder: Path | None, known: Meanings, good: Mapping[str, str], beyond: Sequence[str] = (),
-                 resources: Resources | None = None) -> None:
+                 resources: Resources | None = None, memory: Path | None = None) -> None:
         self._files = Files(folder or build.SHIPPED_POLICIES, known, good)
         self._resources, self._compiler = resources, Compiler(known, beyond)
-        self._in_force: dict[str, str] = dict(good)
-        self._versions: object = None
-        self._there: list[Resource] = []
-        self._good: dict[str, tuple[str, str]] = {}
+        self._memory = memory if resources is not None else None
+        self._there: list[Resource] | None = None
+        self._good = self._remembered()
         self._wrong: dict[str, tuple[Problem, ...]] = {}
         self._taken: frozenset[str] = frozenset()
         self._modes: dict[str, str] = {}
@@ -100,27 +104,34 @@ class Policies:
         self._trouble = ""
         self._said: dict[str, str] = {}
         self.reloads: Counter[str] = Counter()
+        self.in_force: Mapping[str, str] = self._texts()
 
     def refresh(self, now: float) -> Mapping[str, str] | None:
         """Look for changes; the set that is in force from now on, None while it is the same. Never raises, never waits."""
         changed = self._files.look()
         there = self._look()
-        versions = [(r.key, r.uid, r.text) for r in there]
-        if changed or versions != self._versions:
-            self._there, self._versions = there, versions
+        if changed or there != self._there:
+            self._there = there
             self._judge()
         self._say()
         if self._resources is not None:
-            self._resources.tell({r.key: self._standing(r) for r in there}, now)
+            self._resources.tell({r.key: self._standing(r) for r in there or ()}, now)
         in_force = self._texts()
-        if in_force == self._in_force:
+        if in_force == self.in_force:
             return None
-        self._in_force = in_force
+        self.in_force = in_force
         self.reloads["taken"] += 1
-        return dict(in_force)
+        self._remember()
+        return in_force
 
-    def _look(self) -> list[Resource]:
-        """The custom resources; those of before while the cluster does not tell."""
+    def wait(self, seconds: float) -> None:
+        """Until the cluster has told which policies there are, at most so long."""
+        if self._resources is not None:
+            with contextlib.suppress(KubeError, RuntimeError):  # the next look tells
+                self._resources.wait(seconds)
+
+    def _look(self) -> list[Resource] | None:
+        """The custom resources; those of before while the cluster does not tell, None where it never has."""
         if self._resources is None:
             return []
         try:
@@ -133,18 +144,42 @@ class Policies:
 
     def _judge(self) -> None:
         """Which texts of custom resources are in force: each that is right, else its last good version."""
-        newest = {_name(r): r.text for r in self._there}
-        compiled = self._compiler({**self._files.good, **newest})
-        self._wrong, self._taken = {k: v for k, v in compiled.problems.items() if k in newest}, compiled.taken
-        uids = {_name(r): r.uid for r in self._there}
-        before = {k: v for k, v in self._good.items() if k in newest and v[0] == uids[k]}
-        chosen = {k: (uids[k], text) for k, text in newest.items() if k not in self._wrong}
-        chosen |= {k: v for k, v in before.items() if k in self._wrong and k not in self._taken}
-        if chosen.keys() & self._wrong.keys():  # a last good version may have the name of a file that is new
-            compiled = self._compiler({**self._files.good, **{k: chosen[k][1] for k in newest if k in chosen}})
-            chosen = {k: v for k, v in chosen.items() if k not in compiled.problems}
-        self._good = chosen
+        if self._there is not None:
+            self._newest(self._there)
+        compiled = self._compiler(self._texts())  # a last good version may have the name of a file that is new
+        self._good = {k: v for k, v in self._good.items() if k not in compiled.problems}
         self._modes = _modes(compiled)
+
+    def _newest(self, there: Sequence[Resource]) -> None:
+        versions = {_name(r): (r.uid, r.text) for r in there}
+        compiled = self._compiler({**self._files.good, **{k: text for k, (_, text) in versions.items()}})
+        self._wrong, self._taken = {k: v for k, v in compiled.problems.items() if k in versions}, compiled.taken
+        again = self._wrong.keys() & self._good.keys() - self._taken
+        before = {k: self._good[k] for k in again if self._good[k][0] == versions[k][0]}
+        self._good = {k: before.get(k, v) for k, v in versions.items() if k in before or k not in self._wrong}
+
+    def _remembered(self) -> dict[str, tuple[str, str]]:
+        """What was in force of the cluster when the daemon ended: uid and text by name; what is not right (any more) left out."""
+        try:
+            found = json.loads(self._memory.read_text(encoding="utf-8")) if self._memory else {}
+            known = {str(k): (str(uid), str(text)) for k, (uid, text) in found.items() if str(k).startswith(RESOURCE)}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            log.error("what was in force of the cluster is not known", file=str(self._memory), problem=str(e))
+            return {}
+        wrong = self._compiler({**self._files.good, **{k: text for k, (_, text) in known.items()}}).problems
+        return {k: v for k, v in known.items() if k not in wrong}
+
+    def _remember(self) -> None:
+        if self._memory is None:
+            return
+        try:
+            part = self._memory.with_suffix(".part")
+            part.write_text(json.dumps(self._good), encoding="utf-8")
+            part.replace(self._memory)
+        except OSError as e:
+            log.error("cannot write what is in force of the cluster", file=str(self._memory), problem=e.strerror)
 
     def _texts(self) -> dict[str, str]:
         return {**self._files.good, **{k: text for k, (_, text) in self._good.items()}}
@@ -157,8 +192,8 @@ class Policies:
         if not wrong:
             return Standing(r.generation, True, "InForce", "in force", self._modes.get(r.key[1], ""), *track)
         reason = "NameTaken" if name in self._taken else "Invalid"
-        kept = " The last good version stays in force." if name in self._good else ""
-        return Standing(r.generation, False, reason, _sentence(wrong) + kept, self._modes.get(r.key[1], ""), *track)
+        said = [_sentence(wrong), *(["The last good version stays in force."] if name in self._good else [])]
+        return Standing(r.generation, False, reason, _joined(said, " "), self._modes.get(r.key[1], ""), *track)
 
     # ------------------------------------------------------------------------------------------------ what people see
     def _say(self) -> None:
@@ -180,7 +215,9 @@ class Policies:
 
     def notes(self) -> list[str]:
         """What is wrong, for the page and `/api/status`: bounded."""
-        files = [f"policies: {p} The last good set of files stays in force." for p in self._files.problems]
+        files = [f"policies: {p}" for p in self._files.problems]
+        if files:
+            files = ["policies: files are wrong, and the last good set of them stays in force.", *files]
         resources = [f"policies: {name}: {_sentence(problems)}" for name, problems in sorted(self._wrong.items())]
         found = [*([f"policies: {self._trouble}"] if self._trouble else []), *files, *resources]
         more = [f"policies: {len(found) - MOST_NOTES} more are wrong."] if len(found) > MOST_NOTES else []
@@ -189,11 +226,11 @@ class Policies:
     def counts(self) -> dict[str, int]:
         """How many texts (files and custom resources) are in force, and how many are not taken."""
         files = len({p.file for p in self._files.problems})
-        return {"in_force": len(self._in_force), "refused": files + len(self._wrong)}
+        return {"in_force": len(self.in_force), "refused": files + len(self._wrong)}
 
     def publish(self, report: Report) -> None:
         """Remember the newest decision of each policy that came from the cluster."""
-        names = {r.key[1] for r in self._there}
+        names = {r.key[1] for r in self._there or ()}
         self._record = {k: v for k, v in self._record.items() if k in names}
         for a in report.actions:
             if a.policy in names:
@@ -214,7 +251,12 @@ def _name(r: Resource) -> str:
 
 
 def _sentence(problems: Sequence[Problem]) -> str:
-    return "; ".join(f"{p.path}: {p.text}" for p in problems)
+    return _joined([f"{p.path}: {p.text}" for p in problems], "; ")
+
+
+def _joined(parts: Sequence[str], by: str) -> str:
+    """One after another; each on a line of its own where one has several, with a caret below something."""
+    return ("\n" if any("\n" in p for p in parts) else by).join(parts)
 
 
 def _modes(compiled: Compiled) -> dict[str, str]:

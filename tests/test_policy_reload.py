@@ -193,9 +193,10 @@ def test_the_files_count_only_when_all_are_right(watched: Watched, logged: Any) 
     watched.put("q.yaml", text("q"))
     watched.put("bad.yaml", text("b", condition="cause.name =="))
     assert (watched.look(), watched.look()) == (None, None)
-    [note] = watched.policies.notes()
+    first, note = watched.policies.notes()
+    assert first == "policies: files are wrong, and the last good set of them stays in force."
     assert note.startswith(f"policies: {watched.folder}/bad.yaml:6: $.spec.actions[0].condition: condition, line 1, column 14: ")
-    assert "^" in note and note.endswith("The last good set of files stays in force.")
+    assert note.endswith("\n    cause.name ==\n                 ^")
     assert watched.policies.counts() == {"in_force": 1, "refused": 1}
     watched.put("bad.yaml", text("b"))
     assert watched.look() == ["bad.yaml", "p.yaml", "q.yaml"] and watched.policies.notes() == []
@@ -206,13 +207,13 @@ def test_two_files_of_one_name_are_refused_by_name(watched: Watched) -> None:
     """The set of before stays."""
     watched.put("q.yaml", text("p", mode="ask"))
     assert watched.look() is None
-    assert "'p' is already the name of the policy in p.yaml:3. Rename one." in watched.policies.notes()[0]
+    assert "'p' is already the name of the policy in p.yaml:3. Rename one." in watched.policies.notes()[1]
 
 
 def test_a_folder_that_vanishes_takes_nothing_away(watched: Watched) -> None:
     """A mount that is late is not a wish to have no policies; it is taken when it is there again."""
     moved = watched.folder.rename(watched.folder.with_name("away"))
-    assert watched.look() is None and "no such folder" in watched.policies.notes()[0]
+    assert watched.look() is None and "no such folder" in watched.policies.notes()[1]
     (moved / "q.yaml").write_text(text("q"), encoding="utf-8")
     moved.rename(watched.folder)
     assert watched.look() == ["p.yaml", "q.yaml"] and watched.policies.notes() == []
@@ -375,7 +376,7 @@ def test_the_daemon_shows_and_replays_what_became_of_its_policies(tmp_path: Path
         (tmp_path / "policies" / "q.yaml").write_text("kind: [", encoding="utf-8")
         life.run(life.k + 2)
         notes = life.daemon.policies.notes()
-        assert [n.partition(": $")[0] for n in notes[1:]] == ["policies: kubernetes:shop/bad"] and "q.yaml" in notes[0]
+        assert [n.partition(": $")[0] for n in notes[2:]] == ["policies: kubernetes:shop/bad"] and "q.yaml" in notes[1]
         metrics = life.daemon.metrics.text()
         assert 'aiops_policies{state="in_force"} 2.0' in metrics and 'aiops_policies{state="refused"} 2.0' in metrics
         assert 'aiops_policy_reloads_total{result="taken"} 2.0' in metrics

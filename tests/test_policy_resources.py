@@ -250,6 +250,50 @@ def test_without_a_way_in_the_files_are_in_force(tmp_path: Path) -> None:
     assert policies.notes() and policies.counts()["in_force"] == 1
 
 
+class Silent:
+    """An API server that has not answered yet."""
+
+    def look(self) -> None:
+        """Nothing is known."""
+
+    def tell(self, standings: Any, at: float) -> None:
+        assert standings == {}
+
+    def trouble(self) -> str:
+        return ""
+
+
+def test_what_was_in_force_of_the_cluster_survives_a_restart(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    """The daemon begins with it, also with the version before a wrong edit; an object made anew meanwhile does not get it."""
+    def begin(files: dict[str, str] | None = None) -> Policies:
+        return Policies(tmp_path / "files", KNOWN, files or {}, (), c.resources, tmp_path / "memory.json")
+    c = cluster(manifest("a"), manifest("b"))
+    c.policies = begin()
+    assert c.policies.in_force == {}
+    c.until(lambda: c.in_force == ["shop/a", "shop/b"])
+    c.server.change(PATH, "b", spec={"mode": "yolo"})
+    c.until(lambda: c.ready("b").get("status") == "False")
+    c.policies = begin()
+    assert sorted(c.policies.in_force) == ["kubernetes:shop/a", "kubernetes:shop/b"]
+    assert c.policies.refresh(T0) is None
+    assert c.policies._standing((c.policies._there or [])[1]).message.endswith("stays in force.")
+    assert sorted(begin({"f.yaml": text("a")}).in_force) == ["f.yaml", "kubernetes:shop/b"], "a file came before it"
+    c.policies = begin()
+    c.policies._resources = Silent()  # type: ignore[assignment]
+    assert c.policies.refresh(T0) is None and len(c.policies.in_force) == 2, "the cluster has not told yet"
+    (tmp_path / "files" / "f.yaml").write_text(text("a"), encoding="utf-8")
+    assert sorted(c.policies.refresh(T0) or ()) == ["f.yaml", "kubernetes:shop/b"]
+    (tmp_path / "files" / "f.yaml").unlink()
+    c.server.delete(PATH, "b")
+    c.server.put(PATH, manifest("b", {**SPEC, "mode": "yolo"}, created="2026-11-21T12:00:00Z"))
+    c.policies = begin()
+    c.until(lambda: list(c.policies.in_force) == ["kubernetes:shop/a"])
+    for damaged in ("{", "[]", '{"kubernetes:a/b": 1}', '{"p.yaml": ["u", "x"]}', '{"kubernetes:a/b": ["u", "{}"]}'):
+        (tmp_path / "memory.json").write_text(damaged, encoding="utf-8")
+        assert begin().in_force == {}
+    assert Policies(tmp_path / "files", KNOWN, {}, memory=tmp_path / "memory.json").in_force == {}, "not asked for any more"
+
+
 # ------------------------------------------------------------------------------------------------------- status writing
 READY = Standing(1, True, "InForce", "in force")
 

@@ -187,6 +187,10 @@ class PolicyResources:
             return None
         return sorted(self._watching.store(POLICIES).values(), key=lambda r: r.age)[:MAX_POLICIES]
 
+    def wait(self, seconds: float) -> None:
+        """Begin to follow them, and wait until they are known or it has failed, at most so long. Raises as `look`."""
+        self._watching.start(seconds)
+
     def trouble(self) -> str:
         """What is wrong with the following or the writing, for people; empty where nothing is."""
         error = self._watching.trouble(POLICIES)

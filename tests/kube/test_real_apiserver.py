@@ -95,9 +95,10 @@ class Control:
         except OSError:
             return False
 
-    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json") -> Any:
+    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json",
+             accept: str = "application/json") -> Any:
         context = ssl.create_default_context(cafile=str(self.folder / "apiserver.crt"))
-        headers = {"Authorization": "Bearer admin-token", "Content-Type": content, "User-Agent": "tester/1"}
+        headers = {"Authorization": "Bearer admin-token", "Content-Type": content, "User-Agent": "tester/1", "Accept": accept}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:

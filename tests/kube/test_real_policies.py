@@ -172,6 +172,17 @@ def test_the_older_of_two_policies_of_one_name_stays(cluster: Control, watcher: 
     assert "kubernetes:shop/fine" not in watcher.in_force and "kubernetes:ops/fine" in watcher.in_force
 
 
+def test_what_kubectl_shows(cluster: Control, watcher: Watcher) -> None:
+    """The columns, asked for as kubectl does."""
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+    table = cluster.call("GET", SHOP, accept=accept)
+    shown = [c["name"] for c in table["columnDefinitions"] if c["priority"] == 0]
+    rows = {row["cells"][0]: dict(zip(shown, row["cells"], strict=False)) for row in table["rows"]}
+    assert shown == ["Name", "Mode", "Trigger", "Ready", "Reason", "Age"]
+    assert [rows["caret"][k] for k in shown[1:5]] == ["", "Anomaly", "False", "Invalid"]
+    assert [rows["memory-pressure-remediation"][k] for k in shown[1:5]] == ["shadow", "Anomaly", "True", "InForce"]
+
+
 def test_the_daemon_can_do_nothing_else_to_policies(cluster: Control) -> None:
     """The role follows them and writes their status; it cannot write a policy."""
     def may(verb: str, sub: str = "") -> bool:
