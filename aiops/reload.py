@@ -27,7 +27,7 @@ from aiops.types import Report
 from aiops.yamlfile import Problem, Problems
 
 log = structlog.get_logger("aiops.policies")
-MOST_NOTES = 20
+MOST_NOTES, MOST_TEXT = 20, 2_500
 Seen = tuple[tuple[str, int, int, int, int], ...]
 
 
@@ -251,7 +251,8 @@ def _name(r: Resource) -> str:
 
 
 def _sentence(problems: Sequence[Problem]) -> str:
-    return _joined([f"{p.path}: {p.text}" for p in problems], "; ")
+    more = [f"{len(problems) - MOST_NOTES} more mistakes."] if len(problems) > MOST_NOTES else []
+    return _joined([*(f"{p.path}: {p.text[:MOST_TEXT]}" for p in problems[:MOST_NOTES]), *more], "; ")
 
 
 def _joined(parts: Sequence[str], by: str) -> str:

@@ -19,6 +19,7 @@ from aiops.policy.schema import AnomalyTrigger, RemediationPolicy, Spec
 from aiops.yamlfile import Document, Place, Problem, Problems
 
 KIND = "RemediationPolicy"
+MOST_ACTIONS = 20
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _conditions_anyway(document: Document) -> list[Problem]:
     problems: list[Problem] = []
     spec = document.data.get("spec")
     actions = spec.get("actions") if isinstance(spec, dict) else None
-    for i, rule in enumerate(actions if isinstance(actions, list) else []):
+    for i, rule in enumerate(actions[:MOST_ACTIONS] if isinstance(actions, list) else []):
         text = rule.get("condition") if isinstance(rule, dict) else None
         if isinstance(text, str) and 0 < len(text) <= 2000:
             _condition(document, ("spec", "actions", i, "condition"), text, problems)

@@ -21,7 +21,7 @@ from aiops.policy.load import Policy
 from aiops.yamlfile import Document, Problem, Problems
 
 RESOURCE = "kubernetes:"
-MAX_RESOURCE = 256 * 1024
+MAX_RESOURCE = 64 * 1024
 """Bytes of one custom resource; a file may be longer, it was written by whoever runs the daemon."""
 Texts = Mapping[str, str]
 

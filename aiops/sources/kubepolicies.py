@@ -196,6 +196,9 @@ class PolicyResources:
         error = self._watching.trouble(POLICIES)
         if error is not None and refused(error):
             return f"{error} Until then no policies come from the cluster; deploy/policies/ holds the CRD and the role."
+        count = len(self._watching.store(POLICIES))
+        if not error and count > MAX_POLICIES:
+            return f"{count} RemediationPolicies are more than {MAX_POLICIES}: the newest are left out."
         return str(error) if error else self.statuses.problem
 
     def tell(self, standings: Mapping[Key, Standing], at: float) -> None:
