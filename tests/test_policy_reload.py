@@ -283,6 +283,7 @@ def pipeline_of(found: dict[str, str]) -> Any:
     return build.pipeline(KNOWN, build.policies_from(found, KNOWN), "act", ("baseline", "absence", "logs"))
 
 
+@pytest.mark.slow
 def test_an_edit_is_in_force_in_the_same_tick_and_the_journal_replays_it(tmp_path: Path) -> None:
     """Before it the policy refuses, from the tick of the edit on it acts: live and replayed, to the same digest."""
     run = Run(tmp_path)
@@ -354,6 +355,7 @@ CONFIG = ("store: state\nlisten: 127.0.0.1:0\nsources: [host, {{kubernetes: {{ku
           "policies: {{folder: policies, kubernetes: true}}\ninterval: {step:g}s\ndetectors: {detectors}\n")
 
 
+@pytest.mark.slow
 def test_the_daemon_shows_and_replays_what_became_of_its_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file and a resource change in the middle of a run: `/api/status`, `/metrics`, the status of the resource, the journal."""
     monkeypatch.setattr("test_restart.CONFIG", CONFIG)
