@@ -64,6 +64,7 @@ class Decider(Protocol):
     def decide(self, now: float, incidents: Sequence[Incident], evidence: RecentEvidence,
                outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
     def awaited(self) -> Sequence[str]: ...
+    def reload(self, texts: Mapping[str, str]) -> Sequence[str]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -136,6 +137,7 @@ class Pipeline:
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
+        reloaded = () if batch.policies is None else self.decider.reload(batch.policies)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
@@ -144,7 +146,7 @@ class Pipeline:
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *decided.notes, *(e.text for e in events)),
+            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *reloaded, *decided.notes, *(e.text for e in events)),
             tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
 
     # ------------------------------------------------------------------------------------------------ over a restart

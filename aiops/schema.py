@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from aiops.inputs import SourceItem
-from aiops.oneof import OneOf, Url, hint, words
+from aiops.oneof import OneOf, Url, Words, hint, words
 from aiops.quantities import Bytes, Duration
 from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
@@ -191,6 +191,22 @@ class Maintenance(Strict):
         raise ValueError("give either from and until, or weekly.")
 
 
+def _folder(value: object) -> object:
+    """`policies: FOLDER`."""
+    return {"folder": value} if isinstance(value, str | Path) else {} if value is None else value
+
+
+class PolicySources(Strict):
+    """Where policies come from: files of `folder` (None: those that come with aiops), and RemediationPolicies of the cluster.
+
+    beyond: namespaces whose RemediationPolicies may act outside of them, where their guards say so.
+    """
+
+    folder: Path | None = None
+    kubernetes: bool = False
+    beyond: Words = Field(default=[], max_length=100)
+
+
 class SeriesLimit(Strict):
     """How many raw series may be watched at a time: each takes some 5 kB of memory."""
 
@@ -286,7 +302,7 @@ class Config(Strict):
     topology: Topology = Topology()
     detectors: Detectors = Field(default_factory=lambda: _every_detector())
     packs: Path | None = None
-    policies: Path | None = None
+    policies: Annotated[PolicySources, BeforeValidator(_folder)] = PolicySources()
     sinks: list[SinkItem] = Field(default=[])
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()

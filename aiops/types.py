@@ -143,7 +143,8 @@ class Batch:
 
     series int32[n], time float64[n] (seconds), value float64[n]: one row a sample, unordered, possibly NaN.
     `new_series` introduces ids before their first sample. `retired` int32[m]: ids of which nothing comes any more, freed before
-    `new_series` gives some of them to others. `links` is None while the topology is unchanged.
+    `new_series` gives some of them to others. `links` is None while the topology is unchanged. `policies`: the whole set that
+    is in force from this batch on, as texts by name (`aiops.policy.texts`); None while it is unchanged.
     """
 
     at: float
@@ -158,6 +159,7 @@ class Batch:
     outcomes: tuple[Outcome, ...] = ()
     commands: tuple[Command, ...] = ()
     retired: Ints = field(default_factory=_no_ints)
+    policies: Mapping[str, str] | None = None
 
 
 # ---------------------------------------------------------------------------------------------- what is watched

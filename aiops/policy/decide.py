@@ -6,7 +6,7 @@ that expired, verification, and only then new decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, USELESS, Attempt, L
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
+from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
 from aiops.types import Action, Command, Incident, Outcome
@@ -28,7 +29,7 @@ from aiops.types import Decision as Kind
 __all__ = ["Decision", "PolicyBook"]
 Mode = Literal["observe", "ask", "act"]
 _STATE: Mapping[str, State] = {"act": "submitted", "ask": "asked", "shadow": "shadow"}
-LONGEST_REASON = 600
+LONGEST_REASON, MOST_NAMED = 600, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,15 @@ class Choice:
 
 
 class PolicyBook:
-    """All policies, their attempts and their track record. `mode` is the most that any policy may do.
+    """All policies, their attempts and their track record. `mode` is the most that any policy may do, `beyond` the namespaces
+    whose custom resources may act elsewhere too.
 
     Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
     """
 
-    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings) -> None:
+    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings, beyond: Sequence[str] = ()) -> None:
         self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
+        self._compiler = Compiler(meanings, beyond)
         self.mode, self.meanings = mode, meanings
         self.ledger, self.record = Ledger(), TrackRecord()
         self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
@@ -61,6 +64,7 @@ class PolicyBook:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
         self._lifecycle.hear(turn, outcomes)
+        self._lifecycle.recall(turn)
         self._lifecycle.obey(turn, commands)
         self._lifecycle.expire(turn)
         self._lifecycle.verify(turn)
@@ -74,6 +78,22 @@ class PolicyBook:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
         return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+    def reload(self, texts: Texts) -> tuple[str, ...]:
+        """Go on with the policies of these texts, and say what has changed. Attempts, cooldowns and records stay.
+
+        A set in which something is wrong (of another version of this program) is not taken at all.
+        """
+        compiled = self._compiler(texts)
+        if compiled.problems:
+            first = next(iter(compiled.problems.values()))[0]
+            return (f"policies: the new set is not understood, the one before stays in force: {first}",)
+        before, after = self.policies, {p.name: p for p in compiled.policies}
+        self.policies = self._lifecycle.policies = after
+        turned = {name for name in before.keys() & after.keys() if not _same(before[name], after[name])}
+        self._lifecycle.changed |= turned
+        for name in turned:
+            self.ledger.forget_said(name)
+        return _told(after.keys() - before.keys(), turned, before.keys() - after.keys())
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
@@ -208,7 +228,7 @@ def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...
     last = {a.index: a for a in mine}
     for choice in sorted(met, key=lambda c: (failed[c.index], -chance(c), c.index)):
         before = last.get(choice.index)
-        if before is None or before.state == "failed" or (before.state in USELESS and before.evidence != firing):
+        if before is None or before.state in ("failed", "withdrawn") or (before.state in USELESS and before.evidence != firing):
             return choice
         if before.state not in FRUITLESS | {"refused"}:
             return None
@@ -224,6 +244,16 @@ def _tried(mine: Sequence[Attempt], to: str) -> str:
     """All that was done, for the person who takes over."""
     tried = "; ".join(f"{a.type} of {a.target}: {a.state.replace('_', ' ')}{f' ({a.said})' if a.said else ''}" for a in mine)
     return f"all that this policy allows was tried: {tried}. Escalate to {to}."
+def _same(one: Policy, other: Policy) -> bool:
+    """Whether both decide alike: their tests do not count."""
+    return one.namespace == other.namespace and one.spec.model_copy(update={"tests": ()}) == \
+        other.spec.model_copy(update={"tests": ()})
+
+
+def _told(new: Set[str], changed: Set[str], gone: Set[str]) -> tuple[str, ...]:
+    named = ", ".join(f"{', '.join(sorted(names)[:MOST_NAMED])}{'…' if len(names) > MOST_NAMED else ''} {what}"
+                      for names, what in ((new, "new"), (changed, "changed"), (gone, "gone")) if names)
+    return (f"policies: {named}.",) if named else ()
 
 
 def _signature(policy: Policy, incident: Incident) -> str:

@@ -42,8 +42,22 @@ Positive = Annotated[Duration, AfterValidator(_positive)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 
 
+FROM_THE_SERVER = frozenset({"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "selfLink",
+                             "deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "generateName"})
+"""What an API server adds to `metadata`: ignored, so that a policy exported from a cluster is a good file."""
+
+
+def _without(value: object, names: frozenset[str]) -> object:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else value
+
+
 class Metadata(Strict):
     """As Kubernetes writes it. `namespace` is where unqualified targets are looked for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, FROM_THE_SERVER)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
     namespace: str | None = None
@@ -107,7 +121,7 @@ class Correlation(Strict):
 class Diagnosis(Strict):
     """What is measured before the conditions are read."""
 
-    correlations: tuple[Correlation, ...] = ()
+    correlations: Annotated[tuple[Correlation, ...], Field(max_length=100)] = ()
 
 
 class ActionRule(Strict):
@@ -139,7 +153,7 @@ class Guards(Strict):
     max_actions: Annotated[MaxActions, Field(alias="maxActions")] = MaxActions()
     max_unavailable: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_share),
                                Field(alias="maxUnavailable")] = 1
-    namespaces: tuple[Name, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
 
@@ -217,7 +231,7 @@ class Spec(Strict):
     undo: bool = True
     feedback: Feedback = Feedback()
     escalate: Escalate = Escalate()
-    tests: tuple[Case, ...] = ()
+    tests: Annotated[tuple[Case, ...], Field(max_length=100)] = ()
 
     @model_validator(mode="after")
     def _earned_needs_learning(self) -> Spec:
@@ -227,7 +241,12 @@ class Spec(Strict):
 
 
 class RemediationPolicy(Strict):
-    """One document, as a file and as a custom resource."""
+    """One document, as a file and as a custom resource (whose `status` is no part of it)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, frozenset({"status"}))
 
     api_version: Annotated[Literal["aiops.io/v1"], Field(alias="apiVersion")]
     kind: Literal["RemediationPolicy"]
