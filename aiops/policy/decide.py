@@ -16,10 +16,11 @@ from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, Attempt, Ledger, State, action_id
+from aiops.policy.ledger import FRUITLESS, Attempt, Ledger, State, action_id
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
+from aiops.policy.standing import of_attempt, of_refusal, settled
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
 from aiops.types import Action, Command, Incident, Outcome
@@ -91,7 +92,8 @@ class PolicyBook:
     # -------------------------------------------------------------------------------------------- one policy
     def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
         mine = self.ledger.of(policy.name, incident.id)
-        if any(a.live or a.state in CLOSED_TO_POLICY for a in mine):
+        if over := settled(mine):
+            turn.stand(incident.id, of_attempt(over))
             return
         hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
         if hit is None:
@@ -102,7 +104,9 @@ class PolicyBook:
             self._refuse(turn, policy, incident, choices[0], "condition", _no_condition(choices))
             return
         chosen = _next(met, mine)
-        if chosen is not None:
+        if chosen is None:
+            turn.stand(incident.id, of_attempt(mine[-1]))
+        else:
             age_s = max(turn.evidence.age(incident), turn.now - hit.at)
             self._settle(turn, policy, incident, chosen, mine, _signature(policy, incident), age_s)
 
@@ -137,6 +141,7 @@ class PolicyBook:
         attempt = self._attempt(turn, policy, incident, choice, number, decision, signature,
                                 _cut(f"{choice.verdict.reason}{why}"))
         self.ledger.put(attempt)
+        turn.stand(incident.id, of_attempt(attempt))
         turn.actions.append(attempt.action(decision, turn.now, _STATE[decision]))
 
     def _attempt(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, number: int, decision: Kind,
@@ -172,6 +177,7 @@ class PolicyBook:
     def _refuse(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, category: str,
                 reason: str) -> None:
         """Say it once for each policy, incident and kind of reason; it is looked at again in the next step."""
+        turn.stand(incident.id, of_refusal(policy.name, category, _cut(reason)))
         if not self.ledger.first_time(policy.name, incident.id, category, turn.now):
             return
         key = action_id(policy.name, incident.id, choice.index, "refused", category)
