@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from aiops.types import Alert, Anomaly, EndName, EndState, Incident, Standing
+from aiops.types import Action, Alert, Anomaly, EndName, EndState, Incident, Outcome, Standing
 
 MOST_ALERTS, MOST_ANOMALIES = 20_000, 5_000
 """So many (entity, signal) are remembered beside those of the last step, the last seen ones."""
@@ -120,17 +120,22 @@ def furthest(standings: Sequence[Standing]) -> Standing | None:
 
 
 def was_done(incident: Incident) -> Standing | None:
-    """What became of the last action on an incident that no policy looks at any more; None where none was carried out."""
-    did = {a.id: a for a in incident.actions if a.decision in ("act", "ask")}
-    told = [o for o in incident.outcomes if o.action in did]
-    if not told:
-        return None
-    last = max(told, key=lambda o: o.at)
-    a = did[last.action]
-    if a.decision == "ask":
-        return Standing(a.policy, "expired", a.id, last.reason)
-    words = f"{a.type} {a.target}: {last.status.replace('_', ' ')}"
-    return Standing(a.policy, "acted", last.status, f"{words}: {last.reason}" if last.reason else words)
+    """What came of the decisions on an incident that no policy looks at any more; None where nothing did."""
+    told = {o.action: o for o in sorted(incident.outcomes, key=lambda o: o.at)}
+    return furthest([s for a in reversed(incident.actions) if (s := _came_of(a, told.get(a.id)))])
+
+
+def _came_of(a: Action, last: Outcome | None) -> Standing | None:
+    """last: the newest outcome of the action."""
+    what = f"{a.type} {a.target}"
+    if a.decision == "act" and last:
+        said = f"{what}: {last.status.replace('_', ' ')}"
+        return Standing(a.policy, "acted", last.status, f"{said}: {last.reason}" if last.reason else said)
+    if a.decision == "ask" and last:
+        return Standing(a.policy, "expired", a.id, f"{what}: {last.reason}")
+    if a.decision == "refused" and a.state == "rejected":
+        return Standing(a.policy, "rejected", a.id, f"{what}: {a.reason}")
+    return Standing(a.policy, "rehearsed", a.id, f"{what} was only rehearsed") if a.decision == "shadow" else None
 
 
 def _keep(known: dict[Key, EndState], now: Mapping[Key, EndState], at: float, most: int) -> list[EndState]:
