@@ -22,6 +22,7 @@ BEGINNING = "0" * 64
 """What stands for the hash before the first entry."""
 FIELDS = frozenset({"at", "hash", "kind", "prev", "seq", "what", "who"})
 EXACT = 2**53
+_spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 LONGEST_LINE = 4 << 20
 _NAME = re.compile(r"audit-(\d{12,})\.jsonl\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -69,7 +70,7 @@ def seal(draft: Draft, seq: int, prev: str) -> tuple[bytes, str]:
 
 def canonical(value: Any) -> bytes:
     """One spelling of a JSON value: that of `jq -cS`, for what `plain` gives."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _spell(value).encode()
 
 
 def fingerprint(value: Any) -> str:
@@ -88,7 +89,8 @@ def plain(value: Any) -> Any:
         return {_CONTROL.sub(" ", str(k)): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    return _CONTROL.sub(" ", str(value))
+    text = str(value)
+    return text if text.isprintable() else _CONTROL.sub(" ", text)
 
 
 def parse(line: bytes) -> JSON:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
@@ -18,6 +19,9 @@ EMAIL = re.compile(r"[\w.+\-]{1,64}@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+")
 GONE = "***"
 MOST_CHARS = 4000
 """A text that is longer is cut: what is kept must not grow with what somebody sends."""
+
+REMEMBERED, SHORT = 8192, 120
+"""Names of fields and of things come again and again."""
 
 _SECRETIVE = (r"(?:pass(?:word|wd|phrase)|pwd|secret|credentials?|api[_-]?key|access[_-]?key(?:[_-]?id)?"
                 r"|(?:private|secret|signing|encryption|account|shared)[_-]?key|session[_-]?id)")
@@ -41,6 +45,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (EMAIL, "[e-mail]"),
 )
 _SECRET_KEY = re.compile(rf"(?i:.*(?:{_SECRETIVE}|{_TOKENS}|authorization|cookie))")
+_HINTS = ("pass", "pwd", "secret", "credential", "key", "session", "token", "jwt", "authorization", "cookie", "bearer", "://",
+          "sig=", "signature", "code=", "eyj", "akia", "asia", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_pat", "glpat",
+          "xox", "aiza", "hf_", "sk-", "@")
+"""Without any of these no rule finds anything: most texts are done with a look."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -48,14 +56,20 @@ class Redactor:
     """`text` and `value` give back what may be kept. ips: addresses of machines go as well."""
 
     def __init__(self, ips: bool = False) -> None:
-        self._rules = (*_RULES, (IPV6, "[ip]"), (IPV4, "[ip]")) if ips else _RULES
+        self._known = lru_cache(REMEMBERED)(self._without)
+        self._addresses = ((IPV6, "[ip]"), (IPV4, "[ip]")) if ips else ()
 
     def text(self, text: str) -> str:
         """One line without control characters, cut after MOST_CHARS."""
+        return self._known(text) if len(text) < SHORT else self._without(text)
+
+    def _without(self, text: str) -> str:
         text = text[:2 * MOST_CHARS]  # a secret that the cut goes through is still seen as one
-        for pattern, instead in self._rules:
+        low = text.lower()
+        rules = _RULES if any(hint in low for hint in _HINTS) else ()
+        for pattern, instead in (*rules, *self._addresses):
             text = pattern.sub(instead, text)
-        text = _CONTROL.sub(" ", text)
+        text = text if text.isprintable() else _CONTROL.sub(" ", text)
         return text if len(text) <= MOST_CHARS else text[:MOST_CHARS - 1] + "…"
 
     def value(self, value: Any) -> Any:

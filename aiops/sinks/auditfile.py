@@ -69,11 +69,12 @@ class AuditFile:
     # --------------------------------------------------------------------------------------------------------- inside
     def _append(self, drafts: Sequence[Draft]) -> None:
         """All of them in one piece; `seq` and `head` move on only where it was written."""
-        data, seq, head = b"", self.seq, self.head
+        lines, seq, head = [], self.seq, self.head
         for draft in drafts:
             seq += 1
             line, head = seal(draft, seq, head)
-            data += line
+            lines.append(line)
+        data = b"".join(lines)
         assert self._fd is not None
         self._dirty = True
         self._size += len(data)
