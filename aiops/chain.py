@@ -62,7 +62,7 @@ class Verdict:
 
 def seal(draft: Draft, seq: int, prev: str) -> tuple[bytes, str]:
     """The line of an entry, with its newline, and its hash. Equal drafts at equal places give equal bytes."""
-    entry = {"at": _moment(draft.at), "kind": draft.kind, "prev": prev, "seq": seq, "what": plain(draft.what),
+    entry = {"at": moment(draft.at), "kind": draft.kind, "prev": prev, "seq": seq, "what": plain(draft.what),
              "who": plain(draft.who)}
     digest = hashlib.sha256(canonical(entry)).hexdigest()
     return canonical({**entry, "hash": digest}) + b"\n", digest
@@ -206,7 +206,7 @@ def seconds(entry: JSON) -> float:
         return 0.0
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
     """`2026-03-01T14:05:09.250Z`."""
     known = min(max(at, 0.0), 253_402_300_799.0) if math.isfinite(at) else 0.0
     return datetime.fromtimestamp(round(known, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,21 +12,22 @@ from dataclasses import replace
 from aiops.types import Action, Alert, Anomaly, EndName, EndState, Incident, Outcome, Standing
 
 MOST_ALERTS, MOST_ANOMALIES = 20_000, 5_000
-"""So many (entity, signal) are remembered beside those of the last step, the last seen ones."""
+"""So many are remembered beside those of the last step, the last seen ones."""
 KEEP_S = 24 * 3600.0
 RANK: tuple[EndName, ...] = ("acting", "waiting", "acted", "rehearsed", "rejected", "expired", "cooldown", "blocked",
                              "maintenance", "no_target", "condition")
 """Of several policies on one incident, the one that is furthest."""
 WHOLE: frozenset[EndName] = frozenset({"acting", "waiting", "acted", "rehearsed", "rejected", "expired"})
 """What was decided on an incident holds for all of its alerts; what was not, for those of the suspected cause."""
-Key = tuple[str, str]
+Key = tuple[str, ...]
+"""(entity, signal), or (incident, entity, signal)."""
 
 
 class EndStates:
     """The last state of each (entity, signal), bounded. `update` once a step, after the decisions."""
 
     def __init__(self) -> None:
-        self._alerts: dict[Key, EndState] = {}
+        self._alerts: dict[Key, EndState] = {}  # by incident, too: one that is over keeps how it ended
         self._anomalies: dict[Key, EndState] = {}
 
     def update(self, at: float, anomalies: Sequence[Anomaly], alerts: Sequence[Alert], incidents: Iterable[Incident],
@@ -36,21 +37,22 @@ class EndStates:
         incidents: those that are open, and those that changed. learned: whether it is known what is usual in a column.
         """
         now = {(e.entity, e.signal): e for e in _alerted(at, alerts, incidents, standings)}
-        rest: dict[Key, Anomaly] = {}
+        rest: dict[tuple[str, str], Anomaly] = {}
         for a in anomalies:
             key = (a.entity, a.name)
             if key not in now and (key not in rest or a.p_value < rest[key].p_value):
                 rest[key] = a
-        weak = {key: of_anomaly(at, a, learned) for key, a in rest.items()}
+        weak: dict[Key, EndState] = {key: of_anomaly(at, a, learned) for key, a in rest.items()}
         if not now and not weak:
             return ()
-        ends = (*_keep(self._alerts, now, at, MOST_ALERTS), *_keep(self._anomalies, weak, at, MOST_ANOMALIES))
+        kept: dict[Key, EndState] = {(e.incident, *key): e for key, e in now.items()}
+        ends = (*_keep(self._alerts, kept, at, MOST_ALERTS), *_keep(self._anomalies, weak, at, MOST_ANOMALIES))
         for key in now:
             self._anomalies.pop(key, None)
         return ends
 
     def known(self) -> list[EndState]:
-        """All that is remembered; where one is an alert and an anomaly, the newer. Safe beside a running step."""
+        """The last state of each (entity, signal). Safe beside a running step."""
         found: dict[Key, EndState] = {}
         for e in (*list(self._anomalies.values()), *list(self._alerts.values())):
             key = (e.entity, e.signal)
@@ -59,7 +61,7 @@ class EndStates:
         return [found[key] for key in sorted(found)]
 
     def of(self, incident: str) -> list[EndState]:
-        """The states of what is in an incident, as of the last step in which anything of it was heard."""
+        """The states of what is, or was, in an incident. Safe beside a running step."""
         mine = [e for e in list(self._alerts.values()) if e.incident == incident]
         return sorted(mine, key=lambda e: (e.entity, e.signal))
 
@@ -143,7 +145,7 @@ def _keep(known: dict[Key, EndState], now: Mapping[Key, EndState], at: float, mo
     out = []
     for key, new in now.items():
         old = known.pop(key, None)
-        same = old is not None and (old.state, old.by, old.incident) == (new.state, new.by, new.incident)
+        same = old is not None and (old.state, old.by) == (new.state, new.by)
         known[key] = replace(new, since=old.since) if same and old else new
         out.append(known[key])
     while known:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +230,37 @@ def test_what_a_kill_tore_off_is_cut_and_told(tmp_path: Path, cut: int) -> None:
     file.close()
     assert kinds(tmp_path) == ["state"] * 3 + ["repaired", "state"]
     assert whole(tmp_path).last == 5 and not chain.verify(tmp_path).notes
+
+
+WRITER = """\
+import sys
+from pathlib import Path
+from aiops.chain import Draft
+from aiops.sinks.auditfile import DAEMON, AuditFile
+file = AuditFile(Path(sys.argv[1]))
+for k in range(10**9):
+    assert file.write([Draft(1e9 + k, "state", DAEMON, {"number": k, "text": "x" * 2_000_000})])
+    print(file.seq, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_writing(tmp_path: Path) -> None:
+    """Again and again: what the writer said that it had written is there, and the chain is whole after each new start."""
+    chance, said = random.Random(1), 0
+    for _ in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout
+        said = int([writer.stdout.readline() for _ in range(chance.randint(1, 8))][-1])
+        writer.kill()
+        rest = writer.stdout.read().split()
+        writer.wait()
+        said = int(rest[-1]) if rest else said
+        assert whole(tmp_path).last >= said
+    file = AuditFile(tmp_path)
+    file.write(drafts(1))
+    file.close()
+    assert whole(tmp_path).last > said and not chain.verify(tmp_path).notes
 
 
 def test_a_first_line_that_was_torn_is_no_end_of_the_chain(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ def test_each_state_of_an_attempt_and_each_guard_has_a_state() -> None:
     for category in ("condition", "target", "of_tomorrow", *(g.__name__ for g in GUARDS)):
         found = of_refusal("p", category, "why")
         assert found.state in NAMES and found.by == category
+    assert of_refusal("p", "maintenance", "somebody concerned is under maintenance mnt-1 until noon").by == "mnt-1"
     assert of_refusal("p", "rate", "").state == "blocked" and of_refusal("p", "cooldown", "").state == "cooldown"
 
 
@@ -249,6 +250,16 @@ def test_since_is_when_it_got_there() -> None:
     [end] = ends.update(T0 + 2, (), i.alerts, [i], {}, lambda c: True)
     assert (end.state, end.new) == ("no_policy", True)
     assert ends.known() == [end]
+
+
+def test_an_incident_that_is_over_keeps_how_it_ended() -> None:
+    """Also when the same signal is in another one by now; the last state of the signal is that of the newer."""
+    ends, a = EndStates(), alert("pod//a x")
+    first, second = (Incident(k, T0, T0, "open", "warning", ("pod//a",), (a,), (Cause("pod//a", 1.0, (), ()),)) for k in "ij")
+    ends.update(T0, (), [a], [first], {"i": [Standing("p", "cooldown", "cooldown")]}, lambda c: True)
+    ends.update(T0 + 1, (), [a], [second], {}, lambda c: True)
+    assert [e.state for e in (*ends.of("i"), *ends.of("j"))] == ["cooldown", "no_policy"]
+    assert [(e.incident, e.state) for e in ends.known()] == [("j", "no_policy")]
 
 
 def test_memory_is_bounded_by_number_and_age() -> None:

@@ -89,12 +89,14 @@ def entries(path: PathArgument = None, config: ConfigOption = None,
 
 def listing(found: list[dict[str, Any]]) -> Table:
     """One row an entry, the oldest first."""
+    from aiops import chain
     from aiops.commands.story import grid
+    from aiops.humanise import utc
 
     table = grid("SEQ", "AT", "KIND", "WHO", "WHAT")
     for e in found:
         who = f"{e['who'].get('role', '')} {e['who'].get('name', '')}".removeprefix("daemon ")
-        table.add_row(str(e["seq"]), clean(str(e["at"]).replace("T", " ")[:19]), clean(e["kind"]), clean(who),
+        table.add_row(str(e["seq"]), utc(chain.seconds(e)), clean(e["kind"]), clean(who),
                       clean(sentence(e["kind"], e["what"])))
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from aiops.policy.ledger import CLOSED_TO_POLICY, Attempt
@@ -11,6 +12,7 @@ _OF_ATTEMPT: Mapping[str, EndName] = {"asked": "waiting", "submitted": "acting",
                                       "rejected": "rejected", "expired": "expired"}
 _OF_REFUSAL: Mapping[str, EndName] = {"condition": "condition", "target": "no_target", "maintenance": "maintenance",
                                       "cooldown": "cooldown"}
+_WINDOW = re.compile(r"maintenance (\S+) until")
 
 
 def of_attempt(a: Attempt) -> Standing:
@@ -23,8 +25,9 @@ def of_attempt(a: Attempt) -> Standing:
 
 
 def of_refusal(policy: str, category: str, reason: str) -> Standing:
-    """`category` is the name of the guard, or `condition`, or `target`."""
-    return Standing(policy, _OF_REFUSAL.get(category, "blocked"), category, reason)
+    """`category` is the name of the guard, or `condition`, or `target`; maintenance is named by its window."""
+    window = _WINDOW.search(reason) if category == "maintenance" else None
+    return Standing(policy, _OF_REFUSAL.get(category, "blocked"), window[1] if window else category, reason)
 
 
 def settled(mine: Sequence[Attempt]) -> Attempt | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from aiops.chain import Draft
+from aiops.chain import Draft, moment
 from aiops.redaction import Redactor
 from aiops.sinks.auditfile import DAEMON, AuditFile
 from aiops.types import Action, Command, EndState, Report
@@ -96,8 +96,8 @@ class Audit:
         for c in report.commands:
             what: JSON = {"verb": c.verb, "target": c.target, "incident": of.get(c.target, "")}
             if c.verb == "maintenance_start":
-                what |= {"entities": list(c.entities), "from": c.time if c.since is None else c.since, "until": c.until,
-                         "reason": c.reason}
+                what |= {"entities": list(c.entities), "from": moment(c.time if c.since is None else c.since),
+                         "until": moment(c.until), "reason": c.reason}
             yield Draft(report.at, "answer", _person(c), what)
 
     @staticmethod
@@ -111,7 +111,8 @@ class Audit:
     def _outcomes(report: Report) -> Iterator[Draft]:
         of = _incident_of(report) if report.outcomes else {}
         for o in report.outcomes:
-            what = {"action": o.action, "incident": of.get(o.action, ""), "status": o.status, "reason": o.reason, "at": o.at}
+            what = {"action": o.action, "incident": of.get(o.action, ""), "status": o.status, "reason": o.reason,
+                    "at": moment(o.at)}
             yield Draft(report.at, "outcome", DAEMON, what)
 
     @staticmethod
@@ -135,7 +136,7 @@ class Audit:
     def _counted(self) -> Iterable[Draft]:
         if not self._counts:
             return ()
-        what = {"from": self._since, "counts": dict(sorted(self._counts.items()))}
+        what = {"from": moment(self._since), "counts": dict(sorted(self._counts.items()))}
         self._counts, self._since = Counter(), math.inf
         return (Draft(self._at, "anomalies", DAEMON, what),)
 
