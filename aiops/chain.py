@@ -132,11 +132,16 @@ def find(path: Path) -> Path:
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """Number, content and whether it is whole, of each line. Raises ChainError where the file cannot be read."""
+    """Number, content and whether it is whole, of each line; nothing where the daemon has dropped the file by now.
+
+    Raises ChainError where it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
                 yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
+    except FileNotFoundError:
+        return
     except OSError as e:
         raise ChainError(f"{path}: cannot be read: {(e.strerror or str(e)).lower()}.") from None
 

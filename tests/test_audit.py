@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,10 +175,9 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, monkeypatch: pytest
 
 
 # ------------------------------------------------------------------------------------------------------------ the chain
+@pytest.mark.real("jq", "sha256sum")
 def test_what_was_hashed_is_what_jq_prints(tmp_path: Path) -> None:
     """The line of docs/audit.md, with whatever texts and numbers."""
-    if not all(map(os.path.exists, ("/usr/bin/jq", "/usr/bin/sha256sum"))):
-        pytest.skip("not installed here: jq, sha256sum")
     file = AuditFile(tmp_path)
     odd = {"z": 1.5, "a": [1e300, -3, 2**60, float("nan"), 7.0, True, None], "": {"b": ""},
            "ü€😀\u2028": "\x7f\x00\ud800\"\\/<é>\t"}
@@ -189,6 +189,25 @@ def test_what_was_hashed_is_what_jq_prints(tmp_path: Path) -> None:
         summed = subprocess.run(["sha256sum"], input=made.stdout, capture_output=True, text=True, check=True, timeout=20)
         assert summed.stdout.split()[0] == json.loads(line)["hash"]
     assert whole(tmp_path).entries == 3
+
+
+def by_hand(store: Path) -> str:
+    """What the lines in docs/audit.md say."""
+    [script] = re.findall(r"```sh\n(.*?)```", (Path(__file__).parents[1] / "docs" / "audit.md").read_text(), re.DOTALL)
+    env = {**os.environ, "STORE": str(store)}
+    ran = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.real("jq", "sha256sum")
+def test_the_way_by_hand_that_is_documented(tmp_path: Path) -> None:
+    """Silent on a whole record of two files, and it shows the entry that was changed."""
+    written(tmp_path / "audit", 6, keep_s=60.0)
+    assert by_hand(tmp_path) == "" and whole(tmp_path / "audit").segments > 1
+    path = chain.segments(tmp_path / "audit")[-1]
+    path.write_text(path.read_text().replace('"number":5', '"number":6', 1))
+    assert by_hand(tmp_path).startswith("broken: {") and '"number":6' in by_hand(tmp_path)
 
 
 def test_a_record_goes_on_after_a_restart(tmp_path: Path) -> None:
@@ -341,6 +360,19 @@ def test_verify_says_what_is_wrong_and_where(tmp_path: Path, capsys: pytest.Capt
     assert f"{path}:3: was changed: its content hashes to" in capsys.readouterr().out
     assert main(["audit", "verify", str(tmp_path / "no")]) == 2
     assert "no such folder. Name the folder that 'store' sets" in capsys.readouterr().err
+
+
+def test_a_file_that_goes_while_it_is_read_is_no_error(tmp_path: Path) -> None:
+    """A daemon may drop the oldest at any time; what is no file is one."""
+    folder = written(tmp_path, 6, keep_s=60.0)
+    first, second = chain.segments(folder)[:2]
+    assert list(chain.lines(folder / "audit-000000000099.jsonl")) == []
+    first.unlink()
+    assert chain.verify(folder).place == f"{second}:1"
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(chain.ChainError, match="cannot be read: is a directory"):
+        chain.verify(folder)
 
 
 def test_list_shows_one_incident(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
