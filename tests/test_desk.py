@@ -13,6 +13,7 @@ from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Action, Batch, Counts, Incident, Report
+from aiops.web import pages
 from aiops.web.view import NotPossible
 from aiops.windows import parse_weekly
 
@@ -270,6 +271,8 @@ def test_an_incident_says_why_nothing_was_done(page):
     tables = [t for t in story(page.desk.incident(open_one.id)) if hasattr(t, "columns")]
     [shown] = [list(t.columns[3].cells) for t in tables if [c.header for c in t.columns][3:4] == ["STATE"]]
     assert shown == ["no policy", "inhibited"]
+    html = pages.incident(page.desk, page.desk.incident(open_one.id))
+    assert "or why nothing was" in html and "taken for a consequence of what is wrong with service//db" in html
 
 
 def test_an_incident_of_an_earlier_run_has_no_states(page):
