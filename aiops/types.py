@@ -446,7 +446,7 @@ class Report:
     `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots;
     `assigned` says for raw alerts of others (by index) which incident they went to. `models` are the ids of the models
     that judged this step, sorted; `model_events` what became of models in it. `ends`: where each alert and anomaly of the
-    step has ended for now; `commands`: what people said.
+    step has ended for now; `commands`: what people said; `policies`: the texts of a new set of policies, by name.
     """
 
     at: float
@@ -463,3 +463,4 @@ class Report:
     model_events: tuple[ModelEvent, ...] = ()
     ends: tuple[EndState, ...] = ()
     commands: tuple[Command, ...] = ()
+    policies: Mapping[str, str] | None = None

@@ -82,6 +82,15 @@ def test_everything_that_a_step_decided_is_in_it(tmp_path: Path) -> None:
     assert whole(tmp_path).entries == 9
 
 
+def test_another_set_of_policies_is_told_with_its_hash(tmp_path: Path) -> None:
+    """The one that the start of a run with the same set would have."""
+    audit, texts = Audit(tmp_path), {"a.yaml": "kind: RemediationPolicy"}
+    audit.publish(Report(T0, policies=texts, notes=("policies: a new.", "else")))
+    audit.close()
+    [entry] = chain.entries(tmp_path)
+    assert (entry["kind"], entry["what"]) == ("policies", {"policies": chain.fingerprint(texts), "text": "policies: a new."})
+
+
 def test_no_secret_and_no_address_of_a_person_gets_into_it(tmp_path: Path) -> None:
     """In reasons, parameters and texts; addresses of machines by option."""
     for name, ips in (("a", False), ("b", True)):

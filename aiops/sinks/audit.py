@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from aiops.chain import Draft, moment
+from aiops.chain import Draft, fingerprint, moment
 from aiops.redaction import Redactor
 from aiops.sinks.auditfile import DAEMON, AuditFile
 from aiops.types import Action, Command, EndState, Report
@@ -24,6 +24,7 @@ from aiops.types import Action, Command, EndState, Report
 log = structlog.get_logger("aiops.audit")
 SYNC_S = 30.0
 COUNTS_S = 300.0
+LONGEST_NAME = 200
 JSON = dict[str, Any]
 
 
@@ -67,7 +68,7 @@ class Audit:
     def publish(self, report: Report) -> None:
         """Everything that the step decided, was told, and left alone."""
         drafts = [*self._answers(report), *self._decisions(report), *self._outcomes(report), *self._models(report),
-                  *self._states(report)]
+                  *self._policies(report), *self._states(report)]
         acts = frozenset(a.id for a in report.actions if a.decision == "act")
         durable = bool(acts or report.commands)
         due = report.at - self._synced >= SYNC_S
@@ -120,6 +121,13 @@ class Audit:
         for e in report.model_events:
             yield Draft(report.at, "model", DAEMON, {"detector": e.detector, "event": e.kind, "model": e.model, "text": e.text})
 
+    @staticmethod
+    def _policies(report: Report) -> Iterator[Draft]:
+        """Another set of policies, with the hash that the entry of a start with it would have, and what became of it."""
+        if report.policies is not None:
+            said = " ".join(note for note in report.notes if note.startswith("policies:"))
+            yield Draft(report.at, "policies", DAEMON, {"policies": fingerprint(report.policies), "text": said})
+
     def _states(self, report: Report) -> Iterator[Draft]:
         """Alerts whose state is another than before; the others are counted."""
         for e in report.ends:
@@ -153,7 +161,7 @@ def _state(e: EndState) -> JSON:
 
 
 def _person(c: Command) -> dict[str, str]:
-    return {"role": "person", "name": c.by or "somebody"}
+    return {"role": "person", "name": c.by[:LONGEST_NAME] or "somebody"}
 
 
 def _incident_of(report: Report) -> dict[str, str]:
