@@ -13,6 +13,7 @@ from aiops import build, meaning
 from aiops.capsules.play import Capsule, incident_of
 from aiops.clock import WallClock
 from aiops.cluster.actuator import SimulatedActuator
+from aiops.cluster.checks import not_paused
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.loop import NoActuator
 from aiops.pipeline import Pipeline
@@ -20,7 +21,7 @@ from aiops.replay import Result, paced
 from aiops.replay import replay as play
 from aiops.schema import Budget, Config
 from aiops.sinks.journal import Journal, runs
-from aiops.sources.recording import FolderRecording, RecordingError
+from aiops.sources.recording.folder import FolderRecording, RecordingError
 from aiops.store.capsules import is_capsule
 from aiops.store.models import ModelFiles
 from aiops.types import Batch, Links
@@ -97,7 +98,7 @@ class Player:
             self.links = self._source.links() or Links()
             self.pipeline = build.pipeline(known, build.policies(policies, known), "act",
                                            incidents=self.budget.incidents, per_s=self.budget.per_s)
-            self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links))
+            self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links), [not_paused])
 
     def __len__(self) -> int:
         """Batches to come; 0 where that is not known before."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from aiops.changes import Change, Object
 from aiops.types import Action, Anomaly, Batch, Event, Floats, Frame, Ints, Links, LogLine, Outcome, RawAlert, Report
 
 
@@ -83,45 +84,31 @@ class Relearns(Protocol):
     def relearn(self, columns: Ints) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """What remediations may know about one pod. `started_at` in UTC seconds; `leaving` once it was told to stop.
-
-    `owned`: a controller will replace it when it goes.
-    """
-
-    entity: str
-    ready: bool
-    started_at: float
-    leaving: bool = False
-    owned: bool = True
-
-
 class Cluster(Protocol):
-    """The few things that remediations may do. Dry run is which Cluster is handed in.
+    """What actions may look at and change. Objects are Kubernetes JSON; dry run is which Cluster is handed in.
 
-    Entities are `deployment/NAMESPACE/NAME`, `statefulset/…`, `daemonset/…`, `pod/NAMESPACE/NAME`. `key` is the id of
-    the action: a second call with the same key changes nothing. Every method raises `Retry` (nothing was changed, try
-    later), `Refused` (will never work) or `Ambiguous` (may have been done) at the edge.
+    Every method raises `Retry` (nothing was changed, try later), `Refused` (will never work) or `Ambiguous` (may have been
+    done) at the edge.
     """
 
-    def done(self, key: str) -> Mapping[str, object] | None:
-        """What the call with this key changed, or None where there was none."""
+    def get(self, target: str) -> Object | None:
+        """`deployment/shop/api`, `node//gpu-3`: the object as it is now, None where there is none."""
         ...
 
-    def replicas(self, target: str) -> int: ...
-    def autoscaler(self, target: str) -> str | None:
-        """The entity of the autoscaler that owns the replicas, if any."""
+    def find(self, kind: str, namespace: str = "", selector: str = "", fields: str = "") -> Sequence[Object]:
+        """All of a kind with these labels and fields; in all namespaces where none is named."""
         ...
 
-    def scale(self, target: str, before: int, after: int, key: str) -> Mapping[str, object]:
-        """Set the replicas if they still are `before`, else Retry. Returns the first call's `{"before", "after"}`."""
+    def try_out(self, change: Change) -> None:
+        """Server-side dry run: raises what `write` would raise, and changes nothing."""
         ...
 
-    def pods(self, namespace: str, selector: str) -> Sequence[Pod]: ...
-    def pod(self, target: str) -> Pod | None: ...
-    def evict(self, pod: str, key: str) -> None: ...
-    def restart(self, target: str, key: str) -> None: ...
+    def write(self, change: Change) -> Object:
+        """Does it, where everything still is as it was when it was planned; the object as it is then.
+
+        Raises `Changed` where a field is not what it was. Writing twice does it once: the second finds another state.
+        """
+        ...
 
 
 class Ambiguous(Exception):  # noqa: N818 - a verdict, not an error class
@@ -160,12 +147,26 @@ class Target(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an action would do next: one sentence for people, and the writes, in order.
+
+    `rest`: what is left to do after these, to be planned again in `after_s` seconds; empty where that is all. Without writes
+    and without a rest there is nothing to do: it is as it shall be.
+    """
+
+    text: str
+    changes: tuple[Change, ...] = ()
+    rest: str = ""
+    after_s: float = 5.0
+
+
 class Remediation(Protocol):
-    """One kind of action.
+    """One kind of action: it looks and says what to write; how that is tried out, recorded, done and undone is not its business.
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
-    `disruptive`: pods go away while it works. `reversible`: `undo` can put things back. `examples`: targets as policies
-    write them; the contract tests run every one.
+    `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
+    `examples`: targets as policies write them; the contract tests run every one.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
@@ -174,17 +175,38 @@ class Remediation(Protocol):
     reversible: ClassVar[bool]
     examples: ClassVar[tuple[Mapping[str, object], ...]]
 
-    def plan(self, action: Action, cluster: Cluster) -> str:
-        """What `act` would do, in one sentence. Reads only. Raises `Refused` where it cannot work."""
+    def plan(self, action: Action, cluster: Cluster) -> Plan:
+        """Reads only. Planned again it goes on from what it finds. Raises `Refused` where it cannot work, with the reason."""
         ...
 
-    def act(self, action: Action, cluster: Cluster) -> Mapping[str, object]:
-        """Do it once; returns the snapshot that `undo` needs. Idempotent by `action.id`."""
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An action that a run left unfinished: its last turn, with the changes of which nobody knows whether they were written."""
+
+    action: Action
+    text: str
+    rest: str
+    doubtful: tuple[tuple[int, Change], ...]
+
+
+class Log(Protocol):
+    """What was set out and what was done, on disk before each call returns. May raise OSError: then nothing must be done."""
+
+    def begin(self, action: Action) -> None:
+        """The action is being looked at; nothing was written yet."""
         ...
 
-    def undo(self, action: Action, snapshot: Mapping[str, object], cluster: Cluster) -> None:
-        """Put back what `act` changed. Raises `Refused` where nothing can be put back."""
+    def turn(self, action: Action, plan: Plan) -> int:
+        """These changes are about to be written; the number of the first. What an earlier turn left unwritten is dropped."""
         ...
+
+    def written(self, action: str, number: int, inverse: Change | None) -> None: ...
+    def inverses(self, action: str) -> Sequence[Change]:
+        """What undoes all that the action has written, the last write first."""
+        ...
+
+    def result(self, action: Action, outcome: Outcome) -> None: ...
 
 
 class Sink(Protocol):

@@ -9,20 +9,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources import kubekinds
+from aiops.sources.kubernetes import kinds
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
-READ: frozenset[Right] = kubekinds.RIGHTS | {("", "pods/log", "get")}
-SECRETS: frozenset[Right] = kubekinds.SECRETS.rights
+READ: frozenset[Right] = kinds.RIGHTS | {("", "pods/log", "get")}
+SECRETS: frozenset[Right] = kinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
+
+
+EVERY_ACTION: frozenset[Right] = frozenset({("", "namespaces", "get")})
+"""Whether a namespace asks to be left alone."""
 
 
 def actions() -> dict[str, frozenset[Right]]:
     """The rights of each remediation by its YAML type. Remediations that touch no cluster are left out."""
     names = plugins.names("remediations")
     found = {plugins.camel(name): frozenset(plugins.load("remediations", name).verbs) for name in names}
-    return {name: verbs for name, verbs in found.items() if verbs}
+    return {name: verbs | EVERY_ACTION for name, verbs in found.items() if verbs}
 
 
 def rules(rights: Iterable[Right]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from aiops.humanise import count, duration, quantity, utc
 JSON = dict[str, Any]
 DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (shadow)", "refused": "refused"}
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
-            "no_help": "it did not help", "undone": "undone"}
+            "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
 _WAITING = ("", "asked", "pending", "waiting")
 
 

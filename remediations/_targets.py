@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, model_validator
 
-from aiops.interfaces import Refused
+from aiops.changes import Object, value_at
+from aiops.interfaces import Cluster, Refused
+from aiops.kinds import kind_of
 from aiops.types import Action, Entity
 from aiops.yamlfile import Strict
 
@@ -32,8 +34,15 @@ def _pod(value: str) -> str:
     return value
 
 
+def _node(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        raise ValueError(f"{value!r} is not the name of a node. Nodes have no namespace.")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 PodName = Annotated[str, AfterValidator(_pod)]
+NodeName = Annotated[str, AfterValidator(_node)]
 
 
 class OneOf(Strict):
@@ -52,21 +61,28 @@ class OneOf(Strict):
         """`kind/namespace/name`; `namespace` where the policy names none."""
         kind = next(k for k in self.kinds if getattr(self, k) is not None)
         value = str(getattr(self, kind))
+        if not kind_of(kind).namespaced:
+            return f"{kind}//{value}"
         if value.startswith(SELECTOR) or "/" not in value:
             return f"{kind}/{namespace}/{value}"
         return f"{kind}/{value}"
-
-
-def parts(target: Entity) -> tuple[str, str, str]:
-    """`deployment/shop/api` -> its three parts. Raises Refused where it is no such thing."""
-    kind, _, rest = target.partition("/")
-    namespace, _, name = rest.partition("/")
-    if not (kind and namespace and name):
-        raise Refused(f"{target!r} is not kind/namespace/name.")
-    return kind, namespace, name
 
 
 def number(action: Action, name: str, default: int) -> int:
     """A whole number among the action's parameters."""
     value = action.params.get(name, default)
     return value if isinstance(value, int) else default
+
+
+def looked_up(cluster: Cluster, target: Entity) -> Object:
+    """The object. Raises Refused where there is none."""
+    found = cluster.get(target)
+    if found is None:
+        raise Refused(f"{target} does not exist.")
+    return found
+
+
+def replicas_of(workload: Object) -> int:
+    """How many are asked for; one where nothing is said, as Kubernetes has it."""
+    asked: Any = value_at(workload, ("spec", "replicas"))
+    return 1 if asked is None else int(asked)

@@ -7,13 +7,20 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import ClassVar
 
-from aiops.interfaces import Cluster, Pod, Refused, Retry
+from aiops.changes import Object, evict, patch, value_at
+from aiops.interfaces import Cluster, Plan
+from aiops.kinds import parts
 from aiops.types import Action
-from remediations._targets import SELECTOR, Name, OneOf, PodName, parts
+from remediations import _pods
+from remediations._targets import SELECTOR, Name, OneOf, PodName, looked_up
+
+TEMPLATE = ("spec", "template", "metadata", "annotations")
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+LAST_ACTION = "aiops.io/last-action"
 
 
 class RestartTarget(OneOf):
@@ -45,84 +52,41 @@ class Restart:
         ("apps", "daemonsets", "get"), ("apps", "daemonsets", "patch"),
     })
 
-    def plan(self, action: Action, cluster: Cluster) -> str:
-        kind, _, _ = parts(action.target)
+    def plan(self, action: Action, cluster: Cluster) -> Plan:
+        kind, _, name = parts(action.target)
         if kind != "pod":
-            cluster.replicas(action.target)  # refuses what is not there or not to be touched
-            return f"Restart {action.target} by a rollout."
-        pods = _pods(action, cluster)
-        names = ", ".join(p.entity for p in pods[:5]) + (", …" if len(pods) > 5 else "")
-        plural = "s" if len(pods) != 1 else ""
-        return f"Evict {len(pods)} pod{plural}, at most {_at_once(action, len(pods))} at once: {names}."
-
-    def act(self, action: Action, cluster: Cluster) -> Mapping[str, object]:
-        kind, _, _ = parts(action.target)
-        if cluster.done(action.id) is not None:
-            return {}
-        if kind != "pod":
-            cluster.restart(action.target, action.id)
-            return {}
-        pods = _pods(action, cluster)
-        for pod in _next(action, pods):
-            cluster.evict(pod.entity, f"{action.id}/{pod.entity}")
-        if SELECTOR in action.target:
-            _until_none_is_left(action, cluster, len(pods))
-        return {}
-
-    def undo(self, action: Action, snapshot: Mapping[str, object], cluster: Cluster) -> None:
-        raise Refused(f"a restart of {action.target} cannot be undone; its specification was not changed.")
+            return _rollout(action, looked_up(cluster, action.target))
+        pods = _pods.replaceable(_pods.meant(action, cluster))
+        old = _old(action, pods)
+        now = tuple(evict(p) for p in _next(action, pods, old))
+        rest = f"{len(old)} of {len(pods)} pods are still to be replaced" if old and name.startswith(SELECTOR) else ""
+        return Plan(_said(action, pods), now, rest, 10.0)
 
 
-def _pods(action: Action, cluster: Cluster) -> Sequence[Pod]:
-    """The pods in question, by name. Raises Refused where there are none."""
-    _, namespace, name = parts(action.target)
-    if not name.startswith(SELECTOR):
-        return _named(action, cluster)
-    found = sorted(cluster.pods(namespace, name.removeprefix(SELECTOR)), key=lambda p: p.entity)
-    if not found:
-        raise Refused(f"no pod in namespace {namespace} matches {name.removeprefix(SELECTOR)}.")
-    return _replaceable(found)
+def _rollout(action: Action, workload: Object) -> Plan:
+    """As `kubectl rollout restart`: a new annotation in the pod template."""
+    text = f"Restart {action.target} by a rollout."
+    if value_at(workload, (*TEMPLATE, LAST_ACTION)) == action.id:
+        return Plan(text)
+    at = datetime.fromtimestamp(action.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Plan(text, (patch(action.target, workload, {(*TEMPLATE, RESTARTED): at, (*TEMPLATE, LAST_ACTION): action.id}),))
 
 
-def _named(action: Action, cluster: Cluster) -> Sequence[Pod]:
-    found = cluster.pod(action.target)
-    if found is None:
-        raise Refused(f"{action.target} does not exist.")
-    return _replaceable([found])
+def _said(action: Action, pods: Sequence[Object]) -> str:
+    names = ", ".join(map(_pods.name_of, pods[:5])) + (", …" if len(pods) > 5 else "")
+    plural = "s" if len(pods) != 1 else ""
+    return f"Evict {len(pods)} pod{plural}, at most {_pods.at_once(action, len(pods))} at once: {names}."
 
 
-def _replaceable(pods: Sequence[Pod]) -> Sequence[Pod]:
-    """The same pods. Raises Refused where one of them would not come back."""
-    orphan = next((p.entity for p in pods if not p.owned), None)
-    if orphan:
-        raise Refused(f"{orphan} has no controller: evicted, it would not come back.")
-    return pods
-
-
-def _until_none_is_left(action: Action, cluster: Cluster, pods: int) -> None:
-    _, namespace, name = parts(action.target)
-    left = len(_old(action, cluster.pods(namespace, name.removeprefix(SELECTOR))))
-    if left:
-        raise Retry(f"{left} of {pods} pods are still to be replaced", after_s=10.0)
-
-
-def _old(action: Action, pods: Sequence[Pod]) -> list[Pod]:
+def _old(action: Action, pods: Sequence[Object]) -> list[Object]:
     """Pods that were there when it was decided and were not told to stop yet; the broken ones first."""
-    return sorted((p for p in pods if p.started_at < action.at and not p.leaving), key=lambda p: (p.ready, p.entity))
+    return sorted((p for p in pods if _pods.started_at(p) < action.at and not _pods.leaving(p)),
+                  key=lambda p: (_pods.ready(p), _pods.name_of(p)))
 
 
-def _next(action: Action, pods: Sequence[Pod]) -> list[Pod]:
+def _next(action: Action, pods: Sequence[Object], old: Sequence[Object]) -> list[Object]:
     """The pods that may go now. One that is not ready anyway costs nothing."""
-    old = _old(action, pods)
-    broken = [p for p in old if not p.ready]
-    away = sum(1 for p in pods if not p.ready or p.leaving)
-    room = max(0, _at_once(action, len(pods)) - away)
-    return broken + [p for p in old if p.ready][:room]
-
-
-def _at_once(action: Action, pods: int) -> int:
-    """At least one, or nothing would ever move. A share is rounded down."""
-    allowed = action.params.get("max_unavailable", 1)
-    if isinstance(allowed, str):
-        return max(1, math.floor(pods * int(allowed.rstrip("%")) / 100))
-    return max(1, allowed) if isinstance(allowed, int) else 1
+    broken = [p for p in old if not _pods.ready(p)]
+    away = sum(1 for p in pods if not _pods.ready(p) or _pods.leaving(p))
+    room = max(0, _pods.at_once(action, len(pods)) - away)
+    return broken + [p for p in old if _pods.ready(p)][:room]

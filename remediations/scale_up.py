@@ -12,9 +12,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from aiops.interfaces import Cluster, Refused
+from aiops.changes import patch
+from aiops.interfaces import Cluster, Plan, Refused
 from aiops.types import Action
-from remediations._targets import Name, OneOf, number, parts
+from remediations._autoscalers import refuse_where_an_autoscaler_rules
+from remediations._targets import Name, OneOf, looked_up, number, replicas_of
 
 
 def _replicas(value: object) -> object:
@@ -52,36 +54,17 @@ class ScaleUp:
         ("autoscaling", "horizontalpodautoscalers", "list"),
     })
 
-    def plan(self, action: Action, cluster: Cluster) -> str:
-        before, after = _change(action, cluster)
-        return f"Scale {action.target} from {before} to {after} replicas."
-
-    def act(self, action: Action, cluster: Cluster) -> Mapping[str, object]:
-        done = cluster.done(action.id)
-        if done is not None:
-            return done
-        before, after = _change(action, cluster)
-        return cluster.scale(action.target, before, after, action.id)
-
-    def undo(self, action: Action, snapshot: Mapping[str, object], cluster: Cluster) -> None:
-        before, after = snapshot.get("before"), snapshot.get("after")
-        if not isinstance(before, int) or not isinstance(after, int):
-            raise Refused(f"nothing is known about how many replicas {action.target} had before.")
-        if cluster.done(action.id) is not None:
-            return
-        now = cluster.replicas(action.target)
-        if now != after:
-            raise Refused(f"{action.target} has {now} replicas, not the {after} set here: somebody else changed it.")
-        cluster.scale(action.target, after, before, action.id)
+    def plan(self, action: Action, cluster: Cluster) -> Plan:
+        workload = looked_up(cluster, action.target)
+        before = replicas_of(workload)
+        after = _wanted(action, before)
+        refuse_where_an_autoscaler_rules(cluster, action.target)
+        change = patch(action.target, workload, {("spec", "replicas"): after}, "scale")
+        return Plan(f"Scale {action.target} from {before} to {after} replicas.", (change,))
 
 
-def _change(action: Action, cluster: Cluster) -> tuple[int, int]:
-    """Replicas now and then. Raises Refused where that is no scaling up, or where an autoscaler owns them."""
-    parts(action.target)
-    owner = cluster.autoscaler(action.target)
-    if owner:
-        raise Refused(f"{owner} owns the replicas of {action.target} and would scale it back. Raise its maxReplicas.")
-    before = cluster.replicas(action.target)
+def _wanted(action: Action, before: int) -> int:
+    """Replicas then. Raises Refused where that is no scaling up."""
     wanted = action.params.get("replicas")
     after = before + int(wanted) if isinstance(wanted, str) else int(str(wanted))
     if before == 0:
@@ -91,4 +74,4 @@ def _change(action: Action, cluster: Cluster) -> tuple[int, int]:
     most = number(action, "max", 20)
     if after > most:
         raise Refused(f"{after} replicas of {action.target} would be more than the allowed {most}. Raise target.max.")
-    return before, after
+    return after

@@ -6,10 +6,12 @@ import threading
 
 import pytest
 
+from aiops.changes import Changed, entity_of, patch
 from aiops.clock import ManualClock, WallClock
 from aiops.cluster.actuator import LiveActuator, SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.interfaces import Ambiguous, Refused, Retry
+from aiops.store.intents import Intents
 from aiops.types import Action, Edge, Links, Node
 
 API = "deployment/shop/api"
@@ -19,24 +21,11 @@ def action(key="a-1", decision="act", kind="ScaleUp", target=API, state="", **pa
     return Action(key, kind, target, {"replicas": "+2"} | params, "i", "p", decision, "", 100.0, state)
 
 
-class Notes:
-    """A journal in memory; `broken` makes writing fail."""
-
-    def __init__(self):
-        self.lines, self.broken = [], False
-
-    def intent(self, what):
-        if self.broken:
-            raise OSError("disk full")
-        self.lines.append(("intent", what.id))
-
-    def result(self, what, outcome, snapshot):
-        self.lines.append((outcome.status, what.id, dict(snapshot)))
-
-
 @pytest.fixture
-def notes():
-    return Notes()
+def ledger(tmp_path):
+    made = Intents(tmp_path / "actions.sqlite")
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -45,9 +34,9 @@ def cluster():
 
 
 @pytest.fixture
-def live(cluster, notes):
+def live(cluster, ledger):
     clock = ManualClock(1000.0)
-    actuator = LiveActuator(cluster, clock, notes)
+    actuator = LiveActuator(cluster, clock, ledger)
     actuator.clock = clock
     return actuator
 
@@ -76,22 +65,22 @@ def test_one_id_is_carried_out_once(either, cluster):
     """Also when it is submitted again later."""
     assert carried_out(either, action(), action()) == ["done"]
     assert carried_out(either, action()) == []
-    assert cluster.calls == [("scale", API, "3", "5")]
+    assert [str(c) for c in cluster.calls] == [f"patch {API} spec.replicas: 3 -> 5"]
 
 
 def test_undo_uses_what_the_action_found(either, cluster):
     """The snapshot of the first action, under an id of its own."""
     carried_out(either, action())
     assert carried_out(either, action("a-2", state="undo", undo_of="a-1")) == ["undone"]
-    assert cluster.workloads[API] == 3
+    assert cluster.replicas(API) == 3
 
 
 def test_undo_leaves_alone_what_somebody_else_changed(either, cluster):
     """A person scaled further: the undo is refused."""
     carried_out(either, action())
-    cluster.workloads[API] = 9
+    cluster.objects[API]["spec"]["replicas"] = 9
     assert carried_out(either, action("a-2", state="undo", undo_of="a-1")) == ["refused"]
-    assert cluster.workloads[API] == 9
+    assert cluster.replicas(API) == 9
 
 
 def test_undo_of_something_unknown_is_refused(either):
@@ -126,24 +115,36 @@ def test_a_restart_in_turns_is_finished(either, cluster):
             either.run_due()
             either.clock.sleep_until(either.clock.now() + 10)
     assert [o.status for o in either.collect()] == ["done"]
-    assert sorted(cluster.calls) == [("evict", "pod/shop/web-0"), ("evict", "pod/shop/web-1")]
+    assert [str(c) for c in cluster.calls] == ["evict pod/shop/web-0", "evict pod/shop/web-1"]
 
 
-def test_the_intent_is_written_first_and_the_result_after(live, notes):
-    """In this order, with what undoing needs."""
+def test_the_write_is_on_record_before_it_is_sent(live, ledger, cluster):
+    """And what undoes it as soon as it was answered."""
+    seen, write = [], cluster.write
+    cluster.write = lambda change: (seen.append(ledger.begun()), write(change))[1]
     carried_out(live, action())
-    assert notes.lines == [("intent", "a-1"), ("done", "a-1", {"before": 3, "after": 5})]
+    [[begun]] = seen
+    assert [(n, str(c)) for n, c in begun.doubtful] == [(0, f"patch {API} spec.replicas: 3 -> 5")]
+    assert [str(c) for c in ledger.inverses("a-1")] == [f"patch {API} spec.replicas: 5 -> 3"]
+    assert ledger.begun() == []
 
 
-def test_without_a_written_intent_nothing_is_done(live, notes, cluster):
+@pytest.mark.parametrize("broken", ["begin", "turn", "ended"])
+def test_without_a_written_intent_nothing_is_done(live, ledger, cluster, broken):
     """A full disk stops acting, not deciding."""
-    notes.broken = True
-    assert carried_out(live, action()) == ["failed"]
+    def full(*given):
+        raise OSError("disk full")
+
+    setattr(ledger, broken, full)
+    live.submit([action()])
+    live.run_due()
+    [outcome] = live.collect()
+    assert outcome.status == "failed" and "disk full" in outcome.reason
     assert cluster.calls == []
 
 
-def test_retry_is_tried_again_when_it_said(live, cluster, notes):
-    """Not before, and the intent is written once."""
+def test_retry_is_tried_again_when_it_said(live, cluster):
+    """Not before."""
     cluster.fail(Retry("busy", 5.0))
     live.submit([action()])
     assert live.run_due() == 5.0
@@ -152,7 +153,6 @@ def test_retry_is_tried_again_when_it_said(live, cluster, notes):
     live.clock.sleep_until(1005.0)
     assert live.run_due() is None
     assert [o.status for o in live.collect()] == ["done"]
-    assert [line[0] for line in notes.lines] == ["intent", "done"]
 
 
 def test_retrying_ends(live, cluster):
@@ -167,33 +167,32 @@ def test_retrying_ends(live, cluster):
     assert [(o.status, o.reason, o.at) for o in outcomes] == [("failed", "gave up after 600 s: busy", 1600.0)]
 
 
-def test_an_interrupted_action_is_unknown_and_never_repeated(cluster, notes):
-    """The daemon died between intent and result: nobody knows, so nobody tries again."""
-    actuator = LiveActuator(cluster, ManualClock(1000.0), notes, interrupted=["a-1"])
-    assert [(o.action, o.status) for o in actuator.collect()] == [("a-1", "unknown")]
-    assert carried_out(actuator, action("a-1")) == []
-    assert cluster.calls == []
+def test_what_an_earlier_run_changed_can_be_undone(live, cluster, ledger):
+    """It is in the ledger."""
+    carried_out(live, action())
+    later = LiveActuator(cluster, ManualClock(2000.0), ledger)
+    assert carried_out(later, action("a-2", state="undo", undo_of="a-1")) == ["undone"]
+    assert cluster.replicas(API) == 3
 
 
-def test_what_an_earlier_run_changed_can_be_undone(notes):
-    """Snapshots are handed in from the journal."""
-    cluster = SimulatedCluster({API: 5})
-    actuator = LiveActuator(cluster, ManualClock(1000.0), notes, snapshots={"a-1": {"before": 3, "after": 5}})
-    assert carried_out(actuator, action("a-2", state="undo", undo_of="a-1")) == ["undone"]
-    assert cluster.workloads[API] == 3
+def test_what_was_decided_and_never_begun_is_told_so(live, cluster, ledger):
+    """The daemon died in between: the decider may decide again. What was ended is heard once more."""
+    carried_out(live, action())
+    later = LiveActuator(cluster, ManualClock(2000.0), ledger, awaited=["a-1", "a-9"])
+    assert [(o.action, o.status) for o in later.collect()] == [("a-1", "done"), ("a-9", "failed")]
 
 
-def test_the_worker_thread_does_the_same(cluster, notes):
+def test_the_worker_thread_does_the_same(cluster, ledger):
     """Started, fed and stopped; what was begun is finished."""
     written = threading.Event()
-    result = notes.result
-    notes.result = lambda *a: (result(*a), written.set())
-    actuator = LiveActuator(cluster, WallClock(), notes)
+    result = ledger.result
+    ledger.result = lambda *a: (result(*a), written.set())
+    actuator = LiveActuator(cluster, WallClock(), ledger)
     actuator.start()
     actuator.submit([action()])
     assert written.wait(10)
     actuator.stop()
-    assert cluster.calls == [("scale", API, "3", "5")]
+    assert [str(c) for c in cluster.calls] == [f"patch {API} spec.replicas: 3 -> 5"]
     assert [o.status for o in actuator.collect()] == ["done"]
     assert not actuator._thread.is_alive()
 
@@ -203,8 +202,8 @@ def test_unknown_workloads_are_assumed():
     """A recording does not say how many replicas there were; two are assumed, and pods to go with them."""
     cluster = SimulatedCluster()
     assert cluster.replicas("deployment/shop/anything") == 2
-    assert [p.entity for p in cluster.pods("shop", "app=web")] == ["pod/shop/web-0", "pod/shop/web-1"]
-    assert SimulatedCluster().pods("shop", "tier!=web") == []
+    assert names(cluster.find("pod", "shop", "app=web")) == ["pod/shop/web-0", "pod/shop/web-1"]
+    assert SimulatedCluster().find("pod", "shop", "tier!=web") == []
 
 
 def test_pods_come_from_the_topology():
@@ -212,12 +211,18 @@ def test_pods_come_from_the_topology():
     links = Links((Node("pod/shop/x-1", labels={"tier": "web"}),), (Edge("service/shop/api", "pod/shop/x-1", "owns"),))
     cluster = SimulatedCluster.from_links(links)
     for selector in ("app=api", "tier=web", "app==api,tier!=db"):
-        assert [p.entity for p in cluster.pods("shop", selector)] == ["pod/shop/x-1"]
-    assert cluster.pod("pod/shop/x-1").ready
-    assert cluster.pod("pod/shop/x-2") is None
+        assert names(cluster.find("pod", "shop", selector)) == ["pod/shop/x-1"]
+    assert cluster.get("pod/shop/x-2") is None
 
 
-def test_scaling_from_an_old_number_is_a_retry():
+def test_scaling_from_an_old_number_is_no_more_what_was_meant():
     """Compare and set, as the real one does."""
-    with pytest.raises(Retry):
-        SimulatedCluster({API: 3}).scale(API, 2, 4, "k")
+    cluster = SimulatedCluster({API: 3})
+    change = patch(API, cluster.get(API), {("spec", "replicas"): 4}, "scale")
+    cluster.objects[API]["spec"]["replicas"] = 7
+    with pytest.raises(Changed, match=r"spec\.replicas: 3 -> 7"):
+        cluster.write(change)
+
+
+def names(pods):
+    return [entity_of(p, "pod") for p in pods]

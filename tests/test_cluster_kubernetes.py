@@ -8,7 +8,7 @@ import socket
 import pytest
 from fakes.kube_api import KubeApi, status
 
-from aiops.clock import ManualClock
+from aiops.changes import Changed, create, delete, evict, patch
 from aiops.cluster.kubernetes import KubernetesCluster, api
 from aiops.interfaces import Ambiguous, Refused, Retry
 
@@ -37,54 +37,66 @@ def connected(url, timeout_s=(2.0, 5.0)):
     settings.host = url
     settings.api_key = {"BearerToken": "secret"}
     settings.api_key_prefix = {"BearerToken": "Bearer"}
-    return KubernetesCluster(api(settings, timeout_s), ManualClock(1_790_000_000.0))
+    return KubernetesCluster(api(settings, timeout_s))
 
 
-def test_scaling_is_tried_dry_first_on_the_version_that_was_read(server, cluster):
-    """A merge patch of `/scale` by field manager aiops, with the resource version as precondition."""
-    version = server.workloads["deployments", "shop", "api"]["metadata"]["resourceVersion"]
-    assert cluster.scale(API, 3, 5, "a-1") == {"before": 3, "after": 5}
+def scaled(cluster, after=5):
+    return patch(API, cluster.get(API), {("spec", "replicas"): after}, "scale")
+
+
+def test_a_patch_is_sent_with_the_version_that_was_read(server, cluster):
+    """A merge patch of `/scale` by field manager aiops, with the resource version as precondition; dry run on demand."""
+    version = server.get("deployments", "shop", "api")["metadata"]["resourceVersion"]
+    change = scaled(cluster)
+    cluster.try_out(change)
+    assert server.writes == []
+    assert cluster.write(change)["spec"]["replicas"] == 5
     path = "/apis/apps/v1/namespaces/shop/deployments/api/scale"
-    body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": 5}}
     dry, wet = [r for r in server.requests if r[0] == "PATCH"]
     assert dry[:3] == ("PATCH", path, {"fieldManager": "aiops", "dryRun": "All"})
     assert wet[:3] == ("PATCH", path, {"fieldManager": "aiops"})
     assert dry[4] == wet[4] == "application/merge-patch+json"
-    assert server.writes[0][3]["spec"] == body["spec"]
-    assert cluster.replicas(API) == 5
+    assert server.writes == [("patch", "deployments/scale", "api", {"spec": {"replicas": 5}})]
+    assert version not in (None, server.get("deployments", "shop", "api")["metadata"]["resourceVersion"])
 
 
 def test_somebody_elses_change_is_never_overwritten(server, cluster):
-    """Changed before we looked, or between look and patch: Retry, and nothing was written."""
-    with pytest.raises(Retry, match="has 3 replicas now, not 2"):
-        cluster.scale(API, 2, 4, "a-1")
-    server.fault = lambda method, path, trial: (
-        server.workload("deployments", "shop", "api", 9) if method == "PATCH" else None)
-    with pytest.raises(Retry, match="409: the object has been modified"):
-        cluster.scale(API, 3, 5, "a-2")
-    assert server.writes == []
+    """Changed since it was planned: nothing is written. Changed in another field: it is made anew on the new version."""
+    change = scaled(cluster)
+    server.workload("deployments", "shop", "api", 4)
+    with pytest.raises(Changed, match=r"spec\.replicas: 3 -> 4, changed by somebody else"):
+        cluster.write(change)
+    change, raced = scaled(cluster, 6), []
+
+    def race(method, path, trial):
+        if method == "PATCH" and not raced:
+            raced.append(path)
+            server.put("deployments", server.get("deployments", "shop", "api"))
+
+    server.fault = race
+    cluster.write(change)
+    assert [w[3] for w in server.writes] == [{"spec": {"replicas": 6}}]
 
 
-def test_a_rollout_restart_is_an_annotation_as_kubectl_writes_it(server, cluster):
-    """And a second call, even by another process, sees whose work it was."""
-    cluster.restart(API, "a-1")
-    notes = server.workloads["deployments", "shop", "api"]["spec"]["template"]["metadata"]["annotations"]
-    assert notes == {"kubectl.kubernetes.io/restartedAt": "2026-09-21T14:13:20Z", "aiops.io/last-action": "a-1"}
-    other = KubernetesCluster(cluster._api, ManualClock(1_790_000_999.0))
-    other.restart(API, "a-1")
-    assert len(server.writes) == 1
+def test_what_others_change_all_the_time_waits(server, cluster):
+    """Five tries, then Retry."""
+    change = scaled(cluster)
+    server.fault = lambda method, path, trial: status(409, "modified") if method == "PATCH" else None
+    with pytest.raises(Retry, match="is changed by others all the time"):
+        cluster.write(change)
 
 
 def test_eviction_names_the_pod_it_means(server, cluster):
-    """With the uid as precondition, dry first: a new pod of the same name is never evicted for the old one."""
-    [pod] = cluster.pods("shop", "app=api")
-    cluster.evict(pod.entity, "a-1/x")
+    """With the uid as precondition: a new pod of the same name is never evicted for the old one."""
+    change = evict(cluster.get("pod/shop/api-0"))
+    cluster.try_out(change)
+    cluster.write(change)
     dry, wet = [r[3] for r in server.requests if r[0] == "POST"]
     assert wet == {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "api-0", "namespace": "shop"},
                    "deleteOptions": {"preconditions": {"uid": "uid-api-0"}}}
     assert dry["deleteOptions"] == {"preconditions": {"uid": "uid-api-0"}, "dryRun": ["All"]}
     server.add_pod("shop", "api-0", {"app": "api"}, uid="another")
-    cluster.evict(pod.entity, "a-2/x")
+    cluster.write(change)
     assert [w[0] for w in server.writes] == ["evict"]
 
 
@@ -92,48 +104,38 @@ def test_a_disruption_budget_is_obeyed(server, cluster):
     """429 from the eviction API is Retry, after as long as the server says."""
     server.protected.add("api-0")
     with pytest.raises(Retry, match="disruption budget") as caught:
-        cluster.evict("pod/shop/api-0", "a-1/x")
+        cluster.try_out(evict(cluster.get("pod/shop/api-0")))
     assert caught.value.after_s == 7.0
 
 
-def test_all_pages_of_pods_are_read(server, cluster):
-    """Finished pods and paused ones are left out; orphans are known as such."""
-    for i in range(1, 5):
-        server.add_pod("shop", f"api-{i}", {"app": "api"}, ready=i != 1, owner=None if i == 2 else "ReplicaSet")
-    server.add_pod("shop", "api-8", {"app": "api"}, annotations={"aiops.io/paused": "true"})
-    server.add_pod("shop", "api-9", {"app": "api"})
-    server.pods["shop", "api-9"]["status"]["phase"] = "Succeeded"
-    server.add_pod("shop", "api-5", {"app": "api"}, owner="Node", deletionTimestamp="2026-01-01T00:00:00Z")
-    pods = cluster.pods("shop", "app=api")
-    assert [(p.entity[-1], p.ready, p.owned, p.leaving) for p in pods] == [
-        ("0", True, True, False), ("1", False, True, False), ("2", True, False, False), ("3", True, True, False),
-        ("4", True, True, False), ("5", True, False, True)]
-    assert pods[0].started_at == 1767225600.0
+def test_what_is_created_is_created_once(server, cluster):
+    """A second time it is found; what somebody else made under that name is not ours."""
+    mine = create("job/shop/fix", {"metadata": {"name": "fix", "annotations": {"aiops.io/last-action": "a-1"}}})
+    assert cluster.write(mine)["metadata"]["uid"] == cluster.write(mine)["metadata"]["uid"]
+    with pytest.raises(Refused, match="made by somebody else"):
+        cluster.write(create("job/shop/fix", {"metadata": {"name": "fix", "annotations": {"aiops.io/last-action": "a-2"}}}))
+    cluster.write(delete("job/shop/fix", "another"))
+    assert cluster.get("job/shop/fix") is not None
+    cluster.write(delete("job/shop/fix", "uid-fix"))
+    cluster.write(delete("job/shop/fix", "uid-fix"))
+    assert [w[0] for w in server.writes] == ["create", "delete"]
 
 
-def test_what_is_paused_is_not_touched(server, cluster):
-    """The opt-out annotation is honoured everywhere."""
-    server.workload("deployments", "shop", "api", 3, **{"aiops.io/paused": "true"})
-    server.add_pod("shop", "api-0", {"app": "api"}, annotations={"aiops.io/paused": "true"})
-    for call in (lambda: cluster.replicas(API), lambda: cluster.restart(API, "k"), lambda: cluster.scale(API, 3, 4, "k"),
-                 lambda: cluster.pod("pod/shop/api-0")):
-        with pytest.raises(Refused, match=r"is annotated aiops\.io/paused"):
-            call()
-    assert server.writes == []
-
-
-def test_an_autoscaler_is_found_by_what_it_scales(server, cluster):
-    """Kind and name must both fit."""
-    server.hpas = [{"metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "api"}}}]
-    assert cluster.autoscaler(API) == "horizontalpodautoscaler/shop/h"
-    assert cluster.autoscaler("statefulset/shop/api") is None
+def test_all_pages_are_read(server, cluster):
+    """However many there are, by labels, fields and namespace."""
+    for i in range(1, 6):
+        server.add_pod("shop", f"api-{i}", {"app": "api"})
+    server.add_pod("other", "api-7", {"app": "api"})
+    assert len(cluster.find("pod", "shop", "app=api")) == 6
+    assert len(cluster.find("pod", "", "app=api")) == 7
+    assert cluster.find("pod", "shop", "app=api", "status.phase=Failed") == []
 
 
 def test_a_missing_right_is_refused_with_its_name(server, cluster):
     """The server's words, and where to look."""
     server.forbidden.add(("apps", "deployments/scale", "patch"))
     with pytest.raises(Refused, match=r"403: .* cannot patch resource .*Grant the right, see `aiops doctor`"):
-        cluster.scale(API, 3, 5, "a-1")
+        cluster.write(scaled(cluster))
     assert not cluster.may("apps", "deployments/scale", "patch", "shop")
     assert cluster.may("apps", "deployments", "get", "shop")
 
@@ -141,12 +143,13 @@ def test_a_missing_right_is_refused_with_its_name(server, cluster):
 @pytest.mark.parametrize(("code", "trial", "verdict"), [
     (400, False, Refused), (422, False, Refused), (404, False, Refused), (409, False, Retry), (429, False, Retry),
     (503, False, Retry), (500, False, Ambiguous), (504, False, Ambiguous), (500, True, Retry), (504, True, Retry),
+    (404, True, Refused),
 ])
 def test_every_status_has_one_meaning(server, cluster, code, trial, verdict):
     """A server error leaves a write in doubt, but not a dry run."""
     server.fault = lambda method, path, dry: status(code, "no") if method == "PATCH" and dry == trial else None
     with pytest.raises(verdict):
-        cluster.scale(API, 3, 5, "a-1")
+        (cluster.try_out if trial else cluster.write)(scaled(cluster))
 
 
 def test_a_write_without_an_answer_is_ambiguous(server, httpserver):
@@ -158,7 +161,7 @@ def test_a_write_without_an_answer_is_ambiguous(server, httpserver):
 
     server.fault = silent
     with pytest.raises(Ambiguous, match="no answer to PATCH"):
-        impatient.scale(API, 3, 5, "a-1")
+        impatient.write(scaled(impatient))
 
 
 def test_a_read_without_an_answer_may_be_repeated(server, httpserver):
@@ -166,7 +169,7 @@ def test_a_read_without_an_answer_may_be_repeated(server, httpserver):
     impatient = connected(httpserver.url_for(""), (2.0, 0.2))
     server.fault = lambda method, path, trial: server.released.wait(5) and None
     with pytest.raises(Retry):
-        impatient.replicas(API)
+        impatient.get(API)
 
 
 def test_a_server_that_is_not_there_is_retried():
@@ -180,13 +183,13 @@ def test_a_server_that_is_not_there_is_retried():
 
 def test_the_token_is_sent(server, cluster, httpserver):
     """Credentials come from the client's configuration."""
-    cluster.replicas(API)
+    cluster.get(API)
     assert httpserver.log[0][0].headers["Authorization"] == "Bearer secret"
 
 
-@pytest.mark.parametrize("target", ["deployment/api", "deployment/shop/a/b", "cronjob/shop/api", "deployment//api"])
+@pytest.mark.parametrize("target", ["deployment/api", "deployment/shop/a/b", "unicorn/shop/api", "deployment//api"])
 def test_targets_that_are_no_workload_are_refused(cluster, server, target):
     """Nothing is sent for them."""
     with pytest.raises(Refused):
-        cluster.replicas(target)
+        cluster.get(target)
     assert server.requests == []

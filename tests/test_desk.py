@@ -30,7 +30,7 @@ class Page:
         self.pipeline, self.now, self.said = pipeline(), T0, []
         self.store, self.vitals, self.metrics = Store(folder / "x.sqlite"), Vitals(self.pipeline), Metrics("1")
         self.desk = Desk(self.store, self.vitals, self.metrics, "ask", T0, lambda: self.now, lambda: sources,
-                         self.said.append, "secret", notes=("stands always",))
+                         self.said.append, lambda: "secret", notes=("stands always",))
 
     def publish(self, report):
         for sink in (self.store, self.vitals, self.metrics):

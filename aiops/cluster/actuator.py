@@ -1,7 +1,7 @@
-"""Carries decisions out, once each, and hands back what became of them.
+"""Hands decisions to the executor, each once, and hands back what became of them.
 
-Only decision `act` is ever carried out. Live: the intent is recorded, then acted; Retry is tried again for a while, an
-Ambiguous answer never. A run that died between intent and outcome leaves `unknown`, not a second attempt.
+Only decision `act` is ever carried out. Live: a worker thread does one turn after the other; Retry is tried again for a while.
+What an earlier run began is settled before anything else is done.
 """
 
 from __future__ import annotations
@@ -9,55 +9,32 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from aiops import plugins
+from aiops.cluster.executor import Check, Executor, Notes
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import Ambiguous, Clock, Cluster, Refused, Retry
+from aiops.interfaces import Begun, Clock, Cluster, Log, Refused, Retry
 from aiops.types import Action, Outcome
 
 PATIENCE_S = 600.0
 REMEMBER = 10_000
-Snapshots = MutableMapping[str, Mapping[str, object]]
+NEVER_BEGUN = "the daemon stopped before it was begun; nothing was changed"
 
 
-class Journal(Protocol):
-    """Where intents and results are written, durably, before the call returns. May raise OSError."""
+class Ledger(Log, Protocol):
+    """A Log that outlives the process."""
 
-    def intent(self, action: Action) -> None: ...
-    def result(self, action: Action, outcome: Outcome, snapshot: Mapping[str, object]) -> None: ...
-
-
-def perform(action: Action, cluster: Cluster, snapshots: Snapshots, at: float) -> Outcome:
-    """Do or undo it now. Raises Retry where nothing was changed; everything else becomes an Outcome."""
-    try:
-        remediation = plugins.load_type("remediations", action.type)()
-        if action.state == "undo":
-            before = snapshots.get(str(action.params.get("undo_of", "")))
-            if before is None:
-                raise Refused("what the action had changed is not known any more.")
-            remediation.undo(action, before, cluster)
-            return Outcome(action.id, "undone", at, f"put back what {action.params['undo_of']} had changed")
-        plan = remediation.plan(action, cluster)
-        snapshots[action.id] = remediation.act(action, cluster)
-        return Outcome(action.id, "done", at, plan)
-    except Retry:
-        raise
-    except Refused as e:
-        return Outcome(action.id, "refused", at, e.reason)
-    except Ambiguous as e:
-        return Outcome(action.id, "unknown", at, f"{e.reason}; it may have been done and is not repeated")
-    except Exception as e:  # noqa: BLE001 - one broken remediation must not stop the daemon
-        return Outcome(action.id, "failed", at, f"{type(e).__name__}: {e}")
+    def begun(self) -> Sequence[Begun]: ...
+    def ended(self, actions: Iterable[str]) -> Mapping[str, Outcome]: ...
 
 
 class SimulatedActuator:
     """Acts at once on a cluster in memory; the outcome is there at the next `collect`. Event time only."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+    def __init__(self, cluster: SimulatedCluster, checks: Sequence[Check] = ()) -> None:
         self.cluster = cluster
-        self._snapshots: dict[str, Mapping[str, object]] = {}
+        self._executor = Executor(cluster, Notes(), checks)
         self._seen: set[str] = set()
         self._outcomes: list[Outcome] = []
 
@@ -70,7 +47,7 @@ class SimulatedActuator:
             try:
                 outcome = self._patiently(action)
             except Retry as e:
-                outcome = Outcome(action.id, "failed", action.at, f"gave up: {e.reason}")
+                outcome = self._executor.give_up(action, action.at, f"gave up: {e.reason}")
             self._outcomes.append(outcome)
 
     def _patiently(self, action: Action) -> Outcome:
@@ -78,7 +55,7 @@ class SimulatedActuator:
         while True:
             before = len(self.cluster.calls)
             try:
-                return perform(action, self.cluster, self._snapshots, action.at)
+                return self._executor.carry_out(action, action.at)
             except Retry:
                 if len(self.cluster.calls) == before:
                     raise
@@ -91,29 +68,48 @@ class SimulatedActuator:
 class LiveActuator:
     """A worker thread that acts on a real cluster, one action after the other.
 
-    `interrupted`: actions whose intent was recorded by an earlier run, without an outcome. `snapshots`: what earlier runs
-    changed, so that it can be undone. `run_due` is the worker's step, and all that tests need.
+    awaited: ids of actions that were decided in an earlier run and of which no outcome was heard: each gets one.
+    `run_due` is the worker's step, and all that tests need.
     """
 
-    def __init__(self, cluster: Cluster, clock: Clock, journal: Journal, interrupted: Sequence[str] = (),
-                 snapshots: Mapping[str, Mapping[str, object]] | None = None, patience_s: float = PATIENCE_S) -> None:
-        self._cluster, self._clock, self._journal, self._patience_s = cluster, clock, journal, patience_s
-        self._snapshots: OrderedDict[str, Mapping[str, object]] = OrderedDict(snapshots or {})
-        self._seen: OrderedDict[str, None] = OrderedDict((key, None) for key in interrupted)
+    def __init__(self, cluster: Cluster, clock: Clock, ledger: Ledger, awaited: Sequence[str] = (),
+                 checks: Sequence[Check] = (), patience_s: float = PATIENCE_S) -> None:
+        self._clock, self._ledger, self._patience_s = clock, ledger, patience_s
+        self._executor = Executor(cluster, ledger, checks)
+        self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
+        self._unsettled: dict[str, Begun] = {}
         self._given_up_at: dict[str, float] = {}
         self._count = 0
-        text = "the daemon stopped while acting; it may have been done and is not repeated"
-        self._outcomes = [Outcome(key, "unknown", clock.now(), text) for key in interrupted]
+        self._outcomes: list[Outcome] = []
         self._wake, self._stopping = threading.Condition(), False
         self._thread: threading.Thread | None = None
+        self._take_over(awaited)
+
+    def _take_over(self, awaited: Sequence[str]) -> None:
+        """What an earlier run began is looked up first; what it decided and never began is told so."""
+        for begun in self._ledger.begun():
+            self._seen[begun.action.id] = None
+            self._unsettled[begun.action.id] = begun
+            self._push(begun.action, self._clock.monotonic())
+        ended = self._ledger.ended(awaited)
+        for name in awaited:
+            if name not in self._seen:
+                self._outcomes.append(ended.get(name) or Outcome(name, "failed", self._clock.now(), NEVER_BEGUN))
 
     def submit(self, actions: Sequence[Action]) -> None:
+        new = [a for a in actions if a.decision == "act" and a.id not in self._seen]
+        try:
+            ended = self._ledger.ended(a.id for a in new)
+        except OSError as e:
+            self._outcomes += [Outcome(a.id, "failed", self._clock.now(), f"not done: {e}") for a in new]
+            return
         with self._wake:
-            for action in actions:
-                if action.decision == "act" and action.id not in self._seen:
+            for action in new:
+                if action.id not in self._seen:
                     self._seen[action.id] = None
-                    self._push(action, self._clock.monotonic())
+                    if action.id not in ended:
+                        self._push(action, self._clock.monotonic())
             while len(self._seen) > REMEMBER:
                 self._seen.popitem(last=False)
             self._wake.notify()
@@ -129,7 +125,7 @@ class LiveActuator:
         self._thread.start()
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """Finish the running action, leave what was not begun, and end the worker."""
+        """Finish the running turn, leave what was not begun, and end the worker."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -158,33 +154,47 @@ class LiveActuator:
                     self._wake.wait(wait_s)
 
     def _attempt(self, action: Action, now: float) -> None:
-        first = action.id not in self._given_up_at
         deadline = self._given_up_at.setdefault(action.id, now + self._patience_s)
         at = self._clock.now()
         try:
-            if first:
-                self._journal.intent(action)
-            outcome = perform(action, self._cluster, self._snapshots, at)
+            outcome = self._settled(action, at) or self._executor.carry_out(action, at)
         except Retry as e:
             if now + e.after_s <= deadline:
                 with self._wake:
                     self._push(action, now + max(0.5, e.after_s))
                 return
-            outcome = Outcome(action.id, "failed", at, f"gave up after {self._patience_s:.0f} s: {e.reason}")
-        except Exception as e:  # noqa: BLE001 - the journal's: without a record of the intent nothing may be done
-            outcome = Outcome(action.id, "failed", at, f"not done, the intent could not be recorded: {e}")
+            outcome = self._given_up(action, at, f"gave up after {self._patience_s:.0f} s: {e.reason}")
         self._finish(action, outcome)
+
+    def _settled(self, action: Action, at: float) -> Outcome | None:
+        """Of an action that was interrupted: how it ended, or None where it goes on. Old ones do not: their evidence is."""
+        begun = self._unsettled.get(action.id)
+        if begun is None:
+            if self._unsettled:
+                raise Retry("what an earlier run left unfinished is looked up first", 1.0)
+            return None
+        try:
+            outcome = self._executor.settle(begun, at)
+        except Refused as e:
+            outcome = Outcome(action.id, "unknown", at, f"interrupted, and the cluster does not say how far it came: {e.reason}")
+        del self._unsettled[action.id]
+        if outcome is None and action.state != "undo" and at - action.at > self._patience_s:
+            return self._executor.give_up(action, at, "interrupted, and the evidence for it is old by now.")
+        return outcome
+
+    def _given_up(self, action: Action, at: float, reason: str) -> Outcome:
+        if self._unsettled.pop(action.id, None):
+            return Outcome(action.id, "unknown", at, f"interrupted, and nobody can tell how far it came; {reason}")
+        return self._executor.give_up(action, at, reason)
 
     def _finish(self, action: Action, outcome: Outcome) -> None:
         self._given_up_at.pop(action.id, None)
         try:
-            self._journal.result(action, outcome, self._snapshots.get(action.id, {}))
+            self._ledger.result(action, outcome)
         except Exception as e:  # noqa: BLE001 - the outcome is real, whether or not it could be written down
             outcome = Outcome(outcome.action, outcome.status, outcome.at, f"{outcome.reason} (not recorded: {e})")
         with self._wake:
             self._outcomes.append(outcome)
-            while len(self._snapshots) > REMEMBER:
-                self._snapshots.popitem(last=False)
 
     def _push(self, action: Action, due: float) -> None:
         self._count += 1

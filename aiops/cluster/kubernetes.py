@@ -1,25 +1,23 @@
-"""A real cluster. Least rights: workloads are read, only `/scale`, evictions and a template annotation are written.
+"""A real cluster. Everything is written where it still is as it was when that was planned, and nowhere else.
 
-Objects annotated `aiops.io/paused: "true"` are never touched. The key of an action makes its second call a no-op: for a
-restart it is kept in the pod template, for the rest in memory (after a crash nothing is repeated, see `actuator.py`).
+A patch is made anew from the object as it is now, and sent with its resource version; an eviction names the pod's uid. So a
+write that was sent twice, or late, does nothing the second time. https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aiops.cluster.transport import JSON, Api
-from aiops.interfaces import Clock, Pod, Refused, Retry
+from aiops.changes import Change, Object, edited, merge_patch
+from aiops.cluster.transport import JSON, Api, Conflict, Missing
+from aiops.interfaces import Refused, Retry
+from aiops.kinds import Kind, kind_of, parts
 
-PAUSED = "aiops.io/paused"
-LAST_ACTION = "aiops.io/last-action"
-RESTARTED = "kubectl.kubernetes.io/restartedAt"
-_PLURAL = {"deployment": "deployments", "statefulset": "statefulsets", "daemonset": "daemonsets"}
-_REMEMBER = 10_000
+TRIES = 5
+"""Status and heartbeats change an object all the time: a patch is made anew so often before it waits."""
+PAGE = "500"
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_s: tuple[float, float] = (5.0, 30.0)) -> Api:
@@ -52,82 +50,31 @@ def api(settings: Any, timeout_s: tuple[float, float] = (5.0, 30.0)) -> Api:
 class KubernetesCluster:
     """The Cluster protocol over an API server."""
 
-    def __init__(self, connection: Api, clock: Clock) -> None:
-        self._api, self._clock = connection, clock
-        self._done: OrderedDict[str, Mapping[str, object]] = OrderedDict()
-        self._uids: dict[str, str] = {}
+    def __init__(self, connection: Api) -> None:
+        self._api = connection
 
-    def done(self, key: str) -> Mapping[str, object] | None:
-        return self._done.get(key)
-
-    def replicas(self, target: str) -> int:
-        return int(self._workload(target).get("spec", {}).get("replicas", 1))
-
-    def autoscaler(self, target: str) -> str | None:
-        kind, namespace, name = _split(target)
-        path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers"
-        for item in self._api.get(path).get("items", []):
-            ref = item.get("spec", {}).get("scaleTargetRef", {})
-            if str(ref.get("kind", "")).lower() == kind and ref.get("name") == name:
-                return f"horizontalpodautoscaler/{namespace}/{item.get('metadata', {}).get('name', '')}"
-        return None
-
-    def scale(self, target: str, before: int, after: int, key: str) -> Mapping[str, object]:
-        """Patches `/scale` on the resource version that was read, so that nobody else's change is overwritten."""
-        if key not in self._done:
-            workload = self._workload(target)
-            now = int(workload.get("spec", {}).get("replicas", 1))
-            if now != before:
-                raise Retry(f"{target} has {now} replicas now, not {before}")
-            version = {"resourceVersion": workload.get("metadata", {}).get("resourceVersion")}
-            self._api.patch(f"{_path(target)}/scale", {"metadata": version, "spec": {"replicas": after}})
-            self._remember(key, {"before": before, "after": after})
-        return self._done[key]
-
-    def pods(self, namespace: str, selector: str) -> Sequence[Pod]:
-        found: list[Pod] = []
-        query = {"labelSelector": selector, "limit": "500"}
-        while True:
-            page = self._api.get(f"/api/v1/namespaces/{namespace}/pods", query)
-            found += [self._pod(item) for item in page.get("items", []) if _counts(item)]
-            more = page.get("metadata", {}).get("continue")
-            if not more:
-                return found
-            query["continue"] = more
-
-    def pod(self, target: str) -> Pod | None:
-        _, namespace, name = _split(target)
-        item = self._api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
-        if _paused(item):
-            raise Refused(f"{target} is annotated {PAUSED}.")
-        return self._pod(item)
-
-    def evict(self, pod: str, key: str) -> None:
-        """Through the eviction API, on trial first. A pod that is gone or was replaced meanwhile is evicted enough."""
-        if key in self._done:
-            return
-        _, namespace, name = _split(pod)
-        body: JSON = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-        options: JSON = {"preconditions": {"uid": self._uids[pod]}} if pod in self._uids else {}
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+    def get(self, target: str) -> Object | None:
+        kind, namespace, name = parts(target)
         try:
-            self._api.post(path, body | {"deleteOptions": options | {"dryRun": ["All"]}}, writes=False)
-            self._api.post(path, body | {"deleteOptions": options})
-        except (Refused, Retry) as e:
-            if ": 404:" not in e.reason and "Precondition failed" not in e.reason:
-                raise
-        self._remember(key, {"pod": pod})
+            return self._api.get(kind_of(kind).path(namespace, name))
+        except Missing:
+            return None
 
-    def restart(self, target: str, key: str) -> None:
-        """As `kubectl rollout restart`: a new annotation in the pod template."""
-        if key in self._done:
-            return
-        template = self._workload(target).get("spec", {}).get("template", {})
-        if (template.get("metadata", {}).get("annotations") or {}).get(LAST_ACTION) != key:
-            at = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            notes = {RESTARTED: at, LAST_ACTION: key}
-            self._api.patch(_path(target), {"spec": {"template": {"metadata": {"annotations": notes}}}})
-        self._remember(key, {})
+    def find(self, kind: str, namespace: str = "", selector: str = "", fields: str = "") -> Sequence[Object]:
+        found: list[Object] = []
+        query = {"labelSelector": selector, "fieldSelector": fields, "limit": PAGE}
+        while True:
+            page = self._api.get(kind_of(kind).path(namespace), {k: v for k, v in query.items() if v})
+            found += page.get("items", [])
+            query["continue"] = page.get("metadata", {}).get("continue", "")
+            if not query["continue"]:
+                return found
+
+    def try_out(self, change: Change) -> None:
+        self._send(change, trial=True)
+
+    def write(self, change: Change) -> Object:
+        return self._send(change, trial=False)
 
     def may(self, group: str, resource: str, verb: str, namespace: str = "") -> bool:
         """Whether we have a right (SelfSubjectAccessReview), for `aiops doctor`. Empty namespace = in all."""
@@ -138,54 +85,54 @@ class KubernetesCluster:
         answer = self._api.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body, writes=False)
         return bool(answer.get("status", {}).get("allowed"))
 
-    def _workload(self, target: str) -> JSON:
-        workload = self._api.get(_path(target))
-        if _paused(workload):
-            raise Refused(f"{target} is annotated {PAUSED}.")
-        return workload
+    # --------------------------------------------------------------------------------------------------- each verb
+    def _send(self, change: Change, trial: bool) -> Object:
+        kind, namespace, name = parts(change.entity)
+        at = kind_of(kind)
+        if change.verb == "patch":
+            return self._patch(change, at.path(namespace, name, change.subresource), trial)
+        if change.verb == "create":
+            return self._create(change, at, namespace, trial)
+        if change.verb == "evict":
+            return self._evict(change, at.path(namespace, name, "eviction"), trial)
+        return self._delete(change, at.path(namespace, name), trial)
 
-    def _pod(self, item: JSON) -> Pod:
-        meta, status = item.get("metadata", {}), item.get("status", {})
-        entity = f"pod/{meta.get('namespace', '')}/{meta.get('name', '')}"
-        self._uids[entity] = str(meta.get("uid", ""))
-        ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
-        owned = any(o.get("controller") and o.get("kind") != "Node" for o in meta.get("ownerReferences") or [])
-        started = status.get("startTime") or meta.get("creationTimestamp")
-        return Pod(entity, ready, _seconds(started), leaving="deletionTimestamp" in meta, owned=owned)
+    def _patch(self, change: Change, path: str, trial: bool) -> Object:
+        for _ in range(TRIES):
+            now = self.get(change.entity)
+            if now is None:
+                raise Refused(f"{change.entity} does not exist any more.")
+            body = merge_patch(now, edited(now, change.edits))
+            body.setdefault("metadata", {})["resourceVersion"] = now["metadata"]["resourceVersion"]
+            try:
+                return self._api.patch(path, body, trial)
+            except Conflict:
+                continue
+        raise Retry(f"{change.entity} is changed by others all the time", 5.0)
 
-    def _remember(self, key: str, what: Mapping[str, object]) -> None:
-        self._done[key] = what
-        while len(self._done) > _REMEMBER:
-            self._done.popitem(last=False)
+    def _create(self, change: Change, at: Kind, namespace: str, trial: bool) -> Object:
+        try:
+            return self._api.post(at.path(namespace), dict(change.body), trial)
+        except Conflict:
+            there = self.get(change.entity)
+            if there is not None and change.standing(there) == "done":
+                return there
+            raise Refused(f"{change.entity} exists already, and was made by somebody else.") from None
 
+    def _evict(self, change: Change, path: str, trial: bool) -> Object:
+        """A pod that is gone, or was replaced meanwhile, is evicted enough."""
+        _, namespace, name = parts(change.entity)
+        options: JSON = {"preconditions": {"uid": change.uid}} | ({"dryRun": ["All"]} if trial else {})
+        body: JSON = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace},
+                      "deleteOptions": options}
+        try:
+            return self._api.post(path, body, writes=not trial)
+        except (Missing, Conflict):
+            return {}
 
-def _counts(item: JSON) -> bool:
-    """Not finished, and nobody asked us to leave it alone."""
-    return item.get("status", {}).get("phase") not in ("Succeeded", "Failed") and not _paused(item)
-
-
-def _paused(item: JSON) -> bool:
-    return (item.get("metadata", {}).get("annotations") or {}).get(PAUSED) == "true"
-
-
-def _split(target: str) -> tuple[str, str, str]:
-    kind, _, rest = target.partition("/")
-    namespace, _, name = rest.partition("/")
-    if not (kind and namespace and name) or "/" in name:
-        raise Refused(f"{target!r} is not kind/namespace/name.")
-    return kind, namespace, name
-
-
-def _path(target: str) -> str:
-    kind, namespace, name = _split(target)
-    if kind not in _PLURAL:
-        raise Refused(f"{target}: a {kind} is no workload. Known: {', '.join(_PLURAL)}.")
-    return f"/apis/apps/v1/namespaces/{namespace}/{_PLURAL[kind]}/{name}"
-
-
-def _seconds(text: str | None) -> float:
-    """RFC 3339 to UTC seconds; 0 (long ago) where it cannot be read."""
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else 0.0
-    except ValueError:
-        return 0.0
+    def _delete(self, change: Change, path: str, trial: bool) -> Object:
+        body: JSON = {"preconditions": {"uid": change.uid}, "propagationPolicy": "Background"}
+        try:
+            return self._api.delete(path, body, trial)
+        except (Missing, Conflict):
+            return {}

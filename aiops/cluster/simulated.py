@@ -1,114 +1,191 @@
 """A cluster in memory: what replay acts on, and what tests look into. Deterministic; time moves only by `now`.
 
-A workload that nobody described has ASSUMED replicas; pods are those of the topology, those that were given, or as many
-as the workload of that name has.
+It keeps Kubernetes objects and does at once what controllers would do: an evicted pod is replaced, a rollout replaces all, and
+a workload has as many pods as it asks for. A workload that nobody described has ASSUMED replicas and pods of its name.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
-from aiops.interfaces import Pod, Retry
+from aiops.changes import Change, Object, edited, entity_of, labels_of, uid_of, value_at
+from aiops.interfaces import Refused
+from aiops.kinds import parts
 from aiops.types import Entity, Links
 
 ASSUMED = 2
+LONG_AGO = "1970-01-01T00:00:00Z"
+SCALED = ("deployment", "statefulset")
+_API = {"deployment": "Deployment", "statefulset": "StatefulSet", "daemonset": "DaemonSet"}
 
 
 class SimulatedCluster:
-    """`workloads`: entity -> replicas. `pods`: entity -> labels. `calls` lists every change that was asked for.
+    """`workloads`: entity -> replicas. `pods`: entity -> labels. `objects` is all there is; `calls` all that was changed.
 
-    `fail(error)` makes the next change raise it. `now` is the time at which replacement pods start.
+    `fail(error)` makes the next write raise it. `now` is the time at which new pods start.
     """
 
     def __init__(self, workloads: Mapping[Entity, int] | None = None,
-                 pods: Mapping[Entity, Mapping[str, str]] | None = None) -> None:
+                 pods: Mapping[Entity, Mapping[str, str]] | None = None, objects: Sequence[tuple[str, Object]] = ()) -> None:
         self.now = 0.0
-        self.workloads = dict(workloads or {})
-        self.autoscalers: dict[Entity, str] = {}
-        self.calls: list[tuple[str, ...]] = []
-        self._labels = {entity: dict(labels) for entity, labels in (pods or {}).items()}
-        self._pods = {entity: Pod(entity, ready=True, started_at=float("-inf")) for entity in self._labels}
-        self._done: dict[str, dict[str, object]] = {}
+        self.objects: dict[Entity, Object] = {}
+        self.calls: list[Change] = []
         self._failures: list[Exception] = []
+        self._count = 0
+        for entity, replicas in (workloads or {}).items():
+            self.put(_workload(entity, replicas))
+        for entity, given in (pods or {}).items():
+            self.put(_pod(entity, given, LONG_AGO))
+        for kind, one in objects:
+            self.put(one, kind)
 
     @classmethod
     def from_links(cls, links: Links) -> SimulatedCluster:
         """The pods of a topology. Their labels: those of the node, and `app` after the service that owns them."""
-        labels = {n.entity: dict(n.labels) for n in links.nodes if n.entity.startswith("pod/")}
+        found = {n.entity: dict(n.labels) for n in links.nodes if n.entity.startswith("pod/")}
         for edge in links.edges:
             for end in (edge.source, edge.target):
                 if end.startswith("pod/"):
-                    labels.setdefault(end, {})
+                    found.setdefault(end, {})
             if edge.kind == "owns" and edge.target.startswith("pod/"):
-                labels[edge.target].setdefault("app", edge.source.split("/", 2)[2])
-        return cls(pods=labels)
+                found[edge.target].setdefault("app", edge.source.split("/", 2)[2])
+        return cls(pods=found)
+
+    def put(self, one: Object, kind: str = "") -> Object:
+        """Takes an object in, or what became of it; it gets a uid, and a new version."""
+        self._count += 1
+        meta = one.setdefault("metadata", {})
+        meta.setdefault("uid", f"uid-{self._count}")
+        meta["resourceVersion"] = str(self._count)
+        self.objects[entity_of(one, kind or str(one["kind"]).lower())] = one
+        return one
 
     def fail(self, error: Exception) -> None:
-        """The next change raises this instead; several are raised in order."""
+        """The next write raises this instead; several are raised in order."""
         self._failures.append(error)
 
-    def done(self, key: str) -> Mapping[str, object] | None:
-        return self._done.get(key)
+    def replicas(self, target: Entity) -> int:
+        """What a workload asks for."""
+        return int(value_at(self.get(target), ("spec", "replicas")) or 0)
 
-    def replicas(self, target: str) -> int:
-        return self.workloads.get(target, ASSUMED)
+    # --------------------------------------------------------------------------------------------------- Cluster
+    def get(self, target: str) -> Object | None:
+        kind, namespace, _ = parts(target)
+        if target not in self.objects and (kind in _API or kind == "namespace"):
+            self.put(_workload(target, ASSUMED) if namespace else _named(target))
+        return copy.deepcopy(self.objects.get(target))
 
-    def autoscaler(self, target: str) -> str | None:
-        return self.autoscalers.get(target)
+    def find(self, kind: str, namespace: str = "", selector: str = "", fields: str = "") -> Sequence[Object]:
+        """fields: equality of any two fields, as `spec.nodeName=gpu-3`; an API server knows only some."""
+        terms, wanted = [t for t in selector.split(",") if t], [t.split("=") for t in fields.split(",") if t]
+        found = [one for entity, one in self.objects.items()
+                 if entity.split("/")[0] == kind and namespace in ("", entity.split("/")[1]) and _fits(labels_of(one), terms)
+                 and all(value_at(one, tuple(path.split("."))) == value for path, value in wanted)]
+        return copy.deepcopy(found or (self._assumed(namespace, terms) if kind == "pod" else []))
 
-    def scale(self, target: str, before: int, after: int, key: str) -> Mapping[str, object]:
-        if key not in self._done:
-            if self.replicas(target) != before:
-                raise Retry(f"{target} has {self.replicas(target)} replicas now, not {before}")
-            self._change(key, ("scale", target, str(before), str(after)), {"before": before, "after": after})
-            self.workloads[target] = after
-        return self._done[key]
+    def try_out(self, change: Change) -> None:
+        self._after(change)
 
-    def pods(self, namespace: str, selector: str) -> Sequence[Pod]:
-        wanted = [term for term in selector.split(",") if term]
-        found = [p for e, p in self._pods.items() if e.split("/")[1] == namespace and self._fits(e, wanted)]
-        return found or self._assumed(namespace, wanted)
-
-    def pod(self, target: str) -> Pod | None:
-        return self._pods.get(target)
-
-    def evict(self, pod: str, key: str) -> None:
-        """The pod is replaced at once by a fresh one of the same name."""
-        if key not in self._done:
-            self._change(key, ("evict", pod), {"pod": pod})
-            self._pods[pod] = Pod(pod, ready=True, started_at=self.now)
-
-    def restart(self, target: str, key: str) -> None:
-        if key not in self._done:
-            self._change(key, ("restart", target), {})
-
-    def _change(self, key: str, call: tuple[str, ...], result: dict[str, object]) -> None:
+    def write(self, change: Change) -> Object:
+        after = self._after(change)
         if self._failures:
             raise self._failures.pop(0)
-        self.calls.append(call)
-        self._done[key] = result
+        self.calls.append(change)
+        if after is None:
+            gone = self.objects.pop(change.entity, {})
+            if change.verb == "evict" and gone:
+                self._replace(gone)
+            return gone
+        kind, before = change.entity.split("/")[0], self.objects.get(change.entity)
+        self.put(after, kind)
+        if kind in _API and before is not None:
+            self._roll_out(before, after)
+        return copy.deepcopy(after)
 
-    def _fits(self, entity: Entity, wanted: Sequence[str]) -> bool:
-        labels = self._labels.get(entity, {})
-        for term in wanted:
-            if "!=" in term:
-                name, _, value = term.partition("!=")
-                fits = labels.get(name, "") != value
-            else:
-                name, _, value = term.replace("==", "=").partition("=")
-                fits = labels.get(name) == value
-            if not fits:
-                return False
-        return True
+    def _after(self, change: Change) -> Object | None:
+        """The object as the change leaves it, None where it is gone then. Raises what an API server would say."""
+        now = self.get(change.entity)
+        if change.verb == "create":
+            if now is not None and change.standing(now) != "done":
+                raise Refused(f"{change.entity} exists already, and was made by somebody else.")
+            return now or copy.deepcopy(dict(change.body))
+        if change.verb in ("evict", "delete"):
+            return None if now is None or uid_of(now) == change.uid else now
+        if now is None:
+            raise Refused(f"{change.entity} does not exist any more.")
+        return edited(now, change.edits)
 
-    def _assumed(self, namespace: str, wanted: Sequence[str]) -> Sequence[Pod]:
+    # ----------------------------------------------------------------------------------------------- controllers
+    def _roll_out(self, before: Object, after: Object) -> None:
+        """Another template replaces all pods; of scaled workloads as many are there as are asked for."""
+        mine = self._pods_of(after)
+        if value_at(before, ("spec", "template")) != value_at(after, ("spec", "template")):
+            for pod in mine:
+                self._replace(self.objects.pop(entity_of(pod, "pod")))
+        if mine and str(after["kind"]).lower() in SCALED:
+            self._keep(after, mine)
+
+    def _keep(self, workload: Object, mine: Sequence[Object]) -> None:
+        meta, wanted = workload["metadata"], int(value_at(workload, ("spec", "replicas")) or 0)
+        for k in range(len(mine), wanted):
+            self.put(_pod(f"pod/{meta['namespace']}/{meta['name']}-{k}", labels_of(mine[0]), self._time()))
+        for pod in mine[wanted:]:
+            self.objects.pop(entity_of(pod, "pod"))
+
+    def _pods_of(self, workload: Object) -> list[Object]:
+        meta = workload["metadata"]
+        match = value_at(workload, ("spec", "selector", "matchLabels")) or {"app": meta["name"]}
+        return [one for entity, one in self.objects.items() if entity.startswith(f"pod/{meta['namespace']}/")
+                and match.items() <= labels_of(one).items()]
+
+    def _replace(self, pod: Object) -> None:
+        """By a fresh one of the same name, at once, where a controller owns it."""
+        if pod["metadata"].get("ownerReferences"):
+            self.put(_pod(entity_of(pod, "pod"), labels_of(pod), self._time()))
+
+    def _time(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).isoformat().replace("+00:00", "Z")
+
+    def _assumed(self, namespace: str, terms: Sequence[str]) -> list[Object]:
         """Pods that must be there, or nobody would have asked for them: those of the workload that the selector names."""
-        app = next((t.replace("==", "=").partition("=")[2] for t in wanted if "!=" not in t), "")
-        if not app:
+        given = dict(t.replace("==", "=").split("=", 1) for t in terms if "!=" not in t)
+        app = next(iter(given.values()), "")
+        if not (app and namespace):
             return []
-        labels = dict(t.replace("==", "=").split("=", 1) for t in wanted if "!=" not in t)
         for i in range(self.replicas(f"deployment/{namespace}/{app}")):
-            entity = f"pod/{namespace}/{app}-{i}"
-            self._labels.setdefault(entity, {}).update(labels)
-            self._pods.setdefault(entity, Pod(entity, ready=True, started_at=float("-inf")))
-        return [p for e, p in self._pods.items() if e.split("/")[1] == namespace and self._fits(e, wanted)]
+            if f"pod/{namespace}/{app}-{i}" not in self.objects:
+                self.put(_pod(f"pod/{namespace}/{app}-{i}", given, LONG_AGO))
+        return [one for entity, one in self.objects.items()
+                if entity.startswith(f"pod/{namespace}/") and _fits(labels_of(one), terms)]
+
+
+def _named(entity: Entity) -> Object:
+    kind, namespace, name = entity.split("/", 2)
+    within = {"namespace": namespace} if namespace else {}
+    return {"kind": _API.get(kind, kind.capitalize()), "metadata": {"name": name, **within}}
+
+
+def _workload(entity: Entity, replicas: int) -> Object:
+    one = _named(entity)
+    own = {"app": one["metadata"]["name"]}
+    template = {"metadata": {"labels": own}, "spec": {"containers": [{"name": own["app"], "image": f"{own['app']}:1"}]}}
+    counted = {"replicas": replicas} if entity.split("/")[0] in SCALED else {}
+    return one | {"spec": {**counted, "selector": {"matchLabels": own}, "template": template}}
+
+
+def _pod(entity: Entity, own: Mapping[str, str], started: str) -> Object:
+    one = _named(entity)
+    one["metadata"] |= {"labels": dict(own), "creationTimestamp": started,
+                        "ownerReferences": [{"kind": "ReplicaSet", "name": own.get("app", "x"), "controller": True}]}
+    return one | {"spec": {}, "status": {"phase": "Running", "startTime": started,
+                                         "conditions": [{"type": "Ready", "status": "True"}]}}
+
+
+def _fits(own: Mapping[str, str], terms: Sequence[str]) -> bool:
+    for term in terms:
+        name, _, value = term.replace("!=", "=").replace("==", "=").partition("=")
+        if (own.get(name) == value) == ("!=" in term):
+            return False
+    return True

@@ -28,14 +28,16 @@ class Api:
     def get(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
         return self._call("GET", path, query or {}, None, "application/json", writes=False)
 
-    def patch(self, path: str, body: JSON) -> JSON:
-        """A merge patch: on trial first (`dryRun=All`), then in earnest."""
-        query = {"fieldManager": MANAGER}
-        self._call("PATCH", path, query | {"dryRun": "All"}, body, _MERGE, writes=False)
-        return self._call("PATCH", path, query, body, _MERGE, writes=True)
+    def patch(self, path: str, body: JSON, trial: bool) -> JSON:
+        """A merge patch; on trial only (`dryRun=All`), or in earnest."""
+        return self._call("PATCH", path, {"fieldManager": MANAGER, **_trial(trial)}, body, _MERGE, writes=not trial)
 
-    def post(self, path: str, body: JSON, writes: bool = True) -> JSON:
-        return self._call("POST", path, {}, body, "application/json", writes)
+    def post(self, path: str, body: JSON, trial: bool = False, writes: bool = True) -> JSON:
+        """writes: False for questions that change nothing."""
+        return self._call("POST", path, _trial(trial), body, "application/json", writes and not trial)
+
+    def delete(self, path: str, body: JSON, trial: bool) -> JSON:
+        return self._call("DELETE", path, _trial(trial), body, "application/json", writes=not trial)
 
     def _call(self, method: str, path: str, query: Mapping[str, str], body: JSON | None, content: str,
               writes: bool) -> JSON:
@@ -64,11 +66,25 @@ class Api:
         raise _verdict(answer.status, f"{method} {path}: {answer.status}: {said[:300]}", answer.headers, writes)
 
 
+class Missing(Refused):
+    """There is no such object."""
+
+
+class Conflict(Retry):
+    """The object is not the one, or not in the version, that was meant; or there is one of that name."""
+
+
+def _trial(trial: bool) -> dict[str, str]:
+    return {"dryRun": "All"} if trial else {}
+
+
 def _verdict(status: int, text: str, headers: Mapping[str, str], writes: bool) -> Exception:
     if status == 429:
         return Retry(text, _seconds(headers.get("Retry-After"), 10.0))
+    if status == 404:
+        return Missing(text)
     if status == 409:
-        return Retry(text, 1.0)
+        return Conflict(text, 1.0)
     if status == 503 or (status >= 500 and not writes):
         return Retry(text, _seconds(headers.get("Retry-After"), 5.0))
     if status >= 500:

@@ -19,9 +19,11 @@ def of_attempt(a: Attempt) -> Standing:
     """`by` is the action while something is still to come of it, afterwards how it ended: `helped`, `no_help`, `unknown`, …"""
     state: EndName = "acting" if a.undo == "running" else _OF_ATTEMPT.get(a.state, "acted")
     words = {"asked": "waits for approval", "submitted": "is being done", "verifying": "is done; whether it helps is watched",
-             "shadow": "was only rehearsed", "no_help": "did not help"}
+             "shadow": "was only rehearsed", "no_help": "did not help", "worse": "made it worse"}
     told = "is being undone" if a.undo == "running" else words.get(a.state, a.state)
-    return Standing(a.policy, state, a.state if state == "acted" else a.id, f"{a.type} {a.target} {told}")
+    text = f"{a.type} {a.target} {told}"
+    return Standing(a.policy, state, a.state, f"{text}: {a.said}" if a.said else text) if state == "acted" else Standing(
+        a.policy, state, a.id, text)
 
 
 def of_refusal(policy: str, category: str, reason: str) -> Standing:

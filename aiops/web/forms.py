@@ -160,7 +160,7 @@ class Action(Form):
 
 class Outcome(Form):
     action: str
-    status: Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
+    status: Literal["done", "refused", "failed", "unknown", "helped", "no_help", "worse", "undone"]
     at: float
     reason: str
 

@@ -23,8 +23,8 @@ import pytest
 from fakes.collected import Collected
 from ruamel.yaml import YAML
 
-from aiops.sources.kubeapi import KubeError
-from aiops.sources.kubernetes import KubernetesSource
+from aiops.sources.kubernetes.api import KubeError
+from aiops.sources.kubernetes.source import KubernetesSource
 
 ROOT = Path(__file__).parents[2]
 START_S = 120.0
@@ -294,8 +294,8 @@ def test_no_content_of_a_config_map_reaches_us(control: Control, source: Kuberne
     """A real server answers with the metadata alone."""
     import asyncio
 
-    from aiops.sources.kubeapi import KubeApi
-    from aiops.sources.reflector import METADATA
+    from aiops.sources.kubernetes.api import KubeApi
+    from aiops.sources.kubernetes.wire import METADATA
 
     async def read() -> bytes:
         api = KubeApi(source._watching._access)

@@ -1,0 +1,74 @@
+"""What actions need to know of pods: which are meant, which are ready, which would come back, and how many may be away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from aiops.changes import Object, entity_of, paused, value_at
+from aiops.interfaces import Cluster, Refused
+from aiops.kinds import parts
+from aiops.types import Action
+from remediations._targets import SELECTOR, looked_up
+
+FINISHED = ("Succeeded", "Failed")
+MIRROR = "kubernetes.io/config.mirror"
+
+
+def meant(action: Action, cluster: Cluster) -> Sequence[Object]:
+    """The running pods that a target names or selects, by name; paused ones are left out. Raises Refused where there are none."""
+    _, namespace, name = parts(action.target)
+    if not name.startswith(SELECTOR):
+        return [looked_up(cluster, action.target)]
+    found = [p for p in cluster.find("pod", namespace, name.removeprefix(SELECTOR)) if running(p) and not paused(p)]
+    if not found:
+        raise Refused(f"no pod in namespace {namespace} matches {name.removeprefix(SELECTOR)}.")
+    return sorted(found, key=name_of)
+
+
+def replaceable(pods: Sequence[Object]) -> Sequence[Object]:
+    """The same pods. Raises Refused where one of them would not come back."""
+    orphan = next((name_of(p) for p in pods if not owned(p)), None)
+    if orphan:
+        raise Refused(f"{orphan} has no controller: evicted, it would not come back.")
+    return pods
+
+
+def name_of(pod: Object) -> str:
+    return entity_of(pod, "pod")
+
+
+def running(pod: Object) -> bool:
+    return value_at(pod, ("status", "phase")) not in FINISHED
+
+
+def ready(pod: Object) -> bool:
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in value_at(pod, ("status", "conditions")) or [])
+
+
+def leaving(pod: Object) -> bool:
+    """It was told to stop."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def owned(pod: Object) -> bool:
+    """A controller will replace it when it goes; a node's own (mirror) pod comes back by itself and cannot be evicted."""
+    return any(o.get("controller") and o.get("kind") != "Node" for o in pod["metadata"].get("ownerReferences") or [])
+
+
+def started_at(pod: Object) -> float:
+    """UTC seconds; 0, long ago, where the pod does not say."""
+    text = value_at(pod, ("status", "startTime")) or pod["metadata"].get("creationTimestamp")
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
+
+
+def at_once(action: Action, pods: int) -> int:
+    """How many of them may be away at once. At least one, or nothing would ever move; a share is rounded down."""
+    allowed = action.params.get("max_unavailable", 1)
+    if isinstance(allowed, str):
+        return max(1, math.floor(pods * int(allowed.rstrip("%")) / 100))
+    return max(1, allowed) if isinstance(allowed, int) else 1

@@ -1,0 +1,105 @@
+"""Every remediation, killed at every point, and gone on with by the next run: no write is done twice, none is lost."""
+
+from __future__ import annotations
+
+import pytest
+from test_remediations import EXAMPLES, NOW, Simulated, action
+
+from aiops.clock import ManualClock
+from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.checks import not_paused
+from aiops.interfaces import Ambiguous
+from aiops.store.intents import Intents
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing may catch it."""
+
+
+class Mortal:
+    """Passes calls on to a part, and dies before or after the one with a certain number."""
+
+    def __init__(self, part, life, calls):
+        self._part, self._life, self._calls = part, life, calls
+
+    def __getattr__(self, name):
+        found = getattr(self._part, name)
+        if name not in self._calls:
+            return found
+
+        def called(*given):
+            self._life.spend()
+            result = found(*given)
+            self._life.spend()
+            return result
+        return called
+
+
+class Life:
+    def __init__(self, left):
+        self.left = left
+
+    def spend(self):
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+def run(cluster, path, life, submit=()):
+    """One life of the actuator: until it is killed, or has nothing left to do."""
+    clock, ledger = ManualClock(NOW), Intents(path)
+    try:
+        record = Mortal(ledger, life, ("begin", "turn", "written", "result"))
+        actuator = LiveActuator(Mortal(cluster, life, ("write",)), clock, record,
+                                awaited=[a.id for a in submit], checks=[not_paused])
+        actuator.submit(submit)
+        for _ in range(40):
+            wait_s = actuator.run_due()
+            if wait_s is None:
+                break
+            clock.sleep_until(clock.now() + wait_s)
+        return {o.action: o.status for o in actuator.collect()}
+    except Killed:
+        return None
+    finally:
+        ledger.close()
+
+
+def undisturbed(name, example, path):
+    world = Simulated()
+    outcome = run(world.cluster, path, Life(-1), [action(name, example)])
+    return outcome["a-1"], world.changes()
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES)
+def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
+    """Before and after every write, and before and after every line of the ledger, twice in a row."""
+    status, wanted = undisturbed(name, example, tmp_path / "calm.sqlite")
+    assert status == "done"
+    for point in range(1000):
+        world, path = Simulated(), tmp_path / f"{point}.sqlite"
+        if run(world.cluster, path, Life(point), [action(name, example)]) is not None:
+            assert point > 3
+            break
+        run(world.cluster, path, Life(point // 2))
+        outcomes = run(world.cluster, path, Life(-1), [action(name, example)])
+        assert world.changes() == wanted, f"killed at point {point}"
+        assert set(outcomes.values()) <= {"done", "failed"}
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES)
+def test_an_answer_that_never_came_is_looked_up_and_not_asked_for_again(name, example, tmp_path):
+    """Done or not done: in both cases the write was sent once."""
+    for reached in (True, False):
+        world, sent = Simulated(), []
+        write = world.cluster.write
+
+        def silent(change, write=write, sent=sent, reached=reached):
+            sent.append(change)
+            if reached:
+                write(change)
+            raise Ambiguous("no answer")
+        world.cluster.write = silent
+        outcomes = run(world.cluster, tmp_path / f"{reached}.sqlite", Life(-1), [action(name, example)])
+        assert len({str(c) for c in sent}) == len(sent)
+        assert outcomes["a-1"] == ("done" if reached and all(c.verb != "call" for c in sent) else "unknown")
