@@ -359,6 +359,8 @@ def test_verify_says_what_is_wrong_and_where(tmp_path: Path, capsys: pytest.Capt
     assert "5 entries in 1 file, 1 to 5, all as written. The last hash is " in out
     head = out.split()[-1]
     assert main(["audit", "verify", str(tmp_path), "--holds", head]) == 0
+    assert main(["audit", "verify", str(tmp_path), "--holds", head[:7]]) == 2
+    assert "is not a hash. Give at least 8 of its 64 digits." in capsys.readouterr().err
     [path] = chain.segments(folder)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     assert main(["audit", "verify", str(tmp_path)]) == 0, "an end that is missing cannot be seen in the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import chain as both
@@ -45,6 +46,8 @@ def verify(path: PathArgument = None, config: ConfigOption = None,
     from aiops import chain
     from aiops.humanise import count
 
+    if holds and not re.fullmatch(r"[0-9a-f]{8,64}", holds.lower()):
+        raise CommandError("--holds", f"{holds!r} is not a hash. Give at least 8 of its 64 digits.")
     folder = _folder(path, config)
     found = chain.verify(folder)
     for text in found.notes:

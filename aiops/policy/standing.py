@@ -9,7 +9,8 @@ from aiops.policy.ledger import CLOSED_TO_POLICY, Attempt
 from aiops.types import EndName, Standing
 
 _OF_ATTEMPT: Mapping[str, EndName] = {"asked": "waiting", "submitted": "acting", "verifying": "acting", "shadow": "rehearsed",
-                                      "rejected": "rejected", "expired": "expired"}
+                                      "rejected": "rejected", "expired": "expired",
+                                      "withdrawn": "expired"}
 _OF_REFUSAL: Mapping[str, EndName] = {"condition": "condition", "target": "no_target", "maintenance": "maintenance",
                                       "cooldown": "cooldown"}
 _WINDOW = re.compile(r"maintenance (\S+) until")

@@ -150,7 +150,7 @@ class Audit:
 
 
 def _decision(a: Action) -> JSON:
-    guard = {"guard": a.state} if a.decision == "refused" else {}
+    guard = {"guard": a.state} if a.decision == "refused" and a.state not in ("rejected", "refused") else {}
     return {"action": a.id, "type": a.type, "target": a.target, "params": dict(a.params), "incident": a.incident,
             "policy": a.policy, "decision": a.decision, "reason": a.reason, "models": list(a.models), **guard}
 
