@@ -279,3 +279,15 @@ def test_an_incident_of_an_earlier_run_has_no_states(page):
     """They are not known any more, which is said by none."""
     page.publish(Report(T0, incidents=(INCIDENT,)))
     assert page.desk.incident("i-1")["why"] == [] and page.desk.incident("nobody") is None
+
+
+def test_the_published_schema_knows_all_that_a_source_says():
+    """What a supervised source tells of itself is what OpenAPI promises, no key more and none less."""
+    from aiops.clock import ManualClock
+    from aiops.sources.own import OwnSource
+    from aiops.sources.supervisor import Supervised
+    from aiops.web.forms import SourceHealth
+
+    told = Supervised(OwnSource(dict, interval_s=5.0), ManualClock(T0)).status()
+    assert set(told) == set(SourceHealth.model_fields)
+    SourceHealth.model_validate(told)

@@ -314,6 +314,8 @@ class SourceHealth(Form):
     error: str | None
     last_success: float | None
     failures: int
+    next_try: float | None = None
+    notes: list[str] = []
     rejected: dict[str, int] = {}
 
 
