@@ -12,19 +12,20 @@ from typing import Any
 
 import structlog
 
-from aiops import __version__, build, feeds, yamlfile
+from aiops import __version__, build, chain, feeds, yamlfile
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
-from aiops.loop import NoActuator
+from aiops.loop import NoActuator, Recorded
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
 from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.secretfile import header
+from aiops.sinks.audit import Audit
 from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
@@ -101,11 +102,13 @@ class Daemon:
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
         self.capsules = self._capsules(pipeline)
-        sinks: list[Sink] = [self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies, *console]
+        self.audit = Audit(config.store / "audit", config.audit.max_bytes, config.audit.keep_s, config.audit.redact_ips)
+        sinks: list[Sink] = [self.audit, self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies,
+                             *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
-        self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
+        self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
                          PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
         token = build.secret(config.token_file, header) if config.token_file else None
@@ -120,6 +123,8 @@ class Daemon:
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
                            lambda: intake.dropped)
+        self.metrics.watch("aiops_audit_entries", "Entries of the audit record, and those that could not be written.", "result",
+                           self.audit.counts)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
@@ -140,6 +145,13 @@ class Daemon:
               lambda: pushed.refused)
         watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
               gauge=True)
+
+    def _about(self) -> dict[str, str]:
+        """What this run is, for the audit record: the hashes say whether another run had the same."""
+        config = self.config
+        whole = config.model_dump(mode="json", by_alias=True)
+        return {"version": __version__, "mode": config.mode, "config": chain.fingerprint(whole),
+                "policies": chain.fingerprint(build.policy_texts(config.policies.folder))}
 
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""
@@ -215,6 +227,7 @@ class Daemon:
         for form in self.store.interrupt_open(self.clock.now()):
             for receiver in self.receivers:
                 receiver.tell(form, self.clock.now())
+        self.audit.began(self.clock.now(), self._about())
         self.capsules.resume(self.store.incident)
         for receiver in self.receivers:
             receiver.start()
@@ -244,6 +257,7 @@ class Daemon:
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)
         self.costs.close()
+        self.audit.ended(self.clock.now(), orderly)
         self.capsules.close()
         self.policies.stop()
         for receiver in self.receivers:

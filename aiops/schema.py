@@ -284,6 +284,14 @@ def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
     return max(fits, key=lambda g: (len(g), g), default=None)
 
 
+class Audit(Strict):
+    """The record of every decision, and of why nothing was done. `redact_ips`: without addresses of machines."""
+
+    max_bytes: Bytes = Field(default=256 * 2**20, alias="maxBytes", ge=2**20)
+    keep_s: Duration = Field(default=365 * 86400.0, alias="keep", gt=0)
+    redact_ips: bool = Field(default=False, alias="redactIPs")
+
+
 class Capsules(Strict):
     """How many incidents keep their part of the journal, and how much room they may take. None do where `keep` is 0."""
 
@@ -309,6 +317,7 @@ class Config(Strict):
     series: SeriesLimit = SeriesLimit()
     prices: Prices = Prices()
     capsules: Capsules = Capsules()
+    audit: Audit = Audit()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None

@@ -16,10 +16,11 @@ from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
+from aiops.policy.ledger import FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
+from aiops.policy.standing import of_attempt, of_refusal, settled
 from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
@@ -116,7 +117,8 @@ class PolicyBook:
     # -------------------------------------------------------------------------------------------- one policy
     def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
         mine = self.ledger.of(policy.name, incident.id)
-        if any(a.live or a.state in CLOSED_TO_POLICY for a in mine):
+        if over := settled(mine):
+            turn.stand(incident.id, of_attempt(over))
             return
         hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
         if hit is None:
@@ -133,6 +135,8 @@ class PolicyBook:
             self._settle(turn, policy, incident, chosen, mine, signature, age_s, hit, firing)
         elif any(a.state in FRUITLESS for a in mine) and all(a.state in FRUITLESS | {"refused"} for a in mine):
             self._refuse(turn, policy, incident, met[0], "exhausted", _tried(mine, policy.spec.escalate.to))
+        elif mine:
+            turn.stand(incident.id, of_attempt(mine[-1]))
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
         values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
@@ -164,6 +168,7 @@ class PolicyBook:
         attempt = self._attempt(turn, policy, incident, choice, number, decision, signature,
                                 _cut(f"{choice.verdict.reason}{why}"))
         attempt = self.ledger.put(replace(attempt, trigger=(hit.entity, hit.name), evidence=firing))
+        turn.stand(incident.id, of_attempt(attempt))
         turn.actions.append(attempt.action(decision, turn.now, _STATE[decision]))
 
     def _attempt(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, number: int, decision: Kind,
@@ -199,6 +204,7 @@ class PolicyBook:
     def _refuse(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, category: str,
                 reason: str) -> None:
         """Say it once for each policy, incident and kind of reason; it is looked at again in the next step."""
+        turn.stand(incident.id, of_refusal(policy.name, category, _cut(reason)))
         if not self.ledger.first_time(policy.name, incident.id, category, turn.now):
             return
         key = action_id(policy.name, incident.id, choice.index, "refused", category)
