@@ -16,6 +16,8 @@ from correlators.graph import Graph
 LOOK_BACK_S = 300.0
 """An incident's window starts this long before it was opened: evidence comes before alerts."""
 KEEP_S = 1800.0
+AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
+"""What policies may name by its place: see `RecentEvidence.around`."""
 MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
 
 
@@ -91,6 +93,15 @@ class RecentEvidence:
         concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
+    def around(self, entity: Entity) -> dict[str, str]:
+        """Of a pod its owners and its node; of a service or workload those of its pods; of a GPU its node."""
+        parts = [entity, *self.graph.owned(entity)]
+        near = {entity, *(o for p in parts for o in self.graph.owners(p))}
+        near |= {host for p in parts for host, kind in self.graph.dependencies(p) if kind == "runs_on"}
+        near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
+        found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
+        return {word: names[0] for word, names in found.items() if len(names) == 1}
 
     def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
         """Near the incident or the target, after that time; what fell silent may just have been replaced."""

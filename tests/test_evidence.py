@@ -185,6 +185,20 @@ def test_a_suppressed_alert_says_nothing_about_whether_it_is_well():
     assert Run().evidence.clear(incident("pod//a", alerts=[alert("pod//a y", state="suppressed")])) is None
 
 
+def test_what_is_around_an_entity():
+    """Workload, service and node, where there is one of each."""
+    run = Run()
+    run.evidence.graph = graph(
+        "deployment/s/web owns pod/s/w-1", "deployment/s/web owns pod/s/w-2", "service/s/shop owns pod/s/w-1",
+        "pod/s/w-1 runs_on node//n1", "pod/s/w-2 runs_on node//n2", "node//n1 uses gpu/n1/0")
+    around = run.evidence.around
+    assert around("pod/s/w-1") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("service/s/shop") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("deployment/s/web") == {"workload": "web", "service": "shop"}
+    assert around("gpu/n1/0") == {"node": "n1"} and around("node//n1") == {"node": "n1"}
+    assert around("service/s/unknown") == {"service": "unknown"}
+
+
 def test_what_rose_near_the_target_is_told():
     """Neighbours of the incident and of the target; not what is far, was there before, has no bad side, or fell silent."""
     run = Run()

@@ -139,10 +139,11 @@ class PolicyBook:
             turn.stand(incident.id, of_attempt(mine[-1]))
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
-        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
+        around = turn.evidence.around(incident.causes[0].entity) if incident.causes else {}
+        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now, around)
         out = []
         for i, step in enumerate(policy.steps):
-            target, params, problem = _aim(policy, step, incident, hit)
+            target, params, problem = _aim(policy, step, incident, hit, around)
             if step.remediation.disruptive:
                 params |= {"max_unavailable": policy.spec.guards.max_unavailable}
             more = {"target": scope.entity_scope(target) if target else {},
@@ -213,11 +214,12 @@ class PolicyBook:
                                    "refused", _cut(reason), turn.now, category))
 
 
-def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit) -> tuple[str, dict[str, object], str]:
+def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit,
+         around: Mapping[str, str]) -> tuple[str, dict[str, object], str]:
     """Target entity and parameters, or what is wrong."""
     try:
         namespace = scope.namespace_for(policy, step, incident, hit)
-        target, params = step.aim(scope.template_values(incident), namespace)
+        target, params = step.aim(scope.template_values(incident, around), namespace)
     except ValueError as e:
         return "", {}, f"no target for {step.type}: {e}"
     return target, params, ""

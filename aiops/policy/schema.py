@@ -206,13 +206,25 @@ class TestAnomaly(Strict):
     detector: str | None = None
 
 
+class TestAround(Strict):
+    """Names of what the cause of a test belongs to, or runs on."""
+
+    __test__ = False
+
+    workload: Name | None = None
+    service: Name | None = None
+    node: Name | None = None
+
+
 class Case(Strict):
-    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence."""
+    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `around`: the
+    `workload`, `service` and `node` of the cause."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
     severity: Severity = "warning"
     cause: str | None = None
+    around: TestAround = TestAround()
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0
     expect: Expect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiops.meaning import Meanings, shipped
@@ -50,6 +50,9 @@ class _Given:
 
     def age(self, incident: Incident) -> float:
         return self.case.age
+
+    def around(self, entity: Entity) -> Mapping[str, str]:
+        return self.case.around.model_dump(exclude_none=True)
 
     def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
         return ()
