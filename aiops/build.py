@@ -11,6 +11,7 @@ from typing import Any, Literal
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.calls import Calls, WithCalls
 from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Refused, Sink
 from aiops.maintenance import CONFIGURED, Maintenance
@@ -21,7 +22,7 @@ from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy, compile_document
 from aiops.policy.load import load as load_policies
-from aiops.schema import Chosen, Config, available, detector_name, detector_settings
+from aiops.schema import Chosen, Config, Endpoint, available, detector_name, detector_settings
 from aiops.yamlfile import Problem, Problems
 from correlators.correlate import Correlate
 
@@ -110,10 +111,10 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str]) -> LiveActuator:
+                  awaited: Sequence[str], webhooks: Mapping[str, Endpoint] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. webhooks: whom actions may call.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
@@ -121,10 +122,20 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
 
     try:
         intents = Intents(ledger)
-        cluster = KubernetesCluster(connect(kubeconfig, context))
+        cluster = WithCalls(KubernetesCluster(connect(kubeconfig, context)), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
     return LiveActuator(cluster, clock, intents, awaited, [not_paused])
+
+
+def calls(webhooks: Mapping[str, Endpoint], clock: Clock) -> Calls:
+    """The endpoints that the action Webhook may call. Raises ConfigurationError where a secret cannot be read."""
+    from aiops.sinks import calls as outgoing
+
+    for item in webhooks.values():
+        if item.secret_file:
+            secret(item.secret_file)
+    return outgoing.WebhookCalls({name: outgoing.Endpoint(e.url, e.secret_file) for name, e in webhooks.items()}, clock)
 
 
 def page_address(config: Config) -> str:

@@ -121,6 +121,13 @@ class Webhook(Strict):
     minimum: Severity = "info"
 
 
+class Endpoint(Strict):
+    """Whom the action Webhook may call, by the name that policies use."""
+
+    url: Url
+    secret_file: Path | None = Field(default=None, alias="secretFile")
+
+
 class Console(Strict):
     """One line for each change on stderr. Also without any sinks."""
 
@@ -288,6 +295,8 @@ class Config(Strict):
     packs: Path | None = None
     policies: Path | None = None
     sinks: list[SinkItem] = Field(default=[])
+    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], Endpoint] = Field(
+        default={}, max_length=100)
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()

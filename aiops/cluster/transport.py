@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from aiops.changes import MANAGER
 from aiops.interfaces import Ambiguous, Refused, Retry
 
-MANAGER = "aiops"
 TIMEOUT_S = (5.0, 30.0)
 JSON = dict[str, Any]
 _MERGE = "application/merge-patch+json"

@@ -11,6 +11,7 @@ from fakes.kube_objects import seeded
 
 from aiops import plugins, rbac
 from aiops.changes import Change, from_json
+from aiops.cluster.calls import WithCalls
 from aiops.cluster.checks import not_paused
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.kubernetes import KubernetesCluster, api
@@ -55,7 +56,14 @@ class Real:
         self.fill()
         settings = client.Configuration()
         settings.host = httpserver.url_for("")
-        self.cluster = KubernetesCluster(api(settings))
+        self.calls = []
+        self.cluster = WithCalls(KubernetesCluster(api(settings)), self)
+
+    def check(self, change):
+        """Whom actions call is always there."""
+
+    def send(self, change):
+        self.calls.append(change)
 
     def fill(self):
         self.server.objects.clear()
@@ -63,7 +71,7 @@ class Real:
             self.server.put(KINDS[kind].plural, one)
 
     def changes(self):
-        return list(self.server.writes)
+        return [*self.server.writes, *self.calls]
 
     def specs(self):
         return {k: copy.deepcopy(o.get("spec")) for k, o in self.server.objects.items() if k[0] != "pods"}

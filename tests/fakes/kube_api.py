@@ -29,12 +29,16 @@ def status(code, message, reason="", **headers):
 
 
 class KubeApi:
-    """`fault` is called with (method, path, trial) before each request; what it returns is the answer."""
+    """`fault` is called with (method, path, trial) before each request; what it returns is the answer.
+
+    `jobs`: how a created Job ends, at once; empty: it runs on.
+    """
 
     def __init__(self):
         self.objects = {}
         self.seen, self.writes, self.requests = set(), [], []
         self.forbidden, self.protected = set(), set()
+        self.jobs = "Complete"
         self.fault = lambda method, path, trial: None
         self.released = threading.Event()
         self.version = 100
@@ -130,6 +134,7 @@ class KubeApi:
         made["metadata"] |= {"namespace": namespace} if namespace else {}
         if not trial:
             self.writes.append(("create", plural, name, copy.deepcopy(body)))
+            made |= {"status": {"conditions": [{"type": self.jobs, "status": "True"}]}} if plural == "jobs" and self.jobs else {}
             self.put(plural, made)
         return self.json(made, 201)
 
