@@ -73,7 +73,7 @@ def parse_quantity(value: object) -> Decimal:
         raise ValueError(f"{value!r} is not a quantity. Write for example 500m, 2, 512Mi or 4Gi.")
     number, suffix, exponent = Decimal(match[1]), match[2] or "", match[3]
     if suffix in _BINARY:
-        return number * 2 ** _BINARY[suffix]
+        return number * (1 << _BINARY[suffix])
     return number.scaleb(int(exponent) if exponent else _DECIMAL[suffix])
 
 

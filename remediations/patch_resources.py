@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
@@ -139,8 +139,8 @@ def _grown(action: Action, where: str, name: str, before: object, more: str) -> 
     if before is None:
         raise Refused(f"{action.target} has no {where}, of which {more} could be told.")
     percent = int(more.strip("+%"))
-    steps = parse_quantity(before) * (100 + percent) / 100 / _STEP[name]
-    return format_quantity(Decimal(-int(-steps // 1)) * _STEP[name], binary=name != "cpu")
+    steps = (parse_quantity(before) * (100 + percent) / 100 / _STEP[name]).to_integral_value(ROUND_CEILING)
+    return format_quantity(steps * _STEP[name], binary=name != "cpu")
 
 
 def _refuse_requests_above_limits(action: Action, container: Object, wanted: Mapping[tuple[str, str], str]) -> None:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, model_validator
 from aiops.changes import Change, Object, annotations_of, create, value_at
 from aiops.interfaces import Cluster, Failed, Plan, Refused
 from aiops.kinds import parts
-from aiops.quantities import Duration
+from aiops.quantities import Duration, format_duration
 from aiops.types import Action
 from remediations._jobs import ended
 from remediations._targets import Label, Name, OneOf, Pairs, looked_up, number, values_in_bounds
@@ -38,6 +38,14 @@ def _image(value: str) -> str:
     return value
 
 
+def _between(least: float, most: float) -> AfterValidator:
+    def check(seconds: float) -> float:
+        if not least <= seconds <= most:
+            raise ValueError(f"{format_duration(seconds)} is not between {format_duration(least)} and {format_duration(most)}.")
+        return seconds
+    return AfterValidator(check)
+
+
 Word = Annotated[str, Field(max_length=4000)]
 
 
@@ -52,8 +60,8 @@ class RunJobTarget(OneOf):
     args: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
     env: Annotated[Pairs, AfterValidator(values_in_bounds)] = {}
     service_account: Annotated[Label, Field(alias="serviceAccountName")] = "default"
-    timeout: Annotated[Duration, Field(ge=10, le=540)] = 300.0
-    keep: Annotated[Duration, Field(ge=60, le=604800)] = 3600.0
+    timeout: Annotated[Duration, _between(10, 540)] = 300.0
+    keep: Annotated[Duration, _between(60, 604800)] = 3600.0
 
     @model_validator(mode="after")
     def _one_source(self) -> RunJobTarget:

@@ -6,6 +6,7 @@ import copy
 import re
 
 import pytest
+from fakes.acting import NOW, action, carry_out
 from fakes.kube_api import KubeApi
 from fakes.kube_objects import seeded
 
@@ -16,19 +17,11 @@ from aiops.cluster.checks import not_paused
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.kubernetes import KubernetesCluster, api
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import Refused, Retry
+from aiops.interfaces import Refused
 from aiops.kinds import KINDS
-from aiops.types import Action
 
-NOW = 1_790_000_000.0
 EXAMPLES = [pytest.param(name, example, id=f"{name}-{next(iter(example), 'alone')}")
             for name in plugins.type_names("remediations") for example in plugins.load_type("remediations", name).examples]
-
-
-def action(name, example, key="a-1", state="", **params):
-    target = plugins.load_type("remediations", name).target.model_validate(example)
-    return Action(key, name, target.entity("shop"), {**target.params(), "max_unavailable": 1, **params}, "i", "p", "act", "", NOW,
-                  state)
 
 
 class Simulated:
@@ -80,16 +73,6 @@ class Real:
 @pytest.fixture(params=["simulated", "real"])
 def world(request):
     return Simulated() if request.param == "simulated" else Real(request.getfixturevalue("httpserver"))
-
-
-def carry_out(executor, what):
-    """As an actuator does: again as long as it says Retry."""
-    for _ in range(20):
-        try:
-            return executor.carry_out(what, NOW)
-        except Retry:
-            continue
-    raise AssertionError("never finished")
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
