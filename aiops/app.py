@@ -21,7 +21,7 @@ from aiops.replay import Result, paced
 from aiops.replay import replay as play
 from aiops.schema import Budget, Config
 from aiops.sinks.journal import Journal, runs
-from aiops.sources.recording import FolderRecording, RecordingError
+from aiops.sources.recording.folder import FolderRecording, RecordingError
 from aiops.store.capsules import is_capsule
 from aiops.store.models import ModelFiles
 from aiops.types import Batch, Links

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy, compile_document
 from aiops.policy.load import load as load_policies
-from aiops.schema import Chosen, Config, Endpoint, available, detector_name, detector_settings
+from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
+from aiops.secretfile import Secret, SecretFile, header
 from aiops.yamlfile import Problem, Problems
 from correlators.correlate import Correlate
 
@@ -111,13 +112,14 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str], webhooks: Mapping[str, Endpoint] | None = None) -> LiveActuator:
+                  awaited: Sequence[str], webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
     awaited: ids of actions that an earlier run decided, and of which no outcome was heard. webhooks: whom actions may call.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
+    from aiops.cluster.ownership import hands_off
     from aiops.store.intents import Intents
 
     try:
@@ -125,17 +127,15 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
         cluster = WithCalls(KubernetesCluster(connect(kubeconfig, context)), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(cluster, clock, intents, awaited, [not_paused])
+    return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off])
 
 
-def calls(webhooks: Mapping[str, Endpoint], clock: Clock) -> Calls:
+def calls(webhooks: Mapping[str, Callee], clock: Clock) -> Calls:
     """The endpoints that the action Webhook may call. Raises ConfigurationError where a secret cannot be read."""
-    from aiops.sinks import calls as outgoing
-
-    for item in webhooks.values():
-        if item.secret_file:
-            secret(item.secret_file)
-    return outgoing.WebhookCalls({name: outgoing.Endpoint(e.url, e.secret_file) for name, e in webhooks.items()}, clock)
+    from aiops.sinks.calls import Endpoint, WebhookCalls
+    from aiops.sinks.webhook import key
+    return WebhookCalls({name: Endpoint(w.url, secret(w.secret_file, key) if w.secret_file else "")
+                         for name, w in webhooks.items()}, clock)
 
 
 def page_address(config: Config) -> str:
@@ -167,6 +167,7 @@ def receivers(config: Config, clock: Clock) -> list[Any]:
 
 
 def _slack(settings: Any, folder: Path, clock: Clock, page: str) -> Sink:
+    from aiops.sinks.http import check_url
     from aiops.sinks.slack import Slack
     way: dict[str, Any] = {}
     if settings.webhook_env:
@@ -174,27 +175,21 @@ def _slack(settings: Any, folder: Path, clock: Clock, page: str) -> Sink:
         if not way["url"]:
             raise ConfigurationError(f"sinks: slack: the variable {settings.webhook_env} is not set. Set it to the URL.")
     elif settings.webhook_file:
-        way["url"] = secret(settings.webhook_file)
+        way["url"] = secret(settings.webhook_file, check_url)
     else:
-        way |= {"token": secret(settings.token_file), "channel": settings.channel}
+        way |= {"token": secret(settings.token_file, header), "channel": settings.channel}
     return Slack(folder, clock, page=page, minimum=settings.minimum, **way)
 
 
 def _webhook(settings: Any, folder: Path, clock: Clock, name: str) -> Sink:
-    from aiops.sinks.webhook import Webhook
-    key = secret(settings.secret_file) if settings.secret_file else ""
-    return Webhook(folder, clock, settings.url, key, name, minimum=settings.minimum)
+    from aiops.sinks.webhook import Webhook, key
+    secret_file = secret(settings.secret_file, key) if settings.secret_file else ""
+    return Webhook(folder, clock, settings.url, secret_file, name, minimum=settings.minimum)
 
 
-def secret(path: Path) -> str:
-    """A secret from a file, without the newline at its end. Raises ConfigurationError naming the file, never its content."""
+def secret(path: Path, check: Callable[[str], object] = lambda text: None) -> Secret:
+    """A secret in a file, which may rotate. Raises ConfigurationError naming the file, never its content."""
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else "is not text"
-        raise ConfigurationError(f"{path}: the secret cannot be read: {why}.") from None
-    if not text:
-        raise ConfigurationError(f"{path}: is empty. Put the secret into it.")
-    return text
-
-
+        return SecretFile(path, check)
+    except ValueError as e:
+        raise ConfigurationError(str(e)) from None

@@ -18,7 +18,7 @@ from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
 OURS = (  # errors that are already written for people; looked up by name, because a module that is not loaded raised nothing
-    ("aiops.sources.recording", "RecordingError", USAGE),
+    ("aiops.sources.recording.folder", "RecordingError", USAGE),
     ("aiops.sources.access", "SourceError", UNREACHABLE),
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
@@ -27,9 +27,9 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.build", "ConfigurationError", USAGE),
     ("aiops.score", "ScoreError", USAGE),
     ("aiops.policy.conditions", "ConditionError", USAGE),
-    ("aiops.sources.record", "NoSamplesError", USAGE),
+    ("aiops.sources.recording.record", "NoSamplesError", USAGE),
     ("aiops.web.server", "ListenError", USAGE),
-    ("aiops.sources.kubeapi", "KubeError", UNREACHABLE),
+    ("aiops.sources.kubernetes.api", "KubeError", UNREACHABLE),
 )
 
 app = typer.Typer(

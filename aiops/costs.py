@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.arrays import grown
+from aiops.arrays import grown, renumbered
 from aiops.meaning import parse_labels
 from aiops.schema import Prices
 from aiops.types import Entity, Floats, Frame, Signal
@@ -121,6 +121,11 @@ class Costs:
         self._hour.add(frame.at, amounts)
         self._day.add(frame.at, amounts)
 
+    @property
+    def at(self) -> float:
+        """Of the last step that was counted."""
+        return self._at
+
     def sums(self) -> Sums:
         """What was added up so far; for readers in other threads, copied here between two steps."""
         size = len(self._groups)
@@ -146,10 +151,9 @@ class Costs:
         self._total, self._seen, self._hour, self._day = total, np.full(len(names), np.nan), hour, day
 
     def keep(self, columns: NDArray[np.int64]) -> None:
-        """Of the frame's columns only these stay, in this order (rising)."""
-        ids = np.array([s.id for s in self._watched], np.int64)
-        new = np.searchsorted(columns, ids)
-        here = np.flatnonzero(np.isin(ids, columns))
+        """Of the frame's columns only these stay, in this order."""
+        new = renumbered(columns, max(self._size, int(columns.max(initial=-1)) + 1))[[s.id for s in self._watched]]
+        here = np.flatnonzero(new >= 0)
         self._watched = [replace(self._watched[k], id=int(new[k])) for k in here.tolist()]
         self._last, self._value = self._last[here], self._value[here]
         self._size, self._graph = int(np.count_nonzero(columns < self._size)), None

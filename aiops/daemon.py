@@ -18,11 +18,12 @@ from aiops.clock import WallClock
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.interfaces import Sink
-from aiops.live import Live
+from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
 from aiops.schema import Config
+from aiops.secretfile import header
 from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
@@ -96,11 +97,12 @@ class Daemon:
         sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
         self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
-                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded)
-        token = build.secret(config.token_file) if config.token_file else None
+                         self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
+                         PATIENCE_S if self.models.since is None else AGAIN_S)
+        token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
-                    refused=intake.notes)
+                    refused=lambda: [*self._unwritten(), *intake.notes()])
         self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
@@ -173,8 +175,17 @@ class Daemon:
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem
-        if not self.journal.write(batch) and self.journal.problem != before:
+        written = self.journal.write(batch)
+        if not written and not before:
             log.error("journal", problem=self.journal.problem)
+        elif written and before:
+            log.info("the journal is written again; what came meanwhile is missing in it", batches=self.journal.failed)
+
+    def _unwritten(self) -> list[str]:
+        """What people should know while the journal cannot be written: the watch goes on, and nobody would notice."""
+        problem = self.journal.problem
+        return [f"{problem}. A restart or a replay will not know what happens now. Free space there, or set another store."] \
+            if problem else []
 
     def _start(self) -> None:
         for note in self.notes:

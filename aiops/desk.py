@@ -17,6 +17,7 @@ from typing import IO, Any
 from aiops import __version__, maintenance, readiness, serial
 from aiops.capsules.archive import pack
 from aiops.pipeline import Pipeline
+from aiops.secretfile import Secret
 from aiops.sinks.metrics import Metrics
 from aiops.store import capsules
 from aiops.store.sqlite import Store
@@ -85,21 +86,25 @@ class Desk:
     """Answers the page's questions from the store and the last report; hands what people say to `submit`.
 
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
-    series that are left out. capsules: their folder, and how the
+    series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
-                 sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: str | None = None,
+                 sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: Secret | None = None,
                  stale_s: float = 300.0, notes: Sequence[str] = (),
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
                  refused: Callable[[], Sequence[str]] = tuple) -> None:
-        self.token = token
+        self._token = token
         self._capsules, self._packing = capsules, threading.Lock()
         self._notes, self._refused = tuple(notes), refused
         self._store, self._vitals, self._metrics, self._mode = store, vitals, metrics, mode
         self._started_at, self._now, self._sources, self._submit = started_at, now, sources, submit
         self._stale_s = stale_s
+
+    @property
+    def token(self) -> str | None:
+        return self._token() if self._token else None
 
     # ------------------------------------------------------------------------------------------------------ reading
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:

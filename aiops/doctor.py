@@ -14,7 +14,11 @@ from aiops.findings import Finding, State, exists, files, secret
 from aiops.inputs import Kubernetes, Prometheus
 from aiops.rbac import Right
 from aiops.schema import Config, Slack, Webhook
-from aiops.sources.promapi import PromApi, SourceError
+from aiops.secretfile import header
+from aiops.sinks.http import check_url
+from aiops.sinks.webhook import key
+from aiops.sources.access import SourceError
+from aiops.sources.prometheus.api import PromApi
 from aiops.yamlfile import Problems
 
 LATELY_S = 3600.0
@@ -25,7 +29,7 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
     """All findings, one system after another."""
     yield from _store(config.store)
     if config.token_file:
-        yield secret("token", config.token_file)
+        yield secret("token", config.token_file, header)
     for item in config.sources:
         if item.kind in _CHECKS:
             yield from _CHECKS[item.kind](item.settings, config)
@@ -35,7 +39,7 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
         if isinstance(sink.settings, Slack):
             yield _slack(sink.settings, env)
         elif isinstance(sink.settings, Webhook) and sink.settings.secret_file:
-            yield secret("webhook", sink.settings.secret_file)
+            yield secret("webhook", sink.settings.secret_file, key)
 
 
 # ------------------------------------------------------------------------------------------------------ Prometheus
@@ -170,8 +174,9 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
         there = bool(env.get(slack.webhook_env, "").strip())
         text = f"{slack.webhook_env}: {'set' if there else 'is not set.'}"
         return Finding("Slack", "ok" if there else "problem", text)
-    path = slack.webhook_file or slack.token_file
-    return secret("Slack", path) if path else Finding("Slack", "problem", "no secret is named.")
+    if slack.webhook_file:
+        return secret("Slack", slack.webhook_file, check_url)
+    return secret("Slack", slack.token_file, header) if slack.token_file else Finding("Slack", "problem", "no secret is named.")
 
 
 _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {

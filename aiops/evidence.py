@@ -10,7 +10,7 @@ from functools import lru_cache
 from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.signals import STALE_S
-from aiops.types import Anomaly, Entity, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Incident, LogLine, Signal
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
@@ -27,16 +27,16 @@ class RecentEvidence:
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
         self._by_name: dict[str, list[Signal]] = {}
+        self._signals: Sequence[Signal] = ()
         self._known = 0
         self._now = 0.0
         self.graph = Graph()
+        self.alerts: Sequence[Alert] = ()
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
-        for signal in signals[self._known:]:
-            self._by_name.setdefault(signal.name, []).append(signal)
-        self._known = len(signals)
+        self._signals = signals
         self._lines.extend(lines)
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
         while self._lines and self._lines[0].time < now - KEEP_S:
@@ -47,6 +47,13 @@ class RecentEvidence:
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
         self._by_name, self._known = {}, 0
+
+    def _called(self, name: str) -> list[Signal]:
+        """The signals of this name. They are sorted when somebody asks: few steps have an incident that is decided on."""
+        for signal in self._signals[self._known:]:
+            self._by_name.setdefault(signal.name, []).append(signal)
+        self._known = len(self._signals)
+        return self._by_name.get(name, [])
 
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
@@ -59,8 +66,7 @@ class RecentEvidence:
         A raw metric that packs only use as an ingredient is answered by the first signal made from it.
         """
         name = self._meanings.current(name)
-        signals = self._by_name.get(name) or [
-            s for n in self._meanings.used_by.get(name, ()) for s in self._by_name.get(n, [])]
+        signals = self._called(name) or [s for n in self._meanings.used_by.get(name, ()) for s in self._called(n)]
         scope = self._scope(incident)
         near = [s for s in signals if s.entity in incident.entities] or [s for s in signals if s.entity in scope]
         values = [v for s in near if (v := self._value(s, incident)) is not None]
@@ -85,6 +91,12 @@ class RecentEvidence:
         concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
+    def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
+        """Near the incident or the target, after that time; what fell silent may just have been replaced."""
+        near = self._scope(incident) | {target, *self.graph.neighbours(target)}
+        return [a for a in self.alerts if a.state == "firing" and a.since > since and a.entity in near and a.direction != "both"
+                and set(a.detectors) != {"absence"}]
 
     def clear(self, incident: Incident) -> bool | None:
         """Whether nothing fires any more; None where that cannot be told: somebody fell silent, or is suppressed.

@@ -47,7 +47,7 @@ class TopologyFile:
 
     def poll(self, now: float, into: Samples) -> None:
         """Raises Problems when the file is malformed, OSError when it is gone: the last good topology stays."""
-        from aiops.sources.recording import read_topology
+        from aiops.sources.recording.about import read_topology
 
         changed = self._path.stat().st_mtime
         if changed != self._seen:
@@ -90,31 +90,31 @@ def _twice(config: Config, kind: str) -> bool:
 
 
 def _host(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.host import HostSource
+    from aiops.sources.host.source import HostSource
     return HostSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
 
 
 def _nvml(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.nvml import NvmlSource
+    from aiops.sources.nvml.source import NvmlSource
     return NvmlSource(name, settings.interval_s, node=os.environ.get("NODE_NAME"))
 
 
 def _logs(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.logfile import LogFileSource
+    from aiops.sources.logs.source import LogFileSource
     return LogFileSource(settings.paths, name, config.tick_s, entity=settings.entity or "", multiline=settings.multiline,
                          zone=ZoneInfo(settings.timezone), place=config.store / f"offsets-{name}.json")
 
 
 def _journald(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.journald import JournaldSource
+    from aiops.sources.journald.source import JournaldSource
     return JournaldSource(name, settings.interval_s, units=settings.units, priority=settings.priority,
                           directory=settings.directory, node=os.environ.get("NODE_NAME"),
                           place=config.store / f"offsets-{name}.json")
 
 
 def _loki(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.loki import LokiSource
-    from aiops.sources.lokiapi import LokiApi
+    from aiops.sources.loki.api import LokiApi
+    from aiops.sources.loki.source import LokiSource
     api = LokiApi(settings.url, tenant=settings.tenant, token_file=settings.token_file, ca_file=settings.ca_file,
                   timeout_s=settings.timeout_s)
     return LokiSource(name, api, settings.query, known, interval_s=settings.interval_s, backfill_s=settings.backfill_s,
@@ -127,7 +127,7 @@ def _otlp(settings: Any, name: str, config: Config, known: Meanings) -> Any:
 
 
 def _prometheus(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.prometheus import PrometheusSource
+    from aiops.sources.prometheus.source import PrometheusSource
     return PrometheusSource(name, settings.url, meanings=known, packs=settings.packs, interval_s=settings.interval_s,
                             backfill_s=settings.backfill_s, share=settings.backfill_share, timeout_s=settings.timeout_s,
                             access=prometheus_access(settings))
@@ -141,7 +141,7 @@ def prometheus_access(settings: Prometheus) -> Access:
 
 
 def _kubernetes(settings: Any, name: str, config: Config, known: Meanings) -> Any:
-    from aiops.sources.kubernetes import KubernetesSource
+    from aiops.sources.kubernetes.source import KubernetesSource
     return KubernetesSource(name, settings.interval_s, namespaces=settings.namespaces, events=settings.events,
                             states=settings.states, secrets=settings.secrets, topology=config.topology.kubernetes,
                             log_selector=settings.logs.selector if settings.logs else "",

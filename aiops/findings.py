@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from aiops.secretfile import SecretFile
 from aiops.sources import access
 from aiops.sources.access import Access, SourceError
 
@@ -23,14 +24,13 @@ class Finding:
     text: str
 
 
-def secret(what: str, path: Path) -> Finding:
-    """A file with a secret: there, readable and not empty."""
+def secret(what: str, path: Path, check: Callable[[str], object] = lambda text: None) -> Finding:
+    """A file with a secret: whether `aiops run` would take it."""
     try:
-        if path.read_text(encoding="utf-8").strip():
-            return Finding(what, "ok", f"{path}: readable")
-    except (OSError, UnicodeDecodeError) as e:
-        return Finding(what, "problem", f"{path}: {(getattr(e, 'strerror', None) or 'is not text').lower()}.")
-    return Finding(what, "problem", f"{path}: is empty. Put the secret into it.")
+        SecretFile(path, check)
+    except ValueError as e:
+        return Finding(what, "problem", str(e))
+    return Finding(what, "ok", f"{path}: readable")
 
 
 def exists(what: str, path: Path) -> Finding:

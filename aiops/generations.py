@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aiops.interfaces import Detector, Relearns
-from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, moved, revived
+from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, known_columns, moved, revived
 from aiops.trial import Trial, ready_enough
 from aiops.types import Anomaly, Command, Floats, Frame, Incident, Ints, ModelEvent
 
@@ -30,7 +30,8 @@ class Generations:
         self.name = model.name
         self.serving = model
         self.candidate: Model | None = None
-        self.previous: Saved | None = None
+        self._previous: Saved | None = None
+        self._due: Columns | None = None
         self.refused = ""
         self.since = math.nan
         self.trial = Trial()
@@ -52,6 +53,32 @@ class Generations:
     def movable(self) -> bool:
         """Whether columns can be taken out of what was learned."""
         return by_signal(self.serving.detector) is not None
+
+    @property
+    def previous(self) -> Saved | None:
+        """The model of before, on the columns of now: it is moved when somebody asks for it, however often columns moved."""
+        due, self._due = self._due, None
+        if due is not None:
+            self._previous = self._moved(self._previous, due)
+        return self._previous
+
+    @previous.setter
+    def previous(self, saved: Saved | None) -> None:
+        self._previous, self._due = saved, None
+
+    def edge(self) -> int:
+        """How many of the columns the model of before knows."""
+        if self._due is not None:
+            return len(self._due)
+        try:
+            return known_columns(self._previous, code_of(self._previous.detector, self._previous.version)[0]) \
+                if self._previous else 0
+        except Unusable:
+            return 0
+
+    def abreast(self, at: float) -> bool:
+        """Whether its models have seen the step of `at`, or nothing yet: after a restart the past is passed over."""
+        return all(m.fresh or m.at == at for m in (self.serving, self.candidate) if m is not None)
 
     def __getattr__(self, name: str) -> Any:
         """What else the serving detector offers (`last_p`)."""
@@ -98,8 +125,8 @@ class Generations:
                 model.detector.relearn(columns)
 
     def move(self, columns: Columns) -> None:
-        """Only these signal columns stay, in this order, in all models. One that fails at that is of no use any more: its
-        columns would be those of others."""
+        """Only these signal columns stay, in this order, in all models; columns[k] is not less than k. One that fails at that is
+        of no use any more: its columns would be those of others."""
         try:
             self.serving.move(columns)
         except Exception as e:  # noqa: BLE001 - the others must not be left with other numbers
@@ -111,7 +138,10 @@ class Generations:
             except Exception as e:  # noqa: BLE001
                 self._tell("dropped", self.candidate.id, f"can no longer be tried: {e}")
                 self.candidate, self.trial = None, Trial()
-        self.previous = self._moved(self.previous, columns)
+        if self._previous is not None:
+            known = self.edge() if self._due is None else len(self._due)
+            mine = columns[columns < known]
+            self._due = mine if self._due is None else self._due[mine]
 
     # ------------------------------------------------------------------------------------------------------- review
     def review(self, at: float, incidents: Iterable[Incident], commands: Sequence[Command]) -> list[ModelEvent]:
@@ -224,7 +254,7 @@ class Generations:
         """As `aiops model list` shows it."""
         return {"detector": self.name, "serving": self.id, "settings": dict(self.serving.settings),
                 "since": None if math.isnan(self.since) else self.since, "candidate": self._candidate_summary(),
-                "previous": {"id": self.previous.id, "at": self.previous.at} if self.previous else None,
+                "previous": {"id": self._previous.id, "at": self._previous.at} if self._previous else None,
                 "refused": self.refused or None}
 
     def _candidate_summary(self) -> JSON | None:
@@ -275,6 +305,14 @@ class Models:
     def movable(self) -> bool:
         """Whether columns can be taken out of what was learned, by all of them."""
         return all(g.movable for g in self.all)
+
+    def abreast(self, at: float) -> bool:
+        """Whether all have seen all columns of the step of `at`."""
+        return all(g.abreast(at) for g in self.all)
+
+    def edges(self) -> set[int]:
+        """Column counts up to which models of before know the columns."""
+        return {g.edge() for g in self.all}
 
     def move(self, columns: Columns) -> None:
         for g in self.all:

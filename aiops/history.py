@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.arrays import grown
+from aiops.arrays import grown, pack
 from aiops.types import Floats
 
 BUDGET = 6_000_000
@@ -37,11 +37,8 @@ class History:
 
     def keep(self, columns: NDArray[np.int64]) -> None:
         """Only these columns stay, in this order."""
-        here = columns < self._rings[0].shape[1]
-        rings = [np.full((self.depth, len(columns)), np.nan, np.float32) for _ in self._rings]
-        for new, old in zip(rings, self._rings, strict=True):
-            new[:, here] = old[:, columns[here]]
-        self._rings = rings
+        columns = columns[columns < self._rings[0].shape[1]]
+        self._rings = [pack(ring.T, columns, np.nan).T for ring in self._rings]
 
     def _fit(self, size: int) -> None:
         depth = int(np.clip(BUDGET // max(size, 1), MIN_TICKS, MAX_TICKS))

@@ -70,6 +70,8 @@ def quantity(value: float | None, unit: str = "") -> str:
     if base == "bytes":
         size, prefix = _scaled(value, 1024.0, _BINARY)
         return f"{size} {prefix}B{suffix}"
+    if base == "number":  # of something, as an XID: it is no amount
+        return figure(value, 15)
     if not per and abs(value) < 1e5 and unit in _WORDS:
         return f"{figure(value)} {_WORDS[unit]}"
     size, prefix = _scaled(value, 1000.0, _DECIMAL) if abs(value) >= 1e4 else (figure(value), "")

@@ -157,11 +157,17 @@ class Loki(Strict):
         return self
 
 
+def _unit(value: str) -> str:
+    if not re.fullmatch(r"[\w@:.\\-]{1,200}", value):
+        raise ValueError(f"{value!r} is no unit of systemd. Write its full name, as kubelet.service.")
+    return value
+
+
 class Journald(Strict):
     """The systemd journal of this machine, or of `directory`. `units` empty: all. The kernel is always in it."""
 
     interval_s: Duration = Field(default=10.0, alias="interval", gt=0)
-    units: Annotated[list[Annotated[str, Field(pattern=r"^[\w@:.\\-]{1,200}$")]], BeforeValidator(words)] = Field(default=[])
+    units: Annotated[list[Annotated[str, AfterValidator(_unit)]], BeforeValidator(words)] = Field(default=[])
     priority: Literal["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"] = "info"
     directory: Path | None = None
 

@@ -174,7 +174,8 @@ class Remediation(Protocol):
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
     `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
-    `examples`: targets as policies write them; the contract tests run every one.
+    `examples`: targets as policies write them; the contract tests run every one. `takes_back` (False where it is not said): it
+    takes back what somebody just changed, which others leave alone.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]

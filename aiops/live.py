@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from aiops.humanise import duration
 from aiops.intake import Intake
 from aiops.interfaces import Actuator, Clock, Samples, Sink
 from aiops.loop import advance, with_outcomes
@@ -23,10 +24,10 @@ from aiops.types import Action, Batch, Outcome, Report, Series
 log = structlog.get_logger("aiops.live")
 POLL_END_S, STEP_END_S = 1.0, 3.0
 """A poll may hang in a time-out of minutes: the end of the daemon waits no longer than this for polls, and for a step."""
-PATIENCE_S, WAIT_S = 300.0, 1.0
-"""So long a source whose history cannot be read is tried again, at its own pace; then the present goes on without it."""
-WAITING = (f"its history is read first: until then nothing is judged. After {PATIENCE_S / 60:.0f} minutes without any the "
-           "present goes on without it")
+PATIENCE_S, AGAIN_S, WAIT_S = 300.0, 30.0, 1.0
+"""So long a source whose history cannot be read is tried again, at its own pace; then the present goes on without it. AGAIN_S
+where an earlier run has learned: its history is the gap since then, and not worth being blind for."""
+WAITING = "its history is read first: until then nothing is judged. After {} without any the present goes on without it"
 PAST_S, PAST_TICKS = 60.0, 3.0
 """A batch that is older than this many seconds, and ticks, is history: what it asks for is not carried out."""
 
@@ -65,18 +66,19 @@ class Live:
     """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources.
 
     `sinks` hear every report, `receivers` (people) only those about now. recorded: what an earlier run saw and did not
-    learn from any more; it is gone through first, like the history of the sources.
+    learn from any more; it is gone through first, like the history of the sources. patience_s: so long that history is waited
+    for where it cannot be read.
     """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
                  timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = (),
-                 recorded: Iterable[Batch] = ()) -> None:
+                 recorded: Iterable[Batch] = (), patience_s: float = PATIENCE_S) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
         self._journal, self._timed, self._receivers = journal, timed, receivers
         self._was_past = False
-        self._recorded = recorded
+        self._recorded, self._patience_s = recorded, patience_s
         self.lock = threading.RLock()
         self.last: Report | None = None
         self.started_at = clock.now()
@@ -141,7 +143,7 @@ class Live:
                     reached, since = end, self._clock.now()
                     yield end
             now = self._clock.now()
-            if source.filled or now - since >= PATIENCE_S:
+            if source.filled or now - since >= self._patience_s:
                 return
             self._clock.sleep_until(now + WAIT_S)
 
@@ -198,7 +200,7 @@ class Live:
         states = [s.status() for s in self.sources]
         for source, state in zip(self.sources, states, strict=True):
             if not (self._caught_up or source.filled):
-                state["notes"] = [*state["notes"], WAITING]
+                state["notes"] = [*state["notes"], WAITING.format(duration(self._patience_s))]
         return states
 
     def readings(self) -> dict[str, float]:

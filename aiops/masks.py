@@ -106,9 +106,18 @@ class Masks:
         """The columns of these entities' signals, as of the last step."""
         return [column for e in entities for column in self._columns.get(e, ())]
 
-    def renumber(self) -> None:
-        """Columns have other numbers from the next step on."""
-        self._columns, self._known, self._cover = {}, 0, _Cover()
+    def renumber(self, gone: Iterable[Signal], moved: Iterable[tuple[Signal, int]]) -> None:
+        """From the next step on some columns are gone, and some have another number."""
+        for s in gone:
+            mine = self._columns[s.entity]
+            mine.remove(s.id)
+            self._known -= 1
+            if not mine:
+                del self._columns[s.entity]
+        for s, number in moved:
+            mine = self._columns[s.entity]
+            mine[mine.index(s.id)] = number
+        self._cover = _Cover()
 
     def _of_changes(self, graph: Graph) -> dict[Entity, Hold]:
         """Who was deployed, all that it owns by now (the pods of a rollout come after its event), and whom those serve."""

@@ -210,6 +210,19 @@ def picked(state: Mapping[str, Any], names: Sequence[str], columns: Columns | No
     return out
 
 
+def known_columns(saved: Saved, code: Any) -> int:
+    """How many signal columns there were when this was saved; 0 where nothing is kept by signal."""
+    return max((_reach(saved.state, name) for name in by_signal(code) or ()), default=0)
+
+
+def _reach(state: Mapping[str, Any], name: str) -> int:
+    """The length of the last axis of the array `name`; 0 for what is no array."""
+    found: Any = state
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return int(np.shape(found)[-1]) if np.ndim(found) else 0
+
+
 def _columns(array: NDArray[Any], columns: Columns) -> NDArray[Any]:
     """What was saved earlier may have fewer columns: they are only ever added."""
     return array[..., columns[columns < array.shape[-1]]]

@@ -13,6 +13,7 @@ import numpy as np
 
 from aiops import xids
 from aiops.alerting import Alerting
+from aiops.arrays import Columns, packed, renumbered
 from aiops.costs import Costs
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
@@ -46,7 +47,7 @@ from correlators.graph import Graph
 
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
-MIN_GONE, GONE_SHARE = 1000, 0.2
+MIN_GONE, GONE_SHARE = 1000, 0.05
 """Columns without a series are given up when there are so many, and so large a share of all."""
 
 
@@ -110,14 +111,15 @@ class Pipeline:
         self._drawn: set[str] = set()
         self._gpus: dict[str, dict[str, str]] = {}
         self._place: dict[tuple[str, str], int] = {}
+        self._placed = 0
 
     def step(self, batch: Batch) -> Report:
         """Everything that follows from one batch. Raises ValueError when time does not rise."""
         if not batch.at > self._at:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
-        self._at = batch.at
         if self.door.shrunk:
-            self._tidy(batch.at)
+            self._tidy(self._at)
+        self._at = batch.at
         self._learn_topology(batch)
         batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
         batch = replace(batch, events=(*batch.events, *self.xids.observe(batch)))
@@ -129,6 +131,7 @@ class Pipeline:
         self.masks.hear(anomalies)
         self._listen(batch)
         alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts, self.graph))
+        self.evidence.alerts = alerts
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)
@@ -171,23 +174,40 @@ class Pipeline:
     def _tidy(self, at: float) -> None:
         """Columns that nothing feeds any more are given up once they are many, so that memory follows what lives.
 
-        A copying collection: all that is kept by column moves together, at a cost that is small a column given up. What is
-        odd right now stays, and what belongs to an open incident: it is still asked for.
+        The last columns move into their places, in all that is kept by column, so that the work is that of the columns given
+        up; in the order of columns where somebody has not seen all of them yet. What is odd right now stays, and what belongs
+        to an open incident: it is still asked for. at: of the step before.
         """
         self.door.shrunk = False
         stays = self._stays(at)
         count, gone = len(stays), int(np.count_nonzero(~stays))
         if gone < MIN_GONE or gone < GONE_SHARE * count or not self.models.movable:
             return
-        columns = np.flatnonzero(stays)
+        abreast = self.models.abreast(at) and self.costs.at == at
+        columns = packed(stays, self.models.edges()) if abreast else np.flatnonzero(stays)
+        self._rename(columns)
         self.models.move(columns)
         self.alerting.keep(columns, count)
         self.door.keep(columns)
         self.history.keep(columns)
         self.costs.keep(columns)
         self.evidence.renumber()
-        self.masks.renumber()
-        self._place = {}
+
+    def _rename(self, columns: Columns) -> None:
+        """The maps from names to columns, before the columns move."""
+        signals = self.door.signals
+        gone = [signals[k] for k in np.flatnonzero(renumbered(columns, len(signals)) < 0).tolist()]
+        taken = np.flatnonzero(columns != np.arange(len(columns)))
+        moved = [(signals[old], new) for new, old in zip(taken.tolist(), columns[taken].tolist(), strict=True)]
+        self.masks.renumber(gone, moved)
+        known = self._placed
+        for s in gone:
+            if s.id < known and self._place.get((s.entity, s.key)) == s.id:
+                del self._place[s.entity, s.key]
+        for s, new in moved:
+            if known and (s.id >= known or self._place.get((s.entity, s.key)) == s.id):
+                self._place[s.entity, s.key] = new
+        self._placed = min(known, len(columns))
 
     def _stays(self, at: float) -> Bools:
         """bool[S]: what a series feeds, what is awaited after a restart, and what is not over yet."""
@@ -294,8 +314,9 @@ class Pipeline:
 
     def _places(self, frame: Frame) -> dict[tuple[str, str], int]:
         """(entity, signal) -> column, extended when signals were added."""
-        for s in frame.signals[len(self._place):]:
+        for s in frame.signals[self._placed:]:
             self._place[s.entity, s.key] = s.id
+        self._placed = len(frame.signals)
         return self._place
 
     @staticmethod

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources import kubekinds
+from aiops.sources.kubernetes import kinds
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
-READ: frozenset[Right] = kubekinds.RIGHTS | {("", "pods/log", "get")}
-SECRETS: frozenset[Right] = kubekinds.SECRETS.rights
+READ: frozenset[Right] = kinds.RIGHTS | {("", "pods/log", "get")}
+SECRETS: frozenset[Right] = kinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
 
 

@@ -21,7 +21,7 @@ NO_SERVER = "cannot be reached"
 
 def loki(source: Loki) -> Iterator[Finding]:
     """Does it answer, and does the query select lines."""
-    from aiops.sources.lokiapi import LokiApi
+    from aiops.sources.loki.api import LokiApi
 
     api = LokiApi(source.url, tenant=source.tenant, token_file=source.token_file, ca_file=source.ca_file,
                   timeout_s=source.timeout_s)
@@ -38,7 +38,7 @@ def loki(source: Loki) -> Iterator[Finding]:
 
 def journald(source: Journald) -> Iterator[Finding]:
     """Is there a journalctl, and may it read the system's journal."""
-    from aiops.sources.journald import JournaldSource
+    from aiops.sources.journald.source import JournaldSource
 
     try:
         newest = JournaldSource(units=source.units, priority=source.priority, directory=source.directory).newest()
@@ -108,7 +108,7 @@ def host() -> Iterator[Finding]:
 
 def nvml() -> Iterator[Finding]:
     """Driver and GPUs, and what each group of equal GPUs gives and lacks."""
-    from aiops.sources.nvml import NvmlSource
+    from aiops.sources.nvml.source import NvmlSource
 
     source = NvmlSource()
     reason = source.available()

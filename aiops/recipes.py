@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aiops.arrays import renumbered
 from aiops.meaning import SignalRule
 from aiops.types import Bools, Floats, Ints
 
@@ -98,14 +99,15 @@ class Recipes:
         self._made = self._made[:, ~raw[self._made[1]]]
 
     def keep(self, columns: NDArray[np.int64]) -> None:
-        """Only these signals stay, in this order, with their ingredients."""
+        """Only these signals stay, in this order, with their ingredients. columns[k] must not be less than k."""
         self._settle()
-        where = np.full(self.count, -1, np.int32)
-        where[columns] = np.arange(len(columns))
-        self._made[0] = where[self._made[0]]
+        self._made[0] = renumbered(columns, self.count)[self._made[0]]
         self._made = self._made[:, self._made[0] >= 0]
         self._flags, self._scale, self.count = self._flags[columns], self._scale[columns], len(columns)
-        self._forms = [self._forms[k] for k in columns.tolist()]
+        moved = np.flatnonzero(columns != np.arange(len(columns)))
+        for new, old in zip(moved.tolist(), columns[moved].tolist(), strict=True):
+            self._forms[new] = self._forms[old]
+        del self._forms[len(columns):]
 
     def fed(self) -> Bools:
         """bool[S]: has the signal any ingredient?"""

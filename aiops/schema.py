@@ -121,7 +121,7 @@ class Webhook(Strict):
     minimum: Severity = "info"
 
 
-class Endpoint(Strict):
+class Callee(Strict):
     """Whom the action Webhook may call, by the name that policies use."""
 
     url: Url
@@ -295,7 +295,7 @@ class Config(Strict):
     packs: Path | None = None
     policies: Path | None = None
     sinks: list[SinkItem] = Field(default=[])
-    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], Endpoint] = Field(
+    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], Callee] = Field(
         default={}, max_length=100)
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.arrays import grown
+from aiops.arrays import grown, renumbered
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
 from aiops.recipes import Recipes, Samples
 from aiops.types import Batch, Bools, Floats, Ints, Kind, Series, Signal
@@ -221,17 +221,30 @@ class Door:
         return np.array(sorted(self._reserved), np.int64)
 
     def keep(self, columns: NDArray[np.int64]) -> None:
-        """Only these columns stay, in this order; between two batches."""
+        """Only these columns stay, in this order; between two batches. columns[k] must not be less than k."""
         heard = self.last_heard()[columns]
         self._past = self._awaited()
-        where = {old: new for new, old in enumerate(columns.tolist())}
-        kept = [self.signals[old] for old in where]
-        self.signals = tuple(s if s.id == new else Signal(new, *_describe(s)) for new, s in enumerate(kept))
-        self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
-        self._reserved = {where[old] for old in self._reserved if old in where}
+        where = renumbered(columns, len(self.signals))
+        self._rename(columns, where)
+        self._reserved = set(where[self.reserved()].tolist()) - {-1}
         self._heard = heard
         self._recipes.keep(columns)
         self._plan = self._recipes.plan()
+
+    def _rename(self, columns: NDArray[np.int64], where: NDArray[np.int64]) -> None:
+        """The work of those that go and of those that get another number; a name belongs to the last column that took it."""
+        signals, names = list(self.signals), self._names
+        for old in np.flatnonzero(where < 0).tolist():
+            key = _named(signals[old])
+            if names.get(key) == old:
+                del names[key]
+        taken = np.flatnonzero(columns != np.arange(len(columns)))
+        for new, old in zip(taken.tolist(), columns[taken].tolist(), strict=True):
+            s, key = signals[old], _named(signals[old])
+            signals[new] = Signal(new, *_describe(s))
+            if names.get(key) == old:
+                names[key] = new
+        self.signals = tuple(signals[:len(columns)])
 
     def _is_counter(self, metric: str, told: Kind) -> bool:
         known = self._counts.get((metric, told))
@@ -395,6 +408,7 @@ class Door:
 
 _identify = attrgetter("entity", "metric", "labels")
 _ABOUT = ("unit", "direction", "min_abs", "min_rel", "additive", "resource", "limit", "horizon_s")
+_named = attrgetter("entity", "name", "labels")
 _describe, _about = attrgetter("entity", "name", "labels", *_ABOUT), attrgetter(*_ABOUT)
 
 

@@ -20,7 +20,7 @@ AlertState = Literal["pending", "firing", "resolved", "suppressed"]
 IncidentState = Literal["open", "closed"]
 Severity = Literal["info", "warning", "critical"]
 Decision = Literal["act", "ask", "shadow", "refused"]
-OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
+OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "worse", "undone"]
 EdgeKind = Literal["calls", "runs_on", "owns", "uses"]
 
 CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})

@@ -106,7 +106,8 @@ def parse(text: str, file: str) -> list[Document]:
         raise Problems([Problem(file, line, "", f"{what}. Remove one of the two.")]) from None
     except MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 0
-        raise Problems([Problem(file, line, "", f"is not valid YAML: {e.problem or e.context}.")]) from None
+        remedy = " Indent with spaces." if "'\\t'" in str(e.problem) else ""
+        raise Problems([Problem(file, line, "", f"is not valid YAML: {e.problem or e.context}.{remedy}")]) from None
     except (YAMLError, ValueError, RecursionError) as e:
         raise Problems([Problem(file, 0, "", f"is not valid YAML: {str(e).splitlines()[0]}.")]) from None
     return documents
@@ -165,7 +166,7 @@ def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            if i < len(loc) - 1 or not isinstance(here, dict):
+            if i < len(loc) - 1 or not (here is None or isinstance(here, dict)):
                 continue  # the name of a union's member
         place.append(part)
     return tuple(place)
@@ -174,7 +175,11 @@ def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
 _BOUNDS = {"greater_than": ("gt", "more than"), "greater_than_equal": ("ge", "at least"),
            "less_than": ("lt", "less than"), "less_than_equal": ("le", "at most")}
 _SHAPES = {"model_type": "must be a map, as {key: value}", "dict_type": "must be a map, as {key: value}",
-           "list_type": "must be a list, as [a, b]", "string_type": "must be text: put it in quotes"}
+           "list_type": "must be a list, as [a, b]", "string_type": "must be text: put it in quotes",
+           "path_type": "must be the path of a file or folder", "bool_type": "must be true or false",
+           "bool_parsing": "must be true or false", "float_type": "must be a number", "float_parsing": "must be a number",
+           "int_type": "must be a whole number", "int_parsing": "must be a whole number",
+           "int_from_float": "must be a whole number"}
 
 
 def _sentence(item: Any, place: Place, model: type[BaseModel], data: Any) -> str:

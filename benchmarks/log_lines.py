@@ -15,8 +15,8 @@ from pathlib import Path
 
 from aiops import intake
 from aiops.meaning import shipped
-from aiops.sources import logfile
-from aiops.sources.logfile import LogFileSource
+from aiops.sources.logs import source as logfile
+from aiops.sources.logs.source import LogFileSource
 from aiops.sources.otlp import source as otlp
 from aiops.sources.otlp.source import OtlpSource
 

@@ -22,8 +22,8 @@ from prometheus_api_client import PrometheusConnect
 
 from aiops.intake import Intake
 from aiops.meaning import shipped
-from aiops.sources.promapi import PromApi, Wanted
-from aiops.sources.promseries import Catalogue
+from aiops.sources.prometheus.api import PromApi, Wanted
+from aiops.sources.prometheus.series import Catalogue
 
 AT = 1_795_000_000.0
 QUERY = '{__name__=~"container_.*"}[60s]'

@@ -76,30 +76,57 @@ class Groups:
         self.count = 0
         self.columns: Places = np.zeros(0, np.int64)
         self.group: Places = np.zeros(0, np.int64)
-        self._members: dict[tuple[str, str, str], list[int]] = {}
-        self._large: list[list[int]] = []
+        self._number: dict[tuple[str, str, str], int] = {}
+        self._kins: list[tuple[str, str, str]] = []
+        self._free: list[int] = []
+        self._of: Places = np.zeros(0, np.int64)
+        self._came: Places = np.zeros(0, np.int64)
+        self._coming = 0
         self._starts: Places = np.zeros(0, np.int64)
         self._tables: list[tuple[Places, Places]] = []
 
     def extend(self, signals: Sequence[Signal]) -> bool:
         """Takes in the signals that are new; true when a group has grown or a new one appeared."""
-        grown = False
-        for signal in signals[self.seen:]:
-            members = self._members.setdefault(kin(signal), [])
-            members.append(signal.id)
-            if len(members) == LEAST:
-                self._large.append(members)
-            grown |= len(members) >= LEAST
+        new = np.array([self._kin(signal) for signal in signals[self.seen:]], np.int64)
+        self._of = np.append(self._of, new)
+        self._came = np.append(self._came, self._coming + np.arange(len(new)))
+        self._coming += len(new)
         self.seen = len(signals)
+        grown = bool((np.bincount(self._of)[new] >= LEAST).any())
         if grown:
             self._sort()
         return grown
 
+    def _kin(self, signal: Signal) -> int:
+        """The number of those it is kin to."""
+        key = kin(signal)
+        number = self._number.get(key)
+        if number is None:
+            number = self._number[key] = self._free.pop() if self._free else len(self._kins)
+            self._kins[number:number + 1] = [key]
+        return number
+
+    def move(self, columns: Places) -> None:
+        """Only these columns stay, in this order. Members stay in the order in which they came."""
+        columns = columns[columns < self.seen]
+        before = np.bincount(self._of, minlength=len(self._kins))
+        self._of, self._came, self.seen = self._of[columns], self._came[columns], len(columns)
+        after = np.bincount(self._of, minlength=len(self._kins))
+        for number in np.flatnonzero((before > 0) & (after == 0)).tolist():
+            del self._number[self._kins[number]]
+            self._free.append(number)
+        self._sort()
+
     def _sort(self) -> None:
-        sizes = np.array([len(members) for members in self._large], np.int64)
+        order = np.lexsort((self._came, self._of))
+        sizes = np.bincount(self._of)  # numpy.unique is much slower where few are alike
+        firsts = np.cumsum(sizes) - sizes
+        large = np.flatnonzero(sizes >= LEAST)
+        large = large[np.argsort(self._came[order[firsts[large] + LEAST - 1]])]
+        sizes, firsts = sizes[large], firsts[large]
         self.count = len(sizes)
-        self.columns = np.array([column for members in self._large for column in members], np.int64)
         self.group = np.repeat(np.arange(self.count), sizes)
+        self.columns = order[np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(self.group))]
         self._starts = np.cumsum(sizes) - sizes
         widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
         self._tables = [self._table(np.flatnonzero(widths == width), int(width), sizes) for width in np.unique(widths)]
@@ -110,9 +137,10 @@ class Groups:
         return groups, np.where(row < sizes[groups, None], self._starts[groups, None] + row, len(self.columns))
 
     def places_before(self, columns: Places) -> Places:
-        """int64[P]: where in `columns` (an earlier layout) each place was, -1 where it is new."""
+        """int64[P]: where in `columns` (an earlier layout, -1: gone) each place was, -1 where it is new."""
         place = np.full(max(self.seen, int(columns.max(initial=-1)) + 1), -1)
-        place[columns] = np.arange(len(columns))
+        there = np.flatnonzero(columns >= 0)
+        place[columns[there]] = there
         return place[self.columns]
 
     def groups_before(self, before: Places, group: Places) -> Places:

@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from aiops import kernel
-from aiops.arrays import grown
+from aiops.arrays import grown, pack, packed, renumbered, with_spare
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints
 from aiops.yamlfile import Strict
 
 READY_AFTER = kernel.READY_AFTER
 REPORT_P = 1e-3
 REPORT = -np.log(REPORT_P)
-_ROWS = ("core", "bins", "cuts", "leaders", "place")
+_BLANK: Mapping[str, Any] = {"core": 0.0, "bins": kernel.prior_bins(), "cuts": kernel.PRIOR_CUT, "leaders": 0.0, "place": -1}
+"""What is kept in rows, one a signal, and what a row is before its signal was heard."""
+_ROWS = tuple(_BLANK)
 SEASON_PAYS = 2.0
 """A season of its own is kept for signals whose hours of the day differ by more than so many scales."""
 
@@ -74,6 +76,7 @@ class Baseline:
         self.seasons = 0
         self.out = np.zeros((0, 8))
         self._about = np.zeros((3, 0))
+        self._size = 0
 
     # ------------------------------------------------------------------------------------------------------ observe
     def observe(self, frame: Frame) -> Sequence[Anomaly]:
@@ -166,11 +169,9 @@ class Baseline:
     def _resize(self, size: int) -> None:
         if size != len(self.out):
             self.out = np.zeros((size, 8))
-        self.core = _rows(self.core, size, 0.0)
-        self.bins = _rows(self.bins, size, kernel.prior_bins())
-        self.cuts = _rows(self.cuts, size, kernel.PRIOR_CUT)
-        self.leaders = _rows(self.leaders, size, 0.0)
-        self.place = _rows(self.place, size, -1)
+        self._size = max(self._size, size)
+        for k in _ROWS:
+            setattr(self, k, _rows(getattr(self, k), size, _BLANK[k]))
         self.hour_level = grown(self.hour_level, size, np.nan)
         self.hour_scale = grown(self.hour_scale, size, np.nan)
 
@@ -207,21 +208,33 @@ class Baseline:
         self.core[i, kernel.GRANTED_AT] = at
 
     def move(self, columns: NDArray[np.int64]) -> None:
-        """Only these columns stay, in this order, and the seasons of those; each array makes room before the next is copied."""
-        columns = columns[columns < len(self.core)]
+        """Only these columns stay, in this order, and the seasons of those: in place."""
+        columns = columns[columns < self._size]
+        self._size = len(columns)
         for k in _ROWS:
-            setattr(self, k, getattr(self, k)[columns])
-        self.hour_level, self.hour_scale = _picked(self.hour_level, columns), _picked(self.hour_scale, columns)
-        seasonal = np.flatnonzero(self.place >= 0)
-        self.day, self.week = _picked(self.day, self.place[seasonal]), _picked(self.week, self.place[seasonal])
-        self.place[seasonal], self.seasons = np.arange(len(seasonal)), len(seasonal)
+            setattr(self, k, pack(getattr(self, k), columns, _BLANK[k]))
+        for k in ("hour_level", "hour_scale"):
+            setattr(self, k, pack(getattr(self, k).T, columns, np.nan).T)
+        self._move_seasons()
         self.out = np.zeros((0, 8))
-        self._about = np.zeros((3, 0))
+        self._about = self._about[:, columns[columns < self._about.shape[1]]]
+
+    def _move_seasons(self) -> None:
+        """The seasons of those that are left close their gaps, too."""
+        seasonal = np.flatnonzero(self.place >= 0)
+        kept = np.zeros(self.seasons, np.bool_)
+        kept[self.place[seasonal]] = True
+        seasons = packed(kept)
+        self.place[seasonal] = renumbered(seasons, self.seasons)[self.place[seasonal]]
+        self.seasons = len(seasons)
+        for k in ("day", "week"):
+            setattr(self, k, pack(getattr(self, k).T, seasons, np.nan).T)
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        each = {k: _flat(getattr(self, k).copy()).T for k in _ROWS}  # copied and saved as it lies: it is a lot
-        seasons = {k: getattr(self, k).copy() for k in ("hour_level", "hour_scale", "day", "week")}
+        each = {k: _flat(getattr(self, k)[:self._size].copy()).T for k in _ROWS}  # copied and saved as it lies: it is a lot
+        hours = {k: getattr(self, k)[:, :self._size].copy() for k in ("hour_level", "hour_scale")}
+        seasons = hours | {k: getattr(self, k)[:, :self.seasons].copy() for k in ("day", "week")}
         return {**each, **seasons, "seasons": self.seasons, "hour": self._hour, "offset_s": self._offset_s}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -230,6 +243,7 @@ class Baseline:
             mine, rows = getattr(self, k), np.asarray(state[k])
             rows = np.moveaxis(rows, -1, 0).reshape(rows.shape[-1], *mine.shape[1:])
             setattr(self, k, np.require(rows, mine.dtype, ["C", "W"]))
+        self._size = len(self.core)
         for k in ("hour_level", "hour_scale", "day", "week"):
             setattr(self, k, np.require(state[k], np.float32, ["C", "W"]))
         self.seasons, self._hour, self._offset_s = int(state["seasons"]), int(state["hour"]), float(state["offset_s"])
@@ -240,16 +254,11 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.ndim == 1 else array.reshape(len(array), int(np.prod(array.shape[1:])))
 
 
-def _picked(array: NDArray[Any], columns: Any) -> NDArray[Any]:
-    """These columns, in the order of memory for which the loop is compiled."""
-    return np.ascontiguousarray(array[:, columns])
-
-
 def _rows(array: Any, size: int, fill: Any) -> Any:
-    """An array with at least `size` rows, doubled when it must grow; new rows are filled."""
+    """An array with at least `size` rows, and some to spare when it must grow; new rows are filled."""
     if len(array) >= size:
         return array
-    more = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    more = np.empty((with_spare(size), *array.shape[1:]), array.dtype)
     more[:len(array)] = array
     more[len(array):] = fill
     return more

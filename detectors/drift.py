@@ -233,7 +233,7 @@ class Drift:
         for k in _FRESH:
             setattr(self, k, getattr(self, k)[..., columns].copy())
         self.crowd.recount(self.kind)
-        self._least, self._expected = np.zeros((2, 0)), (np.zeros(0), np.zeros(0))
+        self._least, self._expected = self._least[:, columns[columns < self._least.shape[1]]], self._expect()
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

@@ -30,8 +30,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops import passage
+from aiops.arrays import renumbered
 from aiops.humanise import duration
 from aiops.types import Anomaly, Bools, Floats, Frame, Signal
 from detectors._trends import WINDOW_S, WINDOWS, Trends, arranged
@@ -180,6 +182,19 @@ class Exhaustion:
         s, column = frame.signals[self._column[c]], int(self._column[c])
         return Anomaly(frame.at, s.entity, s.key, 0.0, 1.0, "exhaustion", column, float(frame.values[column]),
                        text=f"{s.key} {_words(times)}")
+
+    def move(self, columns: NDArray[np.int64]) -> None:
+        """Only these signals stay, in this order."""
+        if len(self._was):  # nothing was registered since a restore
+            self._was = self._was[columns[columns < len(self._was)]]
+            return
+        columns = columns[columns < self._known]
+        column = renumbered(columns, self._known)[self._column]
+        left = np.flatnonzero(column >= 0)
+        self._arrange(left.tolist())
+        self._column, self._known = column[left], len(columns)
+        for name in ("_limit", "_sign", "_horizon", "_countdown"):
+            setattr(self, name, getattr(self, name)[left])
 
     def state(self) -> dict[str, Any]:
         """`place` int64[S]: where the other arrays keep each signal, -1 for those without a limit."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aiops.arrays import grown
+from aiops.arrays import grown, pack, renumbered
 from aiops.calibration import Tail
 from aiops.quantities import Duration
 from aiops.signals import HUGE
@@ -47,6 +47,7 @@ KNOWN_AFTER = 30
 DOUBT = 16.0
 """A forest that is new is surprised easily: after so many scores it is believed half."""
 TELL, TELL_SHARE = 3, 0.2
+_SLOT = 1 << 32
 _PER_SIGNAL = ("n", "level", "scale")
 _PER_ENTITY = ("mean", "spread", "rows", "fitted_rows", "fitted_at", "learned_at")
 _ARRAYS = {"window": ((WINDOW, 2, WIDTH), np.int16), "lately": ((WIDTH,), np.float32), "edge": ((_joint.SHARED,), np.float32),
@@ -295,10 +296,11 @@ class IsolationForest:
         return sum(f is not None for f in self._forests)
 
     def state(self) -> dict[str, Any]:
-        """Windows, scales and the grown forests. `place` int64[S]: the entity that a signal is a column of, -1 for none."""
+        """Windows, scales and the grown forests. `place` int64[S]: the entity that a signal is a column of, and in units
+        of 2**32 which of its columns; -1 for none."""
         place = np.full(self._seen, -1)
-        where = self._columns >= 0
-        place[self._columns[where]] = np.nonzero(where)[0]
+        entity, slot = np.nonzero(self._columns >= 0)
+        place[self._columns[entity, slot]] = entity + _SLOT * slot
         return {
             "names": list(self._names), "widths": self._widths.tolist(), "seeds": list(self._seeds), "place": place,
             "alone": self._alone, "forests": packed(self._forests), "tail": self.tail.state(),
@@ -306,7 +308,8 @@ class IsolationForest:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """An entity that lost a signal begins its window anew; one that lost all of them makes room for another."""
-        place = np.array(state["place"], np.int64)
+        slot, place = np.divmod(np.array(state["place"], np.int64), _SLOT)
+        place[slot < 0] = -1
         left = np.bincount(place[place >= 0], minlength=len(state["names"]))
         kept = np.flatnonzero(left)
         self._names = [state["names"][k] for k in kept]
@@ -322,18 +325,42 @@ class IsolationForest:
             setattr(self, k, np.array(state[k], kind).reshape(-1, *shape)[kept])
         forests = unpacked(state["forests"], len(state["names"]))
         self._forests, self._stack = [forests[k] for k in kept], None
-        self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1))
+        self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1), slot)
         for i in np.flatnonzero(left[kept] < np.array(state["widths"], np.int64)[kept]):
             self._restart(int(i))
 
-    def _arrange(self, place: NDArray[np.int64]) -> None:
-        """Each entity's signals in the order of their columns, as when they were registered."""
-        self._seen, self._widths = len(place), np.zeros(len(self._names), np.int64)
-        self._columns = np.full((len(self._names), WIDTH), -1)
-        for column in np.flatnonzero(place >= 0).tolist():
-            mine = int(place[column])
-            self._columns[mine, self._widths[mine]] = column
-            self._widths[mine] += 1
+    def _arrange(self, place: NDArray[np.int64], slot: NDArray[np.int64]) -> None:
+        """Each entity's signals in the order in which they were registered: by slot; earlier states say nothing of
+        slots, and columns were in that order then."""
+        self._seen, self._columns = len(place), np.full((len(self._names), WIDTH), -1)
+        there = np.flatnonzero(place >= 0)
+        there = there[np.lexsort((slot[there], place[there]))]
+        self._widths = np.bincount(place[there], minlength=len(self._names))
+        first = np.repeat(np.cumsum(self._widths) - self._widths, self._widths)
+        self._columns[place[there], np.arange(len(there)) - first] = there
+
+    def move(self, columns: NDArray[np.int64]) -> None:
+        """Only these signals stay, in this order, and whoever has one of them; as `restore` has it."""
+        columns = columns[columns < self._seen]
+        mine = np.append(renumbered(columns, self._seen), -1)[self._columns]  # the last is nobody's
+        left = np.count_nonzero(mine >= 0, axis=1)
+        for i in np.flatnonzero((left > 0) & (left < self._widths)).tolist():
+            self._restart(i)
+        self._columns = np.take_along_axis(mine, np.argsort(mine < 0, axis=1, kind="stable"), axis=1)
+        self._widths, self._seen = left, len(columns)
+        for name in _PER_SIGNAL:
+            setattr(self, name, pack(getattr(self, name), columns, 0.0))
+        if not left.all():
+            self._keep(np.flatnonzero(left))
+
+    def _keep(self, places: NDArray[np.int64]) -> None:
+        """Only these entities stay, in this order: the others make room."""
+        self._names, self._seeds, self._forests = ([had[k] for k in places] for had in (self._names, self._seeds, self._forests))
+        self._of, self._stack = {name: i for i, name in enumerate(self._names)}, None
+        self._columns, self._widths = self._columns[places], self._widths[places]
+        self.tail.restore({k: v[..., places] for k, v in self.tail.state().items()})
+        for name in (*_PER_ENTITY, *_ARRAYS):
+            setattr(self, name, getattr(self, name)[places])
 
 
 def _with_background(rows: Steps, seed: int) -> Steps:

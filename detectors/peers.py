@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiops.arrays import renumbered
 from aiops.calibration import Tail
 from aiops.humanise import figure, quantity
+from aiops.models import picked
 from aiops.types import Anomaly, Bools, Floats, Frame
 from detectors._consensus import Consensus, Prediction
 from detectors._habit import Habit
@@ -121,12 +123,28 @@ class Peers:
     def _take_in(self, frame: Frame) -> None:
         """Signals that are new, or all of them in the first frame after `restore`."""
         if self._groups.extend(frame.signals) or self._restored:
-            self._lay_out(frame)
+            new = self._lay_out()
+            mine = [frame.signals[i] for i in self._columns[new].tolist()]
+            self._sign[new] = [{"up": 1.0, "down": -1.0, "both": 0.0}[s.direction] for s in mine]
+            self._min_abs[new] = [s.min_abs for s in mine]
+            self._min_rel[new] = np.maximum(PEER_MIN_REL, PEER_SHARE * np.array([s.min_rel for s in mine]))
         self._seen, self._restored = len(frame.signals), False
 
-    def _lay_out(self, frame: Frame) -> None:
-        """Moves what is known of each column to its new place, and what is known of each group to its new number."""
-        before = self._groups.places_before(self._columns)
+    def move(self, columns: Places) -> None:
+        """Only these signals stay, in this order; members stay in the order in which they came."""
+        if self._restored:
+            self.restore(picked(self.state(), self.BY_SIGNAL, columns))
+            return
+        columns = columns[columns < self._seen]
+        self._columns = renumbered(columns, self._seen)[self._columns]
+        self._seen = len(columns)
+        self._groups.move(columns)
+        self._lay_out()
+
+    def _lay_out(self) -> Places:
+        """Moves what is known of each column to its new place, and what is known of each group to its new number. Returns the
+        places of which is not known what they mean."""
+        size, before = len(self._columns), self._groups.places_before(self._columns)
         group_before = self._groups.groups_before(before, self._group)
         for name in _COLUMNS:
             setattr(self, name, carried(getattr(self, name), before, _UNKNOWN.get(name, 0.0)))
@@ -134,10 +152,10 @@ class Peers:
         self._habit.lay_out(before)
         self._columns, self._group = self._groups.columns, self._groups.group
         self.jumps, self.drifts = _numbered(self.jumps, group_before), _numbered(self.drifts, group_before)
-        mine = [frame.signals[i] for i in self._columns]
-        self._sign = np.array([{"up": 1.0, "down": -1.0, "both": 0.0}[s.direction] for s in mine])
-        self._min_abs = np.array([s.min_abs for s in mine])
-        self._min_rel = np.maximum(PEER_MIN_REL, PEER_SHARE * np.array([s.min_rel for s in mine]))
+        if len(self._sign) != size:  # after a restore nothing is known of that
+            before = np.full(len(before), -1)
+        self._sign, self._min_abs, self._min_rel = (carried(x, before, 0.0) for x in (self._sign, self._min_abs, self._min_rel))
+        return np.flatnonzero(before < 0)
 
     def _count_time(self, at: float) -> None:
         tick = at - self._at
@@ -328,6 +346,7 @@ class Peers:
         grouped = np.array(state["grouped"], np.bool_)
         self._seen, self._restored = len(grouped), True
         self._columns = np.flatnonzero(grouped)
+        self._sign = self._min_abs = self._min_rel = np.zeros(0)
         self._group = np.arange(len(self._columns))
         self._at, self._tick_s, self._ticks = float(state["at"]), float(state["tick_s"]), int(state["ticks"])
         self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8)[:, grouped], int(state["hour"])

@@ -54,6 +54,7 @@ class Rollback:
     target: ClassVar = RollbackTarget
     disruptive: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
+    takes_back: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, object], ...]] = (
         {"deployment": "api"}, {"statefulset": "shop/db", "within": "6h"}, {"daemonset": "agent"})
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({

@@ -239,9 +239,31 @@ note: aiops.yaml:2: $.packs: /nowhere/packs: no such file or folder here. Make i
 """, "")
 
 
+def test_help_names_what_may_be_left_out_once(run: Any) -> None:
+    """`[PATH]...`, and not `[[PATH]...]...`."""
+    assert "Usage: aiops check [OPTIONS] [PATH]...\n" in run("check", "--help")[1]
+    assert "Usage: aiops readiness [OPTIONS] [ENTITY]\n" in run("readiness", "--help")[1]
+
+
+def test_a_table_in_a_pipe_has_no_blanks_at_the_end_of_lines(run: Any) -> None:
+    """One long line does not make all others as long."""
+    Path("aiops.yaml").write_text("store: state\nsources:\n  - logs: {paths: [" + "x" * 900 + "]}\n", encoding="utf-8")
+    lines = run("doctor", "-c", "aiops.yaml")[1].splitlines()
+    assert len(lines) == 2
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_check_of_what_is_good_is_exit_code_0(run: Any) -> None:
     """Without a path it looks where people keep them."""
     Path("aiops.yaml").write_text("kind: Config\n", encoding="utf-8")
+    assert run("check") == (0, "1 file, no problems.\n", "")
+
+
+def test_check_knows_a_configuration_that_does_not_say_so(run: Any) -> None:
+    """As `aiops run` does: what the documentation shows begins with `sources:`."""
+    Path("aiops.yaml").write_text("sources:\n  - hots: {}\n", encoding="utf-8")
+    assert run("check", "aiops.yaml") == (1, "aiops.yaml:2: $.sources[0].hots: unknown key. Did you mean 'host'?\n", "")
+    Path("aiops.yaml").write_text("sources:\n  - host: {}\n", encoding="utf-8")
     assert run("check") == (0, "1 file, no problems.\n", "")
 
 
@@ -485,7 +507,7 @@ def test_doctor_ends_with_3_when_a_configured_system_does_not_answer(run: Any) -
     code, out, _ = run("doctor", "-c", "aiops.yaml")
     assert code == 3
     assert "Connection refused. Is Prometheus running there?" in out
-    assert "hook: no such file or directory." in out and "will be made" in out
+    assert "hook: the secret cannot be read: no such file or directory." in out and "will be made" in out
 
 
 def test_doctor_asks_the_cluster_right_by_right(run: Any, httpserver: HTTPServer) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import Counter
+import sys
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from toys import toys
 
 from aiops import xidgauges
+from aiops.arrays import pack, packed, renumbered
 from aiops.budget import Budget
 from aiops.catalogue import EPHEMERAL_SILENT_S, REVIEW_S, Catalogue
 from aiops.clock import ManualClock
@@ -28,7 +31,7 @@ from aiops.loop import NoActuator
 from aiops.models import Model
 from aiops.signals import Door
 from aiops.sinks.journal import Journal, JournalWriter
-from aiops.sources.kubestates import State, States
+from aiops.sources.kubernetes.states import State, States
 from aiops.store import chunks
 from aiops.store import models as files_of_models
 from aiops.store.models import ModelFiles
@@ -191,6 +194,103 @@ def test_a_sample_of_nobody_is_survived():
     c.heard(np.array([-3], np.int32), T0)
     c.ended(np.array([-3], np.int32))
     assert len(c) == 0 and c.retired == 1
+
+
+# --------------------------------------------------------------------------------------------------- gaps are filled
+@quick
+@given(st.lists(st.booleans(), max_size=40), st.lists(st.integers(0, 45), max_size=3), st.integers(0, 9))
+def test_gaps_are_filled_with_the_last_ones(stays, edges, spare):
+    """As taking those columns out does; nobody moves without need, and nobody to where somebody does not look."""
+    stays = np.array(stays, np.bool_)
+    columns = packed(stays, edges)
+    assert sorted(columns.tolist()) == np.flatnonzero(stays).tolist() and (columns >= np.arange(len(columns))).all()
+    for edge in edges:
+        assert (columns[:np.count_nonzero(stays[:edge])] < edge).all()
+    assert np.count_nonzero(columns != np.arange(len(columns))) <= np.count_nonzero(~stays) * (1 + len(edges))
+    array = np.arange(2.0 * (len(stays) + spare)).reshape(-1, 2)
+    there = pack(array.copy(), columns, -1.0)
+    assert np.array_equal(there[:len(columns)], array[columns]) and (there[len(columns):] == -1.0).all()
+    flat = pack(array.T.copy().T, columns, -1.0).T
+    assert np.array_equal(flat, there.T) and flat.flags.c_contiguous
+    where = renumbered(columns, len(stays))
+    assert np.array_equal(where[columns], np.arange(len(columns))) and np.array_equal(where >= 0, stays)
+
+
+def test_a_fleet_that_has_shrunk_gives_its_memory_back():
+    """And one that has not takes no second copy of anything."""
+    much = np.zeros((100_000, 4))
+    same = pack(much, packed(np.arange(100_000) % 3 > 0), 0.0)
+    assert same is much
+    assert len(pack(much, packed(np.arange(100_000) % 10 == 0), 0.0)) < 12_000
+
+
+def held(root):
+    """What hangs on something: (path, bytes) of every array and container, and how many things are in them."""
+    found, seen, todo = Counter(), set(), [("", root)]
+    while todo:
+        path, it = todo.pop()
+        if id(it) in seen or isinstance(it, (type, ModuleType, FunctionType)):
+            continue
+        seen.add(id(it))
+        if isinstance(it, np.ndarray):
+            found[path] += it.nbytes if it.base is None else 0
+        elif isinstance(it, (str, bytes)):
+            found[path] += sys.getsizeof(it)
+        elif isinstance(it, dict):
+            found[path] += 100 * len(it)
+            todo += [(path, k) for k in it] + [(f"{path}.{k}" if len(it) < 60 else path, v) for k, v in it.items()]
+        elif isinstance(it, (list, tuple, set, frozenset, deque)):
+            found[path] += 8 * len(it)
+            todo += [(path, v) for v in it]
+        else:
+            todo += [(f"{path}.{k}", v) for k, v in getattr(it, "__dict__", {}).items()]
+            slots = [k for c in type(it).__mro__ for k in getattr(c, "__slots__", ()) if hasattr(it, k)]
+            todo += [(f"{path}.{k}", getattr(it, k)) for k in slots]
+    return found
+
+
+def turnover(minutes, first=0):
+    """Four pods of twenty series, of which each lives for a minute: all that there is goes and others come."""
+    intake = Intake(60.0)
+    for k in range(minutes):
+        at = T0 + 60.0 * k
+        for pod in range(4):
+            name = f"pod/shop/api-7d4f9b5c6d-{10_000_000 + 4 * k + pod}"
+            ids = np.array([intake.series(name, f"m{m % 10}", {"shard": f"{m}-{k}"}, "gauge") for m in range(20)], np.int32)
+            assert intake.block(ids, np.full(20, at), np.full(20, 1.0 + pod))
+            intake.ended(ids)
+        yield intake, intake.drain(at)
+
+
+@pytest.mark.slow
+def test_a_series_that_is_gone_leaves_nothing_behind(monkeypatch):
+    """After ten times as many series as before not one thing more is held: neither arrays, nor names, nor lists of numbers."""
+    greedy(monkeypatch)
+    p = pipeline(detectors=("baseline", "absence", "drift", "newcomer", "exhaustion", "peers", "isolation_forest"))
+    moves, sizes, keep = [], {}, p.door.keep
+    monkeypatch.setattr(p.door, "keep", lambda columns: moves.append(keep(columns)))
+    for k, (intake, batches) in enumerate(turnover(241)):
+        for batch in batches:
+            p.step(batch)
+        if k in (60, 240):
+            sizes[k] = held((p, intake))
+    assert len(moves) > 50 and intake.catalogue.retired > 10 * len(intake.catalogue)
+    grown = {path: (n, sizes[60][path]) for path, n in sizes[240].items() if n > 1.02 * sizes[60][path] + 2000}
+    assert not grown, grown
+    assert sum(sizes[240].values()) <= 1.01 * sum(sizes[60].values())
+
+
+def test_a_move_works_on_the_gaps_only(monkeypatch):
+    """Whoever keeps their number is not touched: the same signals, and the arrays where they were."""
+    greedy(monkeypatch)
+    p, kept = pipeline(), 0
+    for _, batches in turnover(40):
+        before, core = p.door.signals, p._banded.serving.detector.core
+        for batch in batches:
+            p.step(batch)
+        if 0 < len(p.door.signals) <= len(before) and len(core):
+            kept += p._banded.serving.detector.core is core
+    assert kept > 5
 
 
 # --------------------------------------------------------------------------------------------------------- a crash
@@ -410,6 +510,50 @@ def test_a_model_that_cannot_be_renumbered_begins_anew(toys):
     assert g.serving.fresh and g.candidate.detector.n.tolist() == [1.0]
     assert [e.kind for e in g.review(T0 + 10, (), ())] == ["dropped", "fresh"]
     assert g.observe(frame(T0 + 11, [3.0], frames_of[:1])) == []
+
+
+def test_the_model_of_before_is_moved_when_somebody_asks_for_it(toys):
+    """It knows fewer columns than there are by now: over any number of moves nobody gets what belongs to another."""
+    names = [f"a//{k} m" for k in range(9)]
+    g, of = generations("toy"), signals(*names)
+    g.observe(frame(T0, np.arange(9.0), of))
+    g.previous = replace(g.serving.saved(), state={"n": np.arange(4.0)})  # of a day when there were four columns
+    for gone in ([0, 5], [1, 4], [3]):
+        stays = np.ones(len(of), np.bool_)
+        stays[gone] = False
+        columns = packed(stays, [g.edge()])
+        g.move(columns)
+        of = [of[k] for k in columns.tolist()]
+    assert [f"a//{n:.0f}" for n in g.previous.state["n"]] == [s.entity for s in of[:g.edge()]]
+    assert g.edge() == len(g.previous.state["n"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["isolation_forest", "peers"])
+def test_an_entity_whose_columns_change_places_is_judged_as_before(name):
+    """What filled the gaps stands in another order than it came in: also after a restart each figure is that of its signal."""
+    rng, pods, metrics = np.random.default_rng(3), [f"pod/a/api-{k}" for k in range(9)], ["x", "y", "z"]
+    of = signals(*(f"{pod} {metric}" for metric in metrics for pod in pods))
+    moved, kept, told = generations(name), generations(name), 0
+    columns = np.arange(len(of))
+    for k in range(150):
+        values = rng.normal(10, 1, len(of)) + (30.0 if k > 140 else 0.0) * np.array([s.entity == pods[5] for s in of])
+        if k >= 100:
+            values[[s.entity in pods[:3] for s in of]] = np.nan
+        if k == 100:
+            columns = packed(np.array([s.entity not in pods[:3] for s in of]))
+            moved.move(columns)
+        if k == 120:
+            again = generations(name)
+            again.restore(moved.state())
+            moved = again
+        now = tuple(replace(of[c], id=i) for i, c in enumerate(columns.tolist()))
+        mine, theirs = (g.observe(replace(frame(T0 + 15.0 * k, x, s), residuals=(x - 10.0) / 4.0))
+                        for g, x, s in ((moved, values[columns], now), (kept, values, of)))
+        assert {(a.entity, a.name, round(a.p_value, 9), a.text) for a in mine} \
+            == {(a.entity, a.name, round(a.p_value, 9), a.text) for a in theirs}, k
+        told += len(mine) * (k > 120)
+    assert not np.array_equal(columns, np.sort(columns)) and told
 
 
 def test_the_arrays_of_a_baseline_stay_as_the_compiled_loop_wants_them():

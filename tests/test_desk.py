@@ -28,7 +28,7 @@ class Page:
         self.pipeline, self.now, self.said = pipeline(), T0, []
         self.store, self.vitals, self.metrics = Store(folder / "x.sqlite"), Vitals(self.pipeline), Metrics("1")
         self.desk = Desk(self.store, self.vitals, self.metrics, "ask", T0, lambda: self.now, lambda: sources,
-                         self.said.append, "secret", notes=("stands always",))
+                         self.said.append, lambda: "secret", notes=("stands always",))
 
     def publish(self, report):
         for sink in (self.store, self.vitals, self.metrics):
@@ -255,3 +255,15 @@ def test_equal_windows_started_at_once_have_one_name(page):
     assert one == two
     report = page.step(Batch(T0, commands=tuple(page.said)))
     assert len(page.desk.maintenance()) == 1 and "not started: it is known already" in report.notes[0]
+
+
+def test_the_published_schema_knows_all_that_a_source_says():
+    """What a supervised source tells of itself is what OpenAPI promises, no key more and none less."""
+    from aiops.clock import ManualClock
+    from aiops.sources.own import OwnSource
+    from aiops.sources.supervisor import Supervised
+    from aiops.web.forms import SourceHealth
+
+    told = Supervised(OwnSource(dict, interval_s=5.0), ManualClock(T0)).status()
+    assert set(told) == set(SourceHealth.model_fields)
+    SourceHealth.model_validate(told)

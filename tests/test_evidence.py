@@ -183,3 +183,16 @@ def test_maintenance_of_anybody_concerned_is_known():
 def test_a_suppressed_alert_says_nothing_about_whether_it_is_well():
     """It deviates, and nobody is told: not clear, and not unclear."""
     assert Run().evidence.clear(incident("pod//a", alerts=[alert("pod//a y", state="suppressed")])) is None
+
+
+def test_what_rose_near_the_target_is_told():
+    """Neighbours of the incident and of the target; not what is far, was there before, has no bad side, or fell silent."""
+    run = Run()
+    run.tick(VALUES)
+    since = T0 + 100.0
+    new = [alert(f"{entity} errors", since + 1, direction="up", detectors=("baseline",))
+           for entity in ("pod//b", "service//s", "pod//far")]
+    run.evidence.alerts = [*new, replace(new[0], since=since - 1), replace(new[0], direction="both"),
+                           replace(new[0], detectors=("absence",)), replace(new[0], state="resolved")]
+    assert run.evidence.risen(incident("pod//a"), "deployment//x", since) == [new[1]]
+    assert run.evidence.risen(incident("service//s"), "pod//b", since) == new[:2]

@@ -16,7 +16,7 @@ from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.feeds import Source
 from aiops.intake import Intake
-from aiops.live import PATIENCE_S, WAITING, Live
+from aiops.live import AGAIN_S, PATIENCE_S, WAITING, Live
 from aiops.loop import NoActuator
 from aiops.policy.load import compile_document
 from aiops.replay import replay
@@ -244,13 +244,15 @@ def policies(mode):
 class Daemon:
     """Live with a clock that the test moves, a journal and a simulated cluster."""
 
-    def __init__(self, folder, *sources, mode="act", journal=None, detectors=("baseline", "absence", "logs")):
+    def __init__(self, folder, *sources, mode="act", journal=None, detectors=("baseline", "absence", "logs"),
+                 patience_s=PATIENCE_S):
         self.clock, self.sources, self.reports = ManualClock(T0), sources, []
         self.cluster = SimulatedCluster(workloads={"deployment/default/db": 3})
         self.writer = JournalWriter(folder, {"started_at": T0})
         self.pipeline = pipeline(policies(mode), detectors=detectors)
         self.live = Live(self.pipeline, [Source(s, self.clock) for s in sources], Intake(STEP_S),
-                         SimulatedActuator(self.cluster), [self], self.clock, STEP_S, journal or self.writer.write)
+                         SimulatedActuator(self.cluster), [self], self.clock, STEP_S, journal or self.writer.write,
+                         patience_s=patience_s)
 
     def publish(self, report):
         self.reports.append(report)
@@ -429,6 +431,17 @@ def test_what_history_asks_for_is_not_carried_out(tmp_path):
     assert again(tmp_path).digest == d.pipeline.book.digest()
 
 
+def test_who_has_learned_before_waits_half_a_minute_for_the_gap(tmp_path):
+    """A restart while Prometheus is down, in the middle of an incident maybe: the other sources are judged at once."""
+    daemon = Daemon(tmp_path, Past("one", breaks_at=0), Past("two"), patience_s=AGAIN_S)
+    daemon.clock.sleep_until(T0 + 3600)
+    assert "After 30 s without any" in daemon.live.states()[0]["notes"][0]
+    daemon.live.tick()
+    assert AGAIN_S <= daemon.clock.now() - (T0 + 3600) < AGAIN_S + 2
+    assert [s.filled for s in daemon.live.sources] == [False, True]
+    assert daemon.reports[-1].counts.samples == 360
+
+
 def test_a_source_that_loses_its_history_does_not_stop_the_others(tmp_path):
     """What it gave until then is kept, and the present goes on: it was tried again for five minutes."""
     daemon = Daemon(tmp_path, Past("one", breaks_at=1), Past("two"))
@@ -458,7 +471,7 @@ def test_nothing_is_polled_before_the_history_is_in(tmp_path):
     daemon = Daemon(tmp_path, source)
     daemon.live._poll(daemon.live.sources[0])
     assert source.polls == []
-    assert daemon.live.states()[0]["notes"] == [WAITING]
+    assert daemon.live.states()[0]["notes"] == [WAITING.format("5 min")]
     daemon.live.tick()
     assert daemon.live.states()[0]["notes"] == []
     daemon.live._poll(daemon.live.sources[0])

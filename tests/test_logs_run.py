@@ -17,9 +17,9 @@ from test_run import CLOCK, READY_S, Running, started, until
 
 from aiops import build, config, feeds
 from aiops.sinks.journal import Journal, runs
-from aiops.sources.journald import JournaldSource
-from aiops.sources.logfile import LogFileSource
-from aiops.sources.loki import LokiSource
+from aiops.sources.journald.source import JournaldSource
+from aiops.sources.logs.source import LogFileSource
+from aiops.sources.loki.source import LokiSource
 from aiops.sources.otlp.source import OtlpSource
 from aiops.unused import unused
 from aiops.yamlfile import Problems

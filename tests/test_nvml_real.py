@@ -15,7 +15,7 @@ import pytest
 from fakes.collected import Collected
 
 from aiops import meaning, reach
-from aiops.sources.nvml import NvmlSource
+from aiops.sources.nvml.source import NvmlSource
 
 pytestmark = pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA driver on this machine")
 NOW = 1_700_000_000.0

@@ -30,6 +30,7 @@ class Facts:
     age_s: float = 10.0
     is_clear: bool = False
     window: str = ""
+    rising: tuple = ()
 
     def anomalies(self, incident):
         return self.seen
@@ -45,6 +46,9 @@ class Facts:
 
     def clear(self, incident):
         return self.is_clear
+
+    def risen(self, incident, target, since):
+        return self.rising
 
     def maintenance(self, incident, target):
         return self.window
@@ -394,15 +398,22 @@ def test_what_did_not_help_is_undone():
     assert step(b, 700).actions == ()
 
 
+def alerted(since, number=1):
+    """The incident with an alert that began then: other evidence than before."""
+    began = T0 + since
+    error = Alert("k", POD, "http_error_rate", "firing", began, began, 0.9, 1e-6, detectors=("baseline",), direction="up")
+    return incident(number, alerts=(error,))
+
+
 def test_after_two_attempts_without_help_a_person_is_named():
     """The breaker stops the third attempt, and lets one probe through a day later."""
     b = book(policy(escalate={"after": 2, "to": "#oncall"}))
     _, decision = no_help(b)
-    [second] = finish(b, decision.actions[0], 700, "undone").actions
+    [second] = finish(b, decision.actions[0], 700, "undone", incidents=[alerted(690)]).actions
     assert second.decision == "act"
-    finish(b, second, 715)
-    [undo] = step(b, 1400).actions
-    [stop] = finish(b, undo, 1415, "undone").actions
+    finish(b, second, 715, incidents=[alerted(690)])
+    [undo] = step(b, 1400, incidents=[alerted(690)]).actions
+    [stop] = finish(b, undo, 1415, "undone", incidents=[alerted(1410)]).actions
     assert (stop.state, stop.reason) == ("breaker", "2 attempts on deployment/shop/api did not help; escalate to #oncall")
     assert refusal(b, at=5000, incidents=[incident(2)])[0] == "breaker"
     assert [a.decision for a in step(b, 90000, incidents=[incident(2)]).actions] == ["act"]
@@ -412,14 +423,74 @@ def test_no_new_attempt_while_the_undo_is_under_way():
     """Undo first, then think again."""
     b = book()
     _, decision = no_help(b)
-    assert step(b, 800).actions == ()
-    assert finish(b, decision.actions[0], 815, "undone").actions[0].decision == "act"
+    assert step(b, 800, incidents=[alerted(790)]).actions == ()
+    assert finish(b, decision.actions[0], 815, "undone", incidents=[alerted(790)]).actions[0].decision == "act"
+
+
+def test_what_was_no_good_is_not_done_again_for_the_same_evidence():
+    """The next candidate is; and when none is left, a person hears all that was tried."""
+    both = Facts({"http_error_rate": 0.9, "container_restarts": 9.0})
+    b = book(policy(guards={"cooldown": "0s"}, escalate={"after": 9, "to": "#oncall"}))
+    first = acted(b, both)
+    finish(b, first, 15, facts=both)
+    [undo] = step(b, 675, both).actions
+    [second] = finish(b, undo, 690, "undone", both).actions
+    assert (first.type, second.type, second.decision) == ("ScaleUp", "Restart", "act")
+    finish(b, second, 705, facts=both)
+    [stop] = step(b, 1400, both).actions
+    assert (stop.decision, stop.state) == ("refused", "exhausted")
+    assert stop.reason == (
+        "all that this policy allows was tried: ScaleUp of deployment/shop/api: no help (http_error_rate was 0.9 "
+        "(wanted <= 0.01) 11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate "
+        "was 0.9 (wanted <= 0.01) 11m35s after the action). Escalate to #oncall.")
+    assert step(b, 9000, both).actions == ()
+
+
+def test_what_helped_before_is_tried_first():
+    """The file's order is only what is known at the beginning."""
+    both, b = Facts({"http_error_rate": 0.9, "container_restarts": 9.0}), book()
+    for _ in range(2):
+        b.record.learn("http_error_rate|service", "ScaleUp of deployment", False)
+    assert acted(b, both).type == "Restart"
+
+
+def test_who_helps_one_at_the_cost_of_its_neighbours_has_made_it_worse():
+    """Said at the first look, undone, and on record; what was odd before does not count, nor what fires no more."""
+    good = Facts({"http_error_rate": 0.0})
+    risen = Alert("n", "service/shop/db", "http_latency_seconds", "firing", T0 + 20, T0 + 70, 0.9, 1e-6, direction="up")
+    b = book()
+    finish(b, acted(b), 15, facts=good)
+    decision = step(b, 75, replace(good, rising=(risen,)))
+    assert [(o.status, o.reason) for o in decision.outcomes] == [("worse", (
+        "service/shop/db: http_latency_seconds began to alert after the action, and still did 1m after it"))]
+    assert [(a.state, a.decision) for a in decision.actions] == [("undo", "act")]
+    assert b.record.of("http_error_rate|service", "ScaleUp of deployment") == Record(0, 1)
+    known = replace(risen, entity=POD, signal="http_error_rate")
+    b = book()
+    [action] = step(b, 0, incidents=[alerted(-5)]).actions
+    finish(b, action, 15, facts=good)
+    assert [o.status for o in step(b, 75, replace(good, rising=(known,))).outcomes] == ["helped"]
+
+
+def test_a_good_metric_does_not_help_while_what_asked_for_the_action_still_fires():
+    """The triggering evidence must be gone."""
+    b, good = book(), Facts({"http_error_rate": 0.0})
+    [action] = step(b, 0, incidents=[alerted(-5)]).actions
+    finish(b, action, 15, facts=good, incidents=[alerted(-5)])
+    assert step(b, 75, good, incidents=[alerted(-5)]).outcomes == ()
+    assert [o.status for o in step(b, 90, good).outcomes] == ["helped"]
+    b = book()
+    [action] = step(b, 0, incidents=[alerted(-5)]).actions
+    finish(b, action, 15, facts=good, incidents=[alerted(-5)])
+    [outcome] = step(b, 700, good, incidents=[alerted(-5)]).outcomes
+    assert outcome.reason.endswith(f"but {POD}: http_error_rate was still firing 11m25s after the action")
 
 
 def test_a_second_attempt_has_its_own_id():
     """Idempotency keys are never reused."""
-    first, decision = no_help(book(policy(undo=False)))
-    [second] = decision.actions
+    b = book(policy(undo=False))
+    first, _ = no_help(b)
+    [second] = step(b, 700, incidents=[alerted(690)]).actions
     assert second.decision == "act"
     assert second.id != first.id
 
@@ -427,7 +498,7 @@ def test_a_second_attempt_has_its_own_id():
 def test_an_action_without_an_undo_is_not_undone():
     """A restart changes nothing that could be put back."""
     restart = policy(actions=[{"type": "Restart", "target": {"deployment": "api"}}], guards={"cooldown": "1h"})
-    assert [a.state for a in no_help(book(restart))[1].actions] == ["cooldown"]
+    assert [a.state for a in no_help(book(restart))[1].actions] == ["exhausted"]
 
 
 def test_a_metric_that_was_good_before_proves_nothing():
@@ -574,7 +645,7 @@ def test_the_whole_loop_on_a_cluster_in_memory():
         actuator.submit(decision.actions)
     assert [str(c) for c in cluster.calls] == ["patch deployment/shop/api spec.replicas: 3 -> 5",
                                                "patch deployment/shop/api spec.replicas: 5 -> 3"]
-    assert seen == [("act", "submitted"), ("act", "undo"), "no_help", ("refused", "cooldown")]
+    assert seen == [("act", "submitted"), ("act", "undo"), "no_help", ("refused", "exhausted")]
 
 
 def test_deciding_leaves_its_inputs_alone():

@@ -17,8 +17,9 @@ from werkzeug import Request, Response
 
 from aiops.clock import ManualClock, WallClock
 from aiops.sources.access import Access, SourceError
-from aiops.sources.promapi import PromApi, Wanted
-from aiops.sources.promhttp import PromHttp, remedy, told
+from aiops.sources.prometheus.api import PromApi, Wanted
+from aiops.sources.prometheus.errors import remedy, told
+from aiops.sources.prometheus.http import PromHttp
 
 NOW = 1_795_000_000.0
 UP = Wanted(NOW - 60, NOW, match="up")

@@ -19,8 +19,8 @@ from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.sources.access import SourceError
-from aiops.sources.promapi import PromApi, Wanted
-from aiops.sources.prometheus import PrometheusSource
+from aiops.sources.prometheus.api import PromApi, Wanted
+from aiops.sources.prometheus.source import PrometheusSource
 from aiops.sources.supervisor import Supervised
 from aiops.types import Batch
 

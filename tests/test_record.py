@@ -21,8 +21,9 @@ from werkzeug import Request, Response
 
 from aiops import meaning
 from aiops.clock import WallClock
-from aiops.sources.promapi import MAX_POINTS, Access, PromApi, SourceError
-from aiops.sources.record import NoSamplesError, record, rounded
+from aiops.sources.access import Access, SourceError
+from aiops.sources.prometheus.api import MAX_POINTS, PromApi
+from aiops.sources.recording.record import NoSamplesError, record, rounded
 from aiops.types import Edge, Event, Links, LogLine, Node
 
 START, END = 1_795_000_000.0, 1_795_000_600.0

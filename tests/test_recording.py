@@ -11,7 +11,8 @@ import pytest
 from helpers import ERRORS, LATENCY, T0, tiny_recording, tiny_rows, write_csv, write_jsonl
 
 from aiops import cli
-from aiops.sources.recording import FolderRecording, RecordingError, read_topology
+from aiops.sources.recording.about import read_topology
+from aiops.sources.recording.folder import FolderRecording, RecordingError
 from aiops.types import Edge, Node
 from aiops.yamlfile import Problems
 

@@ -15,10 +15,10 @@ from fakes.kube_watch import KubeWatch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiops.sources import reflector as module
-from aiops.sources.kubeapi import Access, KubeApi
-from aiops.sources.kubeobjects import Pod
-from aiops.sources.reflector import Backoff, Change, Key, Reflector
+from aiops.sources.kubernetes import reflector as module
+from aiops.sources.kubernetes.api import Access, KubeApi
+from aiops.sources.kubernetes.objects import Pod
+from aiops.sources.kubernetes.reflector import Backoff, Change, Key, Reflector
 
 PODS = "/api/v1/pods"
 SOON_S = 60.0

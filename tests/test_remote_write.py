@@ -111,7 +111,7 @@ def test_2_0_is_told_what_was_written(sending: Callable[..., Sender]) -> None:
     assert written == {"samples-written": "2", "histograms-written": "0", "exemplars-written": "0"}
     status, text, headers = send(v2([(UP, 1.0, NOW + 2), (UP, 1.0, 0.0)]), Content_Type=V2_TYPE)
     assert (status, headers["x-prometheus-remote-write-samples-written"]) == (400, "1")
-    assert text == '{"error":"1 samples were taken, 1 can never be: time_out_of_range 1"}'
+    assert text == '{"error":"1 samples were taken, 1 can never be: time_out_of_range 1 (see maxAge and maxAhead)"}'
     assert not [k for k in send(v1([(UP, 1.0, NOW + 3)]))[2] if k.startswith("x-prometheus")]
 
 
@@ -119,7 +119,7 @@ def test_a_native_histogram_is_counted_and_said_and_the_rest_is_taken(sending: C
     """400, so that its sender's operator learns of it; Prometheus does not send it again."""
     send = sending()
     status, text, _ = send(packed(series_v1(UP, (1.0, NOW)) + series_v1({"__name__": "h"}, more=block(4, b"buckets"))))
-    assert (status, text) == (400, '{"error":"1 samples were taken, 1 can never be: histogram 1"}')
+    assert (status, text) == (400, '{"error":"1 samples were taken, 1 can never be: histogram 1 (native ones are not read)"}')
     assert len(send.batch().series) == 1
 
 
@@ -356,6 +356,12 @@ def test_pushed_telemetry_runs_through_a_live_daemon_into_its_metrics() -> None:
         live.tick()
     assert live.last is not None and live.last.counts.series == 1 and live.last.counts.samples == 4
     assert "4 samples taken; not: not a number 4" in supervised.status()["notes"]
+    clock.sleep_until(clock.now() + 300)
+    supervised.poll(live.intake)
+    assert "nothing was pushed for 5 min. Is the sender there, and what does its log say?" in supervised.status()["notes"]
+    source.write(v1([(UP, 1.0, clock.now())]), 1)
+    supervised.poll(live.intake)
+    assert "nothing was pushed for" not in str(supervised.status()["notes"])
     assert 'aiops_remote_write_skipped_total{reason="not_a_number"} 4.0' in metrics.text()
     live.stop(source.close)
     supervised.source.poll(NOW + 90, live.intake)

@@ -27,8 +27,8 @@ from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.masks import Masks
 from aiops.sinks.journal import Journal, JournalWriter
-from aiops.sources.kubekinds import EVENTS
-from aiops.sources.recording import FolderRecording
+from aiops.sources.kubernetes.kinds import EVENTS
+from aiops.sources.recording.folder import FolderRecording
 from aiops.store.sqlite import Store
 from aiops.types import Command
 from aiops.windows import format_moment
@@ -225,6 +225,55 @@ def test_what_was_learned_outlives_the_process_and_can_be_called_back(
 
 
 @pytest.mark.slow
+def test_a_restart_while_prometheus_is_down_waits_half_a_minute_for_it(tmp_path: Path, started: Callable[..., Running]) -> None:
+    """And the first start of all five minutes: there its history is all that there is."""
+    down = CONFIG + "  - prometheus: {url: 'http://127.0.0.1:9'}\n"
+
+    def waits(one: Running) -> str:
+        def said() -> str:
+            return next((n for s in one.status()["sources"] for n in s["notes"] if "history" in n), "")
+        return str(until(said, READY_S, "a note"))
+
+    first = started(tmp_path / "new", down)
+    assert "After 5 min without any" in waits(first)
+    assert first.end(signal.SIGTERM) == 0
+    second = started(tmp_path / "old")
+    until(lambda: second.status()["counts"].get("batches", 0) >= 1, READY_S, "a step")
+    assert second.end(signal.SIGTERM) == 0
+    third = started(tmp_path / "old", down)
+    assert "After 30 s without any" in waits(third)
+    assert third.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_on_the_page_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch goes on without a journal; who looks at the page learns of it, and the log says when it began and ended."""
+    from structlog.testing import capture_logs
+
+    from aiops.daemon import Daemon
+    from aiops.types import Batch
+
+    (tmp_path / "aiops.yaml").write_text(CONFIG, encoding="utf-8")
+    daemon = Daemon(load(tmp_path / "aiops.yaml", {}), WallClock())
+    daemon._prepare()
+    try:
+        view = daemon.server._app.state.view
+        assert view.status()["notes"] == []
+        with capture_logs() as told:
+            with monkeypatch.context() as full:
+                full.setattr(daemon.journal, "_put", lambda line: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+                for k in range(3):
+                    daemon._write(Batch(CLOCK.now() + k))
+                [note] = view.status()["notes"]
+            daemon._write(Batch(CLOCK.now() + 9))
+        assert "the journal cannot be written: No space left on device" in note and note.endswith("or set another store.")
+        assert view.status()["notes"] == []
+        assert [t["log_level"] for t in told] == ["error", "info"]
+    finally:
+        daemon._end()
+
+
+@pytest.mark.slow
 def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: Callable[..., Running]) -> None:
     """A Prometheus that takes the request and never answers: SIGTERM still ends the daemon in time and in order."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -244,7 +293,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_end(tmp_path: Path, started: C
 @pytest.mark.parametrize(("text", "code", "error"), [
     ("mode: act\nsources:\n  - kubernetes: {kubeconfig: none}\nstore: state\n", 2, "error: kubernetes: "),
     ("sources:\n  - host\nstore: state\nsinks:\n  - webhook: {url: 'http://h', secretFile: none}\n", 2,
-     "the secret cannot be read: No such file or directory."),
+     "the secret cannot be read: no such file or directory. Check the path"),
     ("sources:\n  - host\nstore: /proc/aiops\n", 2, "Set store to a folder that this user may write."),
     ("sources:\n  - host\nstore: state\npolicies: none\n", 2, "none"),
 ])

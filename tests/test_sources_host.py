@@ -11,9 +11,9 @@ import pytest
 from fakes.collected import Collected
 
 from aiops import meaning
-from aiops.sources import processes
-from aiops.sources.host import HostSource
-from aiops.sources.processes import Processes, _script, _Seen
+from aiops.sources.host import processes
+from aiops.sources.host.processes import Processes, _script, _Seen
+from aiops.sources.host.source import HostSource
 
 NOW = 1_700_000_000.0
 

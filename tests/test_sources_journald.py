@@ -24,9 +24,10 @@ from aiops.feeds import Source
 from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
-from aiops.sources import journald
-from aiops.sources.journald import JournaldSource, levelled
-from aiops.sources.promapi import SourceError
+from aiops.sources.access import SourceError
+from aiops.sources.journald import source as journald
+from aiops.sources.journald.entries import levelled
+from aiops.sources.journald.source import JournaldSource
 from aiops.types import LogLine
 
 NOW = 1_700_000_100.0

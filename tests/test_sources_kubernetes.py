@@ -15,9 +15,9 @@ from fakes.collected import Collected
 from fakes.kube_watch import KubeWatch, merged
 
 from aiops import rbac
-from aiops.sources import reflector
-from aiops.sources.kubeapi import KubeError
-from aiops.sources.kubernetes import KubernetesSource
+from aiops.sources.kubernetes import reflector
+from aiops.sources.kubernetes.api import KubeError
+from aiops.sources.kubernetes.source import KubernetesSource
 from aiops.types import Event
 
 NOW = 1_795_000_000.0

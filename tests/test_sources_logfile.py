@@ -17,8 +17,10 @@ from fakes.collected import Collected
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiops.sources import logfile, loglines, tail
-from aiops.sources.logfile import LogFileSource, plain
+from aiops.sources.logs import lines as loglines
+from aiops.sources.logs import source as logfile
+from aiops.sources.logs import tail
+from aiops.sources.logs.source import LogFileSource, plain
 
 NOW = 1_700_000_000.0
 
@@ -395,7 +397,7 @@ def test_a_process_that_is_killed_at_any_moment_loses_no_line(tmp_path: Path) ->
     log.touch()
     program = (
         "import sys\nfrom pathlib import Path\nfrom fakes.collected import Collected\n"
-        "from aiops.sources.logfile import LogFileSource\n"
+        "from aiops.sources.logs.source import LogFileSource\n"
         "source = LogFileSource([sys.argv[1]], place=Path(sys.argv[2]))\nout = open(sys.argv[3], 'a')\n"
         "while True:\n    got = Collected()\n    source.poll(1.7e9, got)\n"
         "    out.write(''.join(x + '\\n' for x in ['-', *got.texts()]))\n    out.flush()\n")

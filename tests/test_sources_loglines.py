@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiops.sources.loglines import MAX_JOINED, MAX_LINE_BYTES, LineReader
-from aiops.sources.stamps import OLDEST_S, Stamps, number
+from aiops.sources.logs.lines import MAX_JOINED, MAX_LINE_BYTES, LineReader
+from aiops.sources.logs.stamps import OLDEST_S, Stamps, number
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC).timestamp()
 

@@ -22,10 +22,10 @@ from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.meaning import shipped
-from aiops.sources import loki as module
-from aiops.sources.loki import NS, LokiSource, whose
-from aiops.sources.lokiapi import Entry, LokiApi
-from aiops.sources.promapi import SourceError
+from aiops.sources.access import SourceError
+from aiops.sources.loki import source as module
+from aiops.sources.loki.api import Entry, LokiApi
+from aiops.sources.loki.source import NS, LokiSource, whose
 
 NOW = 1_700_000_000.0
 NOW_NS = 1_700_000_000 * NS
@@ -351,7 +351,7 @@ def test_what_the_tail_left_out_is_asked_for(loki: Loki, tailing: LokiSource, wr
 
 def test_more_lines_than_are_kept_are_asked_for(loki: Loki, tailing: LokiSource, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory between two polls is bounded; nothing is lost by it."""
-    monkeypatch.setattr("aiops.sources.lokitail.MAX_WAITING", 3)
+    monkeypatch.setattr("aiops.sources.loki.tail.MAX_WAITING", 3)
     many = [line(NOW_NS + i, f"{i}") for i in range(8)]
     loki.lines += many
     loki.push(*many)

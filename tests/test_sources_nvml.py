@@ -17,9 +17,9 @@ from helpers import T0, pipeline
 
 from aiops import meaning, reach
 from aiops.intake import Intake
-from aiops.sources.gpuprocesses import MAX_NAMES, GpuUsers, User, shares
-from aiops.sources.nvml import SLOW_S, NvmlSource
-from aiops.sources.nvmlprobes import REASONS
+from aiops.sources.nvml.probes import REASONS
+from aiops.sources.nvml.processes import MAX_NAMES, GpuUsers, User, shares
+from aiops.sources.nvml.source import SLOW_S, NvmlSource
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -406,7 +406,7 @@ def test_a_gpu_tells_how_busy_its_parts_are(driver: ctypes.CDLL) -> None:
 
 def test_the_binding_finds_the_library_by_its_own_name(library: Path) -> None:
     """The whole way, as in production: the loader finds libnvidia-ml.so.1, nothing is patched, nothing is warned."""
-    code = ("from aiops.sources.nvml import NvmlSource\nfrom fakes.collected import Collected\n"
+    code = ("from aiops.sources.nvml.source import NvmlSource\nfrom fakes.collected import Collected\n"
             "c = Collected(); NvmlSource(node='n').poll(1.0, c); print(len({s.entity for s in c.samples}))")
     env = os.environ | {"LD_LIBRARY_PATH": str(library.parent), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)

@@ -13,8 +13,9 @@ import pytest
 from fakes.collected import Collected
 from fakes.kube_watch import KubeWatch
 
-from aiops.sources import kubekinds, podlogs, reflector
-from aiops.sources.kubernetes import KubernetesSource
+from aiops.sources.kubernetes import kinds as kubekinds
+from aiops.sources.kubernetes import podlogs, reflector
+from aiops.sources.kubernetes.source import KubernetesSource
 
 NOW = 1_795_000_000.0
 PODS = "/api/v1/pods"

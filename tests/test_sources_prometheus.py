@@ -17,7 +17,8 @@ from werkzeug import Request, Response
 
 from aiops.clock import ManualClock, WallClock
 from aiops.sources.access import Access, SourceError
-from aiops.sources.prometheus import FIRST_PIECE_S, PARTIAL_TRIES, PrometheusSource
+from aiops.sources.prometheus.pace import FIRST_PIECE_S
+from aiops.sources.prometheus.source import PARTIAL_TRIES, PrometheusSource
 
 NOW = 1_795_000_000.0
 NODE = {"__name__": "node_load1", "instance": "a:9100", "job": "node"}
@@ -121,7 +122,7 @@ def test_after_an_outage_the_gap_is_caught_up(fake: FakePrometheus) -> None:
     assert len(poll(s, NOW + 1800).samples) == 59
     assert "gap" not in s.notes
     poll(s, NOW + 10_000)
-    assert "8200 s without contact" in s.notes["gap"]
+    assert "2 h 17 min without contact; only the last 1 h was read" in s.notes["gap"]
 
 
 def windows(fake: FakePrometheus) -> list[tuple[float, float]]:

@@ -269,7 +269,8 @@ def test_without_the_token_nothing_is_written(guarded: Client, given: str) -> No
     """401, and the view hears nothing."""
     headers = {"Authorization": given} if given else {}
     assert guarded("/api/models/baseline/rollback", "POST", **headers)[0] == 401
-    assert guarded("/api/actions/act-7f21-2/approve", "POST", **headers)[0] == 401
+    status, text, _ = guarded("/api/actions/act-7f21-2/approve", "POST", **headers)
+    assert status == 401 and ("is not the one in this daemon's tokenFile" if given else "A token is needed") in text
     assert guarded.view.said == []
 
 
@@ -314,6 +315,11 @@ def test_a_port_that_is_taken_is_said_plainly(ask: Client) -> None:
     """The address, the reason and the remedy, no traceback."""
     with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{ask.server.port}: Address already in use\. Another aiops"):
         Server(create_app(calm()), port=ask.server.port)
+
+
+def test_senders_close_idle_connections_first(ask: Client) -> None:
+    """A Prometheus that pushes every five seconds and is closed on after five has its pushes reset; it waits five minutes."""
+    assert ask.server._server.config.timeout_keep_alive > 300
 
 
 def test_stop_frees_the_port_even_with_a_listener() -> None:
@@ -529,6 +535,27 @@ def test_numbers_are_written_as_people_read_them(value: float | None, unit: str,
 def test_durations_are_written_as_people_say_them(seconds: float | None, text: str) -> None:
     """Two units at most."""
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("values", "unit", "text"), [
+    ([3.0, 3.0], "errors", "unchanged"), ([0.0, 312.0], "samples", "was 0 to 312 samples"), ([14.0, 754.0], "", "was 14 to 754"),
+    ([0.004, 130.0], "seconds", "was 4 ms to 2 min"), ([1024.0, 3072.0], "bytes", "was 1 to 3 KiB"),
+    ([512.0, 3072.0], "bytes", "was 512 B to 3 KiB"), ([79.0, 45.0], "number", "was 45 to 79")])
+def test_beside_a_small_plot_stands_what_it_moved_between(values: list[float], unit: str, text: str) -> None:
+    """In words that cannot be taken for the expected band, the unit once."""
+    points = [[k, v] for k, v in enumerate(values)]
+    made = plot.spark({"entity": "e", "signal": "s", "unit": unit, "points": points, "ready": True})
+    assert made is not None
+    assert made.span == text
+
+
+def test_a_long_note_of_a_source_is_folded() -> None:
+    """What a GPU does not offer is forty names: they are there, and do not bury the other sources."""
+    long = "GPU 0: not supported: " + ", ".join(f"NVLINK_COUNTER_{k}" for k in range(40))
+    with serving(DemoView(sources=[{**source("nvml"), "notes": ["a short one", long]}])) as client:
+        page = client("/")[1]
+    assert 'class="soft">a short one</td>' in page
+    assert re.search(r'<details id="note-nvml-2"><summary>GPU 0: not supported: [^<]* …</summary>' + re.escape(long), page)
 
 
 def test_what_sources_say_and_could_not_use_is_on_the_page() -> None:

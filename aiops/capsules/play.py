@@ -23,7 +23,7 @@ from aiops import build
 from aiops.budget import Budget
 from aiops.capsules import learned as known
 from aiops.schema import Config
-from aiops.sources.recording import COLUMNS, DEFAULT_STEP_S, MAX_TIME, FolderRecording, RecordingError
+from aiops.sources.recording.folder import COLUMNS, DEFAULT_STEP_S, MAX_TIME, FolderRecording, RecordingError
 from aiops.store.capsules import CapsuleError, check
 from aiops.types import Batch, Command, Event, Links, LogLine, Outcome, RawAlert, Series
 

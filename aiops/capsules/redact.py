@@ -25,7 +25,7 @@ from aiops.capsules.write import parquet
 from aiops.meaning import format_labels, parse_labels
 from aiops.models import Learned, Lineage
 from aiops.policy.ledger import action_id
-from aiops.sources.record import write_yaml
+from aiops.sources.recording.record import write_yaml
 from aiops.store.capsules import CapsuleError, manifest, seal
 from aiops.yamlfile import Problems
 

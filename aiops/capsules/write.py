@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aiops.capsules.cut import Slice
-from aiops.sources.record import write_yaml
+from aiops.sources.recording.record import write_yaml
 from aiops.types import Links
 
 JSON = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aiops import humanise
-from aiops.commands.common import CommandError, Format, FormatOption, clean, console, dump, note, option, say
+from aiops.commands.common import CommandError, Format, FormatOption, clean, dump, note, option, print_table, say
 from aiops.commands.incidents import DEFAULT_SERVER, IncidentArgument, ServerOption, TokenOption, talking
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def capsules(output: FormatOption = Format.table, store: StoreOption = None, ser
         dump(found, output)
         return
     if found["capsules"]:
-        console().print(listing(found["capsules"]))
+        print_table(listing(found["capsules"]))
     else:
         say("No capsules.")
     for text in _troubles(found):

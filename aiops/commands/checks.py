@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from aiops import humanise
-from aiops.commands.common import GOOD, PROBLEMS, UNREACHABLE, ConfigOption, argument, clean, console, existing, note, say
+from aiops.commands.common import GOOD, PROBLEMS, UNREACHABLE, ConfigOption, argument, clean, existing, note, print_table, say
 from aiops.commands.daemon import load
 
-PathsArgument = Annotated[list[Path] | None, argument("[PATH]...", "Files and folders.")]
+PathsArgument = Annotated[list[Path] | None, argument("PATH", "Files and folders.")]
 
 
 def check(paths: PathsArgument = None) -> int:
@@ -76,7 +76,7 @@ def doctor(config: ConfigOption = None) -> int:
     for finding in examine(loaded.config, os.environ):
         states.add(finding.state)
         table.add_row(Text(finding.state, style[finding.state]), finding.what, clean(finding.text))
-    console().print(table)
+    print_table(table)
     return UNREACHABLE if "unreachable" in states else PROBLEMS if "problem" in states else GOOD
 
 

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 GOOD, PROBLEMS, USAGE, UNREACHABLE = 0, 1, 2, 3
 
@@ -56,7 +57,19 @@ def console() -> Console:
     from rich.console import Console
 
     out = Console(highlight=False, markup=False, emoji=False)
-    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=1000)
+    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=10_000)
+
+
+def print_table(table: Table) -> None:
+    """On stdout. Where that is no terminal, nothing stands behind the last word of a line."""
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 def say(text: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aiops.commands.common import Format, FormatOption, clean, console, dump, say
+from aiops.commands.common import Format, FormatOption, clean, dump, print_table, say
 from aiops.commands.incidents import DEFAULT_SERVER, ServerOption, TokenOption, talking
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def costs(window: WindowOption = Over.hour, output: FormatOption = Format.table,
             "No GPUs, tokens or spending were seen yet.")
         return
     say(f"{SINCE[window.value]}{', in ' + currency if currency else ''}")
-    console().print(listing(deployments))
+    print_table(listing(deployments))
     if not currency:
         say("No prices are configured: these are idle figures only. Set prices to see what they cost.")
 

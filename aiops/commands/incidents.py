@@ -22,6 +22,7 @@ from aiops.commands.common import (
     console,
     dump,
     option,
+    print_table,
     say,
 )
 
@@ -64,7 +65,7 @@ def incidents(state: StateOption = State.open, limit: LimitOption = 50, output: 
         return
     from aiops.commands.story import listing
 
-    console().print(listing(found))
+    print_table(listing(found))
 
 
 def show(incident: IncidentArgument, output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,

@@ -46,7 +46,7 @@ def examine(files: Sequence[Path]) -> Findings:
         kinds = {_kind(d) for d in documents}
         if POLICY in kinds:
             policies.append(file)
-        elif CONFIG in kinds:
+        elif CONFIG in kinds or any(_looks_like_config(d) for d in documents):
             _config(file, found)
         else:
             found.problems += [p for d in documents for p in _other(d)]
@@ -54,6 +54,14 @@ def examine(files: Sequence[Path]) -> Findings:
     for items in (found.problems, found.notes):
         items.sort(key=lambda p: _place(p, files))
     return found
+
+
+def _looks_like_config(document: Document) -> bool:
+    """`aiops run` needs no kind: a file that begins with a setting is meant as one."""
+    from aiops.schema import Config
+
+    known = {field.alias or name for name, field in Config.model_fields.items()} - {"apiVersion", "kind"}
+    return isinstance(document.data, dict) and not _kind(document) and not known.isdisjoint(document.data)
 
 
 def _kind(document: Document) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from aiops import humanise
-from aiops.commands.common import CommandError, Format, FormatOption, argument, clean, console, dump, say
+from aiops.commands.common import CommandError, Format, FormatOption, argument, clean, dump, print_table, say
 from aiops.commands.incidents import DEFAULT_SERVER, ServerOption, TokenOption, talking
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 JSON = Mapping[str, Any]
 LIST = "aiops model list"
 DetectorArgument = Annotated[str, argument("DETECTOR", "As 'aiops model list' shows it.")]
-AnyDetectorArgument = Annotated[str | None, argument("[DETECTOR]", "By default the one whose model changed last.")]
+AnyDetectorArgument = Annotated[str | None, argument("DETECTOR", "By default the one whose model changed last.")]
 
 
 def models(output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
@@ -25,7 +25,7 @@ def models(output: FormatOption = Format.table, server: ServerOption = DEFAULT_S
     if output is not Format.table:
         dump(found, output)
         return
-    console().print(listing(found.get("models", [])))
+    print_table(listing(found.get("models", [])))
     for event in found.get("events", [])[:10]:
         say(f"{humanise.utc(event['at'])}  {clean(event['text'])}")
 

@@ -62,7 +62,7 @@ def record(
     from aiops.clock import WallClock
     from aiops.quantities import format_bytes
     from aiops.sources.access import Access, SourceError
-    from aiops.sources.record import record as make
+    from aiops.sources.recording.record import record as make
 
     until = moment(end, "--end", WallClock().now())
     access = Access(tenant=tenant, token_file=token_file, username=username, password_file=password_file, ca_file=ca_file,

@@ -12,10 +12,10 @@ from aiops.commands.common import (
     FormatOption,
     argument,
     clean,
-    console,
     dump,
     existing,
     option,
+    print_table,
     say,
 )
 from aiops.commands.daemon import load
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHOWN = 5
 
 
-PathArgument = Annotated[Path | None, argument("[PATH]", "A store, a journal or a recording; else the configuration's store.")]
+PathArgument = Annotated[Path | None, argument("PATH", "A store, a journal or a recording; else the configuration's store.")]
 BudgetOption = Annotated[list[str] | None, option("--budget", metavar="N/TIME", help="As 1/1w; may be given several times.")]
 
 
@@ -60,7 +60,7 @@ def _print(found: History) -> None:
     span = humanise.duration(found.seconds)
     runs = humanise.count(found.runs, "run")
     say(f"{span} of history in {runs}, played once for each budget. The first row is the budget that was set.")
-    console().print(_table(found))
+    print_table(_table(found))
 
 
 def _table(found: History) -> Table:

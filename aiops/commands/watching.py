@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from aiops.commands.common import CommandError, Format, FormatOption, argument, clean, console, dump, option, say
+from aiops.commands.common import CommandError, Format, FormatOption, argument, clean, dump, option, print_table, say
 from aiops.commands.incidents import DEFAULT_SERVER, ServerOption, TokenOption, talking
 from aiops.commands.recordings import moment, seconds
 
 WORDS = {"ready": "ready", "masked": "masked", "constant": "constant", "no_season": "without a season yet",
          "warming_up": "warming up", "silent": "silent"}
 
-EntityArgument = Annotated[str, argument("[ENTITY]", "A part of the entity's name; all when left out.")]
-EntitiesArgument = Annotated[list[str], argument("ENTITY...", "kind/namespace/name; may hold wildcards: 'node//gpu-*'.")]
+EntityArgument = Annotated[str, argument("ENTITY", "A part of the entity's name; all when left out.")]
+EntitiesArgument = Annotated[list[str], argument("ENTITY", "kind/namespace/name; may hold wildcards: 'node//gpu-*'.")]
 WindowArgument = Annotated[str, argument("ID", "As 'aiops maintenance list' shows it.")]
 
 
@@ -81,7 +81,7 @@ def _readiness_table(found: dict[str, Any]) -> None:
     table = grid("ENTITY", "SIGNAL", "STATE", "SAMPLES", "WHY")
     for r in found["signals"]:
         table.add_row(clean(r["entity"]), clean(r["signal"]), clean(r["state"]), f"{r['samples']:,}", clean(r["reason"]))
-    console().print(table)
+    print_table(table)
     if found["total"] > len(found["signals"]):
         say(f"{found['total'] - len(found['signals']):,} more are not shown.")
 
@@ -95,5 +95,5 @@ def _windows_table(found: list[dict[str, Any]]) -> None:
         when = f"{w['weekly']} {w['timezone']}" if "weekly" in w else f"{utc(w['from'])} to {utc(w['until'])}"
         whom = ", ".join(w["entities"]) + ("" if w["namespace"] == "*" else f" in {w['namespace']}")
         table.add_row(*(clean(x) for x in (w["id"], w["state"], whom, when, w["reason"], w["by"])))
-    console().print(table)
+    print_table(table)
 

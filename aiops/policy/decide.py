@@ -6,8 +6,8 @@ that expired, verification, and only then new decisions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from aiops.meaning import Meanings
@@ -16,7 +16,7 @@ from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, Attempt, Ledger, State, action_id
+from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
@@ -106,34 +106,36 @@ class PolicyBook:
         if not met:
             self._refuse(turn, policy, incident, choices[0], "condition", _no_condition(choices))
             return
-        chosen = _next(met, mine)
+        signature, firing = _signature(policy, incident), _firing(incident)
+        chosen = _next(met, mine, firing, lambda c: self.record.of(signature, kind_of(c.step.type, c.target)).chance)
         if chosen is not None:
             age_s = max(turn.evidence.age(incident), turn.now - hit.at)
-            self._settle(turn, policy, incident, chosen, mine, _signature(policy, incident), age_s)
+            self._settle(turn, policy, incident, chosen, mine, signature, age_s, hit, firing)
+        elif any(a.state in FRUITLESS for a in mine) and all(a.state in FRUITLESS | {"refused"} for a in mine):
+            self._refuse(turn, policy, incident, met[0], "exhausted", _tried(mine, policy.spec.escalate.to))
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
         values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
-        past = list(self.ledger.attempts.values())
         out = []
         for i, step in enumerate(policy.steps):
             target, params, problem = _aim(policy, step, incident, hit)
             if step.remediation.disruptive:
                 params |= {"max_unavailable": policy.spec.guards.max_unavailable}
             more = {"target": scope.entity_scope(target) if target else {},
-                    "history": scope.history_scope(policy, target, past, turn.now)}
+                    "history": scope.history_scope(self.ledger.on(policy.name, target), turn.now)}
             out.append(Choice(i, step, target, params, step.condition.evaluate(values | more), problem))
         return out
 
     def _settle(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, mine: list[Attempt],
-                signature: str, age_s: float) -> None:
+                signature: str, age_s: float, hit: Hit, firing: tuple[str, ...]) -> None:
         """Guards, then mode: the one decision on this action. `age_s`: of the evidence that triggered it."""
         if choice.problem:
             self._refuse(turn, policy, incident, choice, "target", choice.problem)
             return
-        decision, why = self._granted(policy, signature, choice.step.type)
-        past = tuple(self.ledger.attempts.values())
-        question = Question(policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive,
-                            turn.now, age_s, past, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
+        decision, why = self._granted(policy, signature, kind_of(choice.step.type, choice.target))
+        question = Question(
+            policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
+            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)
@@ -141,7 +143,7 @@ class PolicyBook:
         number = sum(a.index == choice.index for a in mine)
         attempt = self._attempt(turn, policy, incident, choice, number, decision, signature,
                                 _cut(f"{choice.verdict.reason}{why}"))
-        self.ledger.put(attempt)
+        attempt = self.ledger.put(replace(attempt, trigger=(hit.entity, hit.name), evidence=firing))
         turn.actions.append(attempt.action(decision, turn.now, _STATE[decision]))
 
     def _attempt(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, number: int, decision: Kind,
@@ -195,20 +197,33 @@ def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit) -> tuple[str,
     return target, params, ""
 
 
-def _next(met: Sequence[Choice], mine: Sequence[Attempt]) -> Choice | None:
-    """The first action that holds and failed least in this incident; what the cluster refused is passed over.
+def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...],
+          chance: Callable[[Choice], float]) -> Choice | None:
+    """The action that holds, failed least in this incident, and helped most often in others; then by the file's order.
 
-    None where the best one was already decided and nothing came of it that calls for another.
+    What the cluster refused is passed over, and what was no good while nothing has changed since. None where nothing is left, or
+    where the best one was only rehearsed.
     """
     failed = {c.index: sum(a.index == c.index and a.state in FRUITLESS for a in mine) for c in met}
-    last = {a.index: a.state for a in mine}
-    for choice in sorted(met, key=lambda c: (failed[c.index], c.index)):
-        state = last.get(choice.index)
-        if state is None or state in FRUITLESS:
+    last = {a.index: a for a in mine}
+    for choice in sorted(met, key=lambda c: (failed[c.index], -chance(c), c.index)):
+        before = last.get(choice.index)
+        if before is None or before.state == "failed" or (before.state in USELESS and before.evidence != firing):
             return choice
-        if state != "refused":
+        if before.state not in FRUITLESS | {"refused"}:
             return None
     return None
+
+
+def _firing(incident: Incident) -> tuple[str, ...]:
+    """Every alert that fires, with its onset: where this is the same, the evidence is."""
+    return tuple(sorted(f"{a.entity} {a.signal} {a.since:.0f}" for a in incident.alerts if a.state == "firing"))
+
+
+def _tried(mine: Sequence[Attempt], to: str) -> str:
+    """All that was done, for the person who takes over."""
+    tried = "; ".join(f"{a.type} of {a.target}: {a.state.replace('_', ' ')}{f' ({a.said})' if a.said else ''}" for a in mine)
+    return f"all that this policy allows was tried: {tried}. Escalate to {to}."
 
 
 def _signature(policy: Policy, incident: Incident) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from aiops.types import Anomaly, Entity, Incident
+from aiops.types import Alert, Anomaly, Entity, Incident
 
 
 class Evidence(Protocol):
@@ -30,6 +30,11 @@ class Evidence(Protocol):
     def maintenance(self, incident: Incident, target: Entity) -> str:
         """Which maintenance the target, the incident's entities, their owners, or what these directly depend on is under; empty
         for none."""
+        ...
+
+    def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
+        """Alerts that began after `since` on the target, the incident's entities or their neighbours, and still fire: only of
+        signals of which it is known which side is bad, and not that something fell silent."""
         ...
 
     def clear(self, incident: Incident) -> bool | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiops.policy.ledger import FRUITLESS, Attempt
+from aiops.policy.ledger import FRUITLESS, Attempt, Ledger
 from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
 
@@ -22,7 +22,7 @@ HALF_OPEN_S = 86400.0
 @dataclass(frozen=True, slots=True)
 class Question:
     """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
-    `maintenance` says which window somebody concerned is in."""
+    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before."""
 
     policy: str
     spec: Spec
@@ -31,21 +31,19 @@ class Question:
     disruptive: bool
     now: float
     age_s: float
-    past: tuple[Attempt, ...]
+    past: Ledger
     rehearsal: bool = False
     maintenance: str = ""
+    own: str = ""
 
     @property
     def namespace(self) -> str:
         return self.target.split("/")[1]
 
-    def acted(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """Attempts that touched the cluster, or in a rehearsal would have."""
-        return [a for a in attempts if a.acted_at is not None and (self.rehearsal or not a.rehearsed)]
-
-    @property
-    def same_target(self) -> list[Attempt]:
-        return [a for a in self.past if a.policy == self.policy and a.target == self.target]
+    def acted(self) -> list[Attempt]:
+        """Attempts of this policy that touched the target, or in a rehearsal would have."""
+        return [a for a in self.past.on(self.policy, self.target)
+                if a.id != self.own and a.acted_at is not None and (self.rehearsal or not a.rehearsed)]
 
 
 def namespace(q: Question) -> str | None:
@@ -75,17 +73,18 @@ def evidence(q: Question) -> str | None:
 
 def busy(q: Question) -> str | None:
     """One action at a time for each incident and for each target."""
-    for a in q.past:
-        if a.live and a.incident == q.incident:
+    for a in q.past.live("incident", q.incident):
+        if a.id != q.own:
             return f"{a.type} of {a.target} by {a.policy} ({a.id}) is not finished"
-        if a.live and a.target == q.target and a.acted_at is not None:
+    for a in q.past.live("target", q.target):
+        if a.id != q.own and a.acted_at is not None:
             return f"{a.target} is still being treated by {a.policy} ({a.id}) for {a.incident}"
     return None
 
 
 def breaker(q: Question) -> str | None:
     """Stop after so many attempts in a row that did not help. One probe is allowed after a day."""
-    ended = [a for a in q.acted(q.same_target) if a.ended_at is not None]
+    ended = [a for a in q.acted() if a.ended_at is not None]
     ended.sort(key=lambda a: (a.ended_at or 0.0, a.id))
     row = 0
     for a in reversed(ended):
@@ -100,7 +99,7 @@ def breaker(q: Question) -> str | None:
 
 def cooldown(q: Question) -> str | None:
     """Time between two actions of the policy on one target."""
-    last = max((a.acted_at or 0.0 for a in q.acted(q.same_target)), default=None)
+    last = max((a.acted_at or 0.0 for a in q.acted()), default=None)
     wait = q.spec.guards.cooldown
     if last is None or q.now - last >= wait:
         return None
@@ -111,10 +110,12 @@ def cooldown(q: Question) -> str | None:
 def rate(q: Question) -> str | None:
     """At most so many actions of this policy in a window."""
     limit = q.spec.guards.max_actions
-    recent = [a for a in q.acted(a for a in q.past if a.policy == q.policy) if q.now - (a.acted_at or 0.0) < limit.per]
-    if len(recent) < limit.count:
+    recent = q.past.acted(q.policy, q.now - limit.per, False)
+    if q.rehearsal:
+        recent += q.past.acted(q.policy, q.now - limit.per, True)
+    if recent < limit.count:
         return None
-    return f"{len(recent)} actions in the last {format_duration(limit.per)}; guards.maxActions allows {limit.count}"
+    return f"{recent} actions in the last {format_duration(limit.per)}; guards.maxActions allows {limit.count}"
 
 
 def unavailable(q: Question) -> str | None:
@@ -123,11 +124,10 @@ def unavailable(q: Question) -> str | None:
         return None
     most = q.spec.guards.max_unavailable
     most = most if isinstance(most, int) else 1
-    others = [a for a in q.past if a.live and a.disruptive and a.acted_at is not None and not a.rehearsed
-              and a.target.split("/")[1] == q.namespace]
-    if len(others) < most:
+    others = q.past.disruptions(q.namespace, q.own)
+    if others < most:
         return None
-    return f"{len(others)} disruptive action(s) under way in namespace {q.namespace}; guards.maxUnavailable is {most}"
+    return f"{others} disruptive action(s) under way in namespace {q.namespace}; guards.maxUnavailable is {most}"
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (

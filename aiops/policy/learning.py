@@ -28,6 +28,11 @@ class Record:
         return beta_quantile(LEVEL, self.helped + 1, self.not_helped + 1)
 
     @property
+    def chance(self) -> float:
+        """The expected chance to help; one half where nothing is known."""
+        return (self.helped + 1) / (self.helped + self.not_helped + 2)
+
+    @property
     def trusted(self) -> bool:
         return self.helped >= NEEDED and self.lower > TRUST
 
@@ -38,7 +43,7 @@ class Record:
 
 @dataclass(slots=True)
 class TrackRecord:
-    """Records by fault signature and action type."""
+    """Records by fault signature, and action on a class of workload (`Restart of deployment`)."""
 
     records: dict[str, Record] = field(default_factory=dict)
 

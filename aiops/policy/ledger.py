@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from bisect import bisect_right, insort
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from aiops.types import Action, Decision
 
-State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "failed", "unknown", "refused",
+State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "worse", "failed", "unknown", "refused",
                 "rejected", "expired"]
 LIVE: frozenset[str] = frozenset({"asked", "submitted", "verifying"})
-FRUITLESS: frozenset[str] = frozenset({"no_help", "failed"})
+USELESS: frozenset[str] = frozenset({"no_help", "worse"})
+"""Done, and it was no good: not again for the same evidence."""
+FRUITLESS: frozenset[str] = USELESS | {"failed"}
 CLOSED_TO_POLICY: frozenset[str] = frozenset({"helped", "rejected", "expired", "unknown"})
 KEEP_S = 7 * 86400.0
 KEEP_MOST = 10_000
@@ -23,7 +27,8 @@ class Attempt:
     """One decided action of one policy on one incident.
 
     `acted_at` is when it was handed over (in shadow: would have been), `good_before` whether the success metric was on
-    its good side already. `undo` is empty, `running`, or how undoing ended.
+    its good side already. `undo` is empty, `running`, or how undoing ended. `trigger` is the entity and signal that asked for
+    it, `evidence` every alert that fired in the incident then, with its onset. `said`: the verdict, for people.
     """
 
     id: str
@@ -45,11 +50,19 @@ class Attempt:
     ended_at: float | None = None
     undo: str = ""
     undo_at: float | None = None
+    trigger: tuple[str, str] = ("", "")
+    evidence: tuple[str, ...] = ()
+    said: str = ""
 
     @property
     def live(self) -> bool:
         """Something is still to come of it."""
         return self.state in LIVE or self.undo == "running"
+
+    @property
+    def kind(self) -> str:
+        """The action and the class of workload that it was aimed at: `Restart of deployment`."""
+        return kind_of(self.type, self.target)
 
     @property
     def rehearsed(self) -> bool:
@@ -61,25 +74,64 @@ class Attempt:
                       reason or self.reason, at, state)
 
 
-@dataclass(slots=True)
 class Ledger:
-    """All attempts by id, oldest first, and which refusals were already said for a policy and incident."""
+    """All attempts by id, oldest first, and which refusals were already said for a policy and incident.
 
-    attempts: dict[str, Attempt] = field(default_factory=dict)
-    said: dict[str, dict[str, float]] = field(default_factory=dict)
+    Indexed by what guards ask for: a burst of ten thousand decisions asks ten thousand times.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, Attempt] = {}
+        self.said: dict[str, dict[str, float]] = {}
+        self._index()
+
+    def _index(self) -> None:
+        known = list(self.attempts.values())
+        self._groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+        self._live: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+        self._acted: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
+        self.attempts = {}
+        for attempt in known:
+            self.put(attempt)
 
     def put(self, attempt: Attempt) -> Attempt:
+        before = self.attempts.get(attempt.id)
         self.attempts[attempt.id] = attempt
+        if before is None:
+            self._groups["incident", attempt.policy, attempt.incident].append(attempt.id)
+            self._groups["target", attempt.policy, attempt.target].append(attempt.id)
+        for key in _live_keys(attempt):
+            if attempt.live:
+                self._live[key][attempt.id] = None
+            else:
+                self._live[key].pop(attempt.id, None)
+        if attempt.acted_at is not None and (before is None or before.acted_at is None):
+            insort(self._acted[attempt.policy, attempt.rehearsed], attempt.acted_at)
         return attempt
 
     def change(self, attempt: Attempt, **changes: Any) -> Attempt:
         return self.put(replace(attempt, **changes))
 
     def of(self, policy: str, incident: str) -> list[Attempt]:
-        return [a for a in self.attempts.values() if a.policy == policy and a.incident == incident]
+        return [self.attempts[key] for key in self._groups.get(("incident", policy, incident), ())]
 
-    def live(self) -> list[Attempt]:
-        return [a for a in self.attempts.values() if a.live]
+    def on(self, policy: str, target: str) -> list[Attempt]:
+        """What this policy did, or would have done, to this target."""
+        return [self.attempts[key] for key in self._groups.get(("target", policy, target), ())]
+
+    def live(self, *of: str) -> list[Attempt]:
+        """Those of which something is still to come: all, or `"incident", ID`, or `"target", ENTITY`."""
+        return [self.attempts[key] for key in self._live.get(of, ())]
+
+    def disruptions(self, namespace: str, but: str) -> int:
+        """Disruptive actions that are under way there, without this one."""
+        found = self._live.get(("namespace", namespace), {})
+        return len(found) - (but in found)
+
+    def acted(self, policy: str, since: float, rehearsed: bool) -> int:
+        """How many actions of this policy were done after `since`; rehearsed: those that would have been."""
+        times = self._acted.get((policy, rehearsed), [])
+        return len(times) - bisect_right(times, since)
 
     def first_time(self, policy: str, incident: str, category: str, now: float) -> bool:
         """Whether this refusal is new; remembers it."""
@@ -95,9 +147,11 @@ class Ledger:
                if not a.live and a.incident not in kept and now - (a.ended_at or a.decided_at) > KEEP_S]
         for key in old:
             del self.attempts[key]
-        ended = [a.id for a in self.attempts.values() if not a.live]
-        for key in ended[: max(0, len(self.attempts) - KEEP_MOST)]:
+        surplus = [a.id for a in self.attempts.values() if not a.live][: max(0, len(self.attempts) - KEEP_MOST)]
+        for key in surplus:
             del self.attempts[key]
+        if old or surplus:
+            self._index()
         for pair in [p for p, seen in self.said.items()
                      if p.split("|", 1)[1] not in kept and now - max(seen.values()) > KEEP_S]:
             del self.said[pair]
@@ -107,8 +161,30 @@ class Ledger:
         return {"attempts": attempts, "said": {k: dict(v) for k, v in self.said.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.attempts = {a["id"]: Attempt(**a) for a in state.get("attempts", [])}
+        self.attempts = {a["id"]: _attempt(a) for a in state.get("attempts", [])}
+        self._index()
         self.said = {k: dict(v) for k, v in state.get("said", {}).items()}
+
+
+def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
+    """Under which a live attempt is found."""
+    yield ()
+    yield "incident", attempt.incident
+    if attempt.acted_at is not None or attempt.undo:
+        yield "target", attempt.target
+    if attempt.disruptive and attempt.acted_at is not None and not attempt.rehearsed:
+        yield "namespace", attempt.target.split("/")[1]
+
+
+def _attempt(data: Mapping[str, Any]) -> Attempt:
+    """JSON knows no tuples."""
+    kind, signal = data.get("trigger", ("", ""))
+    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ()))})
+
+
+def kind_of(action: str, target: str) -> str:
+    """What the track record is kept of: an action on a class of workload."""
+    return f"{action} of {target.partition('/')[0]}"
 
 
 def action_id(*parts: object) -> str:

@@ -10,7 +10,7 @@ from aiops.meaning import Meanings
 from aiops.policy import guards
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import Attempt, Ledger, action_id
+from aiops.policy.ledger import USELESS, Attempt, Ledger, action_id
 from aiops.policy.load import Policy
 from aiops.policy.turn import Turn
 from aiops.policy.verify import Look, good, judge
@@ -18,7 +18,7 @@ from aiops.quantities import format_duration
 from aiops.types import Action, Command, Outcome, OutcomeStatus
 
 FINAL: Mapping[str, str] = {"refused": "refused", "failed": "failed", "unknown": "unknown", "helped": "helped",
-                            "no_help": "no_help"}
+                            "no_help": "no_help", "worse": "worse"}
 NO_ANSWER_S = 900.0
 
 
@@ -32,12 +32,13 @@ class Lifecycle:
     ledger: Ledger
     record: TrackRecord
 
-    def look(self, turn: Turn, policy: Policy, incident: str) -> Look:
-        """What verification sees now."""
+    def look(self, turn: Turn, policy: Policy, incident: str, attempt: Attempt | None = None) -> Look:
+        """What verification sees now; of an attempt also what became of its trigger, and of its neighbours."""
         name = policy.spec.feedback.success_metric
         rule = self.meanings.signals.get(self.meanings.current(name or ""))
         value = turn.measure(name, incident) if name else None
-        return Look(value, turn.clear(incident), rule.direction if rule else "both")
+        trigger, risen = turn.since(attempt) if attempt else ("", ())
+        return Look(value, turn.clear(incident), rule.direction if rule else "both", trigger, risen)
 
     # ------------------------------------------------------------------------------------------------- outcomes
     def hear(self, turn: Turn, outcomes: Iterable[Outcome]) -> None:
@@ -54,7 +55,7 @@ class Lifecycle:
         if outcome.status == "done":
             self.ledger.change(attempt, state="verifying", done_at=outcome.at)
         elif outcome.status in FINAL:
-            self.ledger.change(attempt, state=FINAL[outcome.status], ended_at=outcome.at)
+            self.ledger.change(attempt, state=FINAL[outcome.status], ended_at=outcome.at, said=outcome.reason)
 
     # ------------------------------------------------------------------------------------------------- people
     def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
@@ -89,11 +90,10 @@ class Lifecycle:
             return "the daemon only observes now"
         if attempt.incident not in turn.open:
             return "the incident is over"
-        past = tuple(a for a in self.ledger.attempts.values() if a.id != attempt.id)
         incident = turn.incidents[attempt.incident]
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
-            past, maintenance=turn.evidence.maintenance(incident, attempt.target)))
+            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
@@ -129,20 +129,20 @@ class Lifecycle:
                 self._judge(turn, attempt, policy)
 
     def _judge(self, turn: Turn, attempt: Attempt, policy: Policy) -> None:
-        look = self.look(turn, policy, attempt.incident)
+        look = self.look(turn, policy, attempt.incident, attempt)
         verdict = judge(policy.spec, look, turn.now - (attempt.done_at or turn.now), attempt.good_before)
         if verdict is None:
             return
         status, reason = verdict
         attempt = self._end(turn, attempt, status, reason)
-        if status in ("helped", "no_help") and policy.spec.feedback.learning_enabled:
-            self.record.learn(attempt.signature, attempt.type, status == "helped")
-        if status == "no_help" and policy.spec.undo:
+        if status != "unknown" and policy.spec.feedback.learning_enabled:
+            self.record.learn(attempt.signature, attempt.kind, status == "helped")
+        if status in USELESS and policy.spec.undo:
             self._undo(turn, attempt, reason)
 
     def _end(self, turn: Turn, attempt: Attempt, status: OutcomeStatus, reason: str) -> Attempt:
         turn.outcomes.append(Outcome(attempt.id, status, turn.now, reason))
-        return self.ledger.change(attempt, state=status, ended_at=turn.now)
+        return self.ledger.change(attempt, state=status, ended_at=turn.now, said=reason)
 
     # ------------------------------------------------------------------------------------------------- undo
     def _undo(self, turn: Turn, attempt: Attempt, why: str) -> None:
@@ -154,7 +154,7 @@ class Lifecycle:
         self.ledger.change(attempt, undo="running", undo_at=turn.now)
         turn.actions.append(Action(action_id(attempt.id, "undo"), attempt.type, attempt.target,
                                    {**attempt.params, "undo_of": attempt.id}, attempt.incident, attempt.policy, "act",
-                                   f"did not help: {why}", turn.now, "undo"))
+                                   f"{'made it worse' if attempt.state == 'worse' else 'did not help'}: {why}", turn.now, "undo"))
 
     def _undo_overdue(self, turn: Turn, attempt: Attempt) -> None:
         if turn.now - (attempt.undo_at or 0.0) > NO_ANSWER_S:

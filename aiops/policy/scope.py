@@ -143,11 +143,11 @@ def entity_scope(entity: Entity) -> dict[str, Any]:
     return {"entity": entity, "kind": kind, "namespace": namespace, "name": name}
 
 
-def history_scope(policy: Policy, target: Entity, past: list[Attempt], now: float) -> dict[str, Any]:
-    """What this policy did to this target: counts by how they ended, and how long ago the last one was."""
-    mine = [a for a in past if a.policy == policy.name and a.target == target and a.acted_at is not None]
+def history_scope(past: list[Attempt], now: float) -> dict[str, Any]:
+    """What a policy did to a target: counts by how they ended, and how long ago the last one was."""
+    mine = [a for a in past if a.acted_at is not None]
     out: dict[str, Any] = {"attempts": float(len(mine))}
-    out |= {state: float(sum(a.state == state for a in mine)) for state in ("helped", "no_help", "failed")}
+    out |= {state: float(sum(a.state == state for a in mine)) for state in ("helped", "no_help", "worse", "failed")}
     return out | ({"last_s": now - max(a.acted_at or 0.0 for a in mine)} if mine else {})
 
 

@@ -9,7 +9,7 @@ from aiops.meaning import Meanings, shipped
 from aiops.policy.decide import PolicyBook
 from aiops.policy.load import Policy
 from aiops.policy.schema import AnomalyTrigger, Case
-from aiops.types import Action, Anomaly, Cause, Entity, Incident
+from aiops.types import Action, Alert, Anomaly, Cause, Entity, Incident
 
 NOW = 1_000_000.0
 
@@ -50,6 +50,9 @@ class _Given:
 
     def age(self, incident: Incident) -> float:
         return self.case.age
+
+    def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
+        return ()
 
     def maintenance(self, incident: Incident, target: Entity) -> str:
         return ""

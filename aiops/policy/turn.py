@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiops.policy.evidence import Evidence
+from aiops.policy.ledger import Attempt
 from aiops.types import Action, Incident, Outcome
 
 
@@ -38,6 +39,17 @@ class Turn:
     def measure(self, name: str, incident: str) -> float | None:
         known = self.incidents.get(incident)
         return self.evidence.measure(name, known) if known else None
+
+    def since(self, attempt: Attempt) -> tuple[str, tuple[str, ...]]:
+        """What asked for the attempt, if it still fires; and the alerts that began near it after it was done."""
+        incident = self.incidents.get(attempt.incident)
+        if incident is None:
+            return "", ()
+        firing = {(a.entity, a.signal.split("{", 1)[0]) for a in incident.alerts if a.state == "firing"}
+        known = {text.rsplit(" ", 1)[0] for text in attempt.evidence}
+        risen = self.evidence.risen(incident, attempt.target, attempt.done_at or self.now)
+        names = sorted({f"{a.entity}: {a.signal}" for a in risen if f"{a.entity} {a.signal}" not in known})
+        return ": ".join(attempt.trigger) if attempt.trigger in firing else "", tuple(names)
 
     def decision(self) -> Decision:
         return Decision(tuple(self.actions), tuple(self.outcomes), tuple(self.notes))

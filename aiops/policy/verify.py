@@ -11,11 +11,16 @@ from aiops.types import Direction, OutcomeStatus
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is seen now. `value` is the success metric, `clear` whether all alerts are resolved; None = not known."""
+    """What is seen now. `value` is the success metric, `clear` whether all alerts are resolved; None = not known.
+
+    `trigger` names what asked for the action, where that still fires; `risen` what began to fire near it after the action.
+    """
 
     value: float | None
     clear: bool | None
     direction: Direction = "both"
+    trigger: str = ""
+    risen: tuple[str, ...] = ()
 
 
 def good(spec: Spec, look: Look) -> bool | None:
@@ -30,12 +35,16 @@ def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[Ou
     """The verdict `since_s` seconds after the action was done, or None while it is too early.
 
     A metric that was good before the action proves nothing: then the alerts must be resolved too. A metric that cannot
-    be read at the deadline gives `unknown`, which is neither undone nor tried again.
+    be read at the deadline gives `unknown`, which is neither undone nor tried again. Whoever helps one at the cost of its
+    neighbours has made things worse.
     """
     if since_s < spec.verify.settle:
         return None
-    helped = _helped(spec, look, good_before)
     after = format_duration(round(since_s))
+    if look.risen:
+        more = f" and {len(look.risen) - 2} more" if len(look.risen) > 2 else ""
+        return "worse", f"{', '.join(look.risen[:2])}{more} began to alert after the action, and still did {after} after it"
+    helped = _helped(spec, look, good_before)
     if helped:
         return "helped", f"{helped} {after} after the action"
     if since_s < spec.verify.settle + spec.verify.within:
@@ -51,7 +60,7 @@ def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[Ou
 def _helped(spec: Spec, look: Look, good_before: bool) -> str | None:
     if spec.feedback.success_metric is None:
         return "all alerts were resolved" if look.clear else None
-    if not good(spec, look) or (good_before and not look.clear):
+    if not good(spec, look) or look.trigger or (good_before and not look.clear):
         return None
     return f"{_measured(spec, look)}" + (" and all alerts were resolved" if good_before else "")
 
@@ -60,7 +69,7 @@ def _still(spec: Spec, look: Look) -> str:
     if spec.feedback.success_metric is None:
         return "alerts were still firing"
     if good(spec, look):
-        return f"{_measured(spec, look)} as it was before, but alerts were still firing"
+        return f"{_measured(spec, look)}, but {look.trigger or 'alerts'} {'was' if look.trigger else 'were'} still firing"
     return _measured(spec, look)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from aiops.changes import Change
 from aiops.interfaces import Ambiguous, Clock, Refused, Retry
+from aiops.secretfile import Secret
 from aiops.sinks.http import Reply, post
+from aiops.sinks.receiver import said
 from aiops.sinks.webhook import key, sign
 
 PATIENCE_S = 10.0
@@ -22,10 +23,10 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`secret_file`: what it is signed with, read anew for each call; None for no signature."""
+    """`secret`: what it is signed with, or what says it, where it rotates; empty for no signature."""
 
     url: str = field(repr=False)
-    secret_file: Path | None = None
+    secret: str | Secret = field(default="", repr=False)
 
 
 class WebhookCalls:
@@ -35,16 +36,16 @@ class WebhookCalls:
         self._endpoints, self._clock = dict(endpoints), clock
 
     def check(self, change: Change) -> None:
-        """Raises Refused for a name that the configuration does not know, and where the secret cannot be read."""
-        _secret(self._endpoint(change))
+        """Raises Refused for a name that the configuration does not know."""
+        self._endpoint(change)
 
     def send(self, change: Change) -> None:
         """Raises Retry, Refused or Ambiguous."""
         endpoint, name = self._endpoint(change), str(change.body["id"])
         body, now = msgspec.json.encode(dict(change.body)), self._clock.now()
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8", "Idempotency-Key": name}
-        if signed_with := _secret(endpoint):
-            headers |= sign(signed_with, name, int(now), body)
+        if secret := said(endpoint.secret):
+            headers |= sign(key(secret), name, int(now), body)
         _judge(change.entity, post(endpoint.url, body, headers, now))
 
     def _endpoint(self, change: Change) -> Endpoint:
@@ -55,26 +56,12 @@ class WebhookCalls:
         return self._endpoints[name]
 
 
-def _secret(endpoint: Endpoint) -> bytes:
-    """Empty for no signature. Raises Refused where the file cannot be used: nothing goes out unsigned by mistake."""
-    if endpoint.secret_file is None:
-        return b""
-    try:
-        found = key(endpoint.secret_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        why = e.strerror if isinstance(e, OSError) else "is not valid"
-        raise Refused(f"{endpoint.secret_file}: the secret cannot be used: {why}.") from None
-    if not found:
-        raise Refused(f"{endpoint.secret_file}: is empty. Put the secret into it.")
-    return found
-
-
 def _judge(who: str, reply: Reply) -> None:
-    said = f"{who}: HTTP {reply.status}: {reply.text[:200]}" if reply.status else f"{who}: {reply.text}"
+    words = f"{who}: HTTP {reply.status}: {reply.text[:200]}" if reply.status else f"{who}: {reply.text}"
     if reply.ok:
         return
     if reply.status in (429, 503) or not reply.sent:
-        raise Retry(said, min(reply.retry_after_s or PATIENCE_S, 300.0))
+        raise Retry(words, min(reply.retry_after_s or PATIENCE_S, 300.0))
     if reply.permanent:
-        raise Refused(said)
-    raise Ambiguous(said)
+        raise Refused(words)
+    raise Ambiguous(words)

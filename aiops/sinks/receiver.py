@@ -9,6 +9,7 @@ from typing import Any
 
 from aiops import serial
 from aiops.interfaces import Clock
+from aiops.secretfile import Secret
 from aiops.sinks import news
 from aiops.sinks.http import Reply
 from aiops.sinks.outbox import Message, Outbox, Pace
@@ -61,3 +62,8 @@ class Receiver:
 
     def close(self) -> None:
         self.outbox.close()
+
+
+def said(secret: str | Secret) -> str:
+    """What a secret is now."""
+    return secret if isinstance(secret, str) else secret()

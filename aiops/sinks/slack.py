@@ -13,28 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from aiops.interfaces import Clock
+from aiops.secretfile import Secret
 from aiops.sinks.blocks import message
 from aiops.sinks.http import Reply, check_url, post
 from aiops.sinks.outbox import Message, Pace
-from aiops.sinks.receiver import Receiver
+from aiops.sinks.receiver import Receiver, said
 
 JSON = dict[str, Any]
 _TRANSIENT = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "team_added_to_org"}
 
 
 class Slack(Receiver):
-    """A Sink. Give `url` (incoming webhook), or `token` and `channel` (bot with chat:write).
+    """A Sink. Give `url` (incoming webhook), or `token` and `channel` (bot with chat:write); either may be one that rotates.
 
     folder: where the outbox lives. page: the address of our page for links, empty for none. minimum: the least severity that
     is told. Raises ValueError when neither way is complete; call `start` to deliver.
     """
 
-    def __init__(self, folder: Path, clock: Clock, url: str = "", token: str = "", channel: str = "", page: str = "",
-                 minimum: str = "warning", pace: Pace | None = None, api: str = "https://slack.com/api") -> None:
+    def __init__(self, folder: Path, clock: Clock, url: str | Secret = "", token: str | Secret = "", channel: str = "",
+                 page: str = "", minimum: str = "warning", pace: Pace | None = None, api: str = "https://slack.com/api") -> None:
         if bool(url) == bool(token) or (token and not channel):
             raise ValueError("slack: give either the address of an incoming webhook, or a token and a channel")
         try:
-            self.__url, self.__api = check_url(url) if url else "", check_url(api)
+            if url:
+                check_url(said(url))
+            self.__url, self.__api = url, check_url(api)
         except ValueError as e:
             raise ValueError(f"slack: the configured address is {e}") from None
         self.__token, self._channel, self._clock = token, channel, clock
@@ -46,7 +49,7 @@ class Slack(Receiver):
     def _deliver(self, m: Message) -> Reply:
         body = {k: m.body[k] for k in ("text", "blocks")}
         if self.__url:
-            return self._post(self.__url, body, {})
+            return self._post(said(self.__url), body, {})
         return self._in_thread(m, body)
 
     def _in_thread(self, m: Message, body: JSON) -> Reply:
@@ -65,7 +68,7 @@ class Slack(Receiver):
 
     def _call(self, method: str, body: JSON) -> tuple[Reply, JSON]:
         """Slack answers 200 with `ok: false` for what it refuses; that becomes a status we understand."""
-        reply = self._post(f"{self.__api}/{method}", body, {"Authorization": f"Bearer {self.__token}"})
+        reply = self._post(f"{self.__api}/{method}", body, {"Authorization": f"Bearer {said(self.__token)}"})
         if not reply.ok:
             return reply, {}
         try:

@@ -18,24 +18,27 @@ import msgspec
 
 from aiops.humanise import iso
 from aiops.interfaces import Clock
+from aiops.secretfile import Secret
 from aiops.sinks.http import Reply, check_url, post
 from aiops.sinks.outbox import Message, Pace
-from aiops.sinks.receiver import Receiver
+from aiops.sinks.receiver import Receiver, said
 
 JSON = dict[str, Any]
 
 
 class Webhook(Receiver):
-    """A Sink. secret: `whsec_BASE64` as Standard Webhooks writes it, or any other text as it is; empty for no signature.
+    """A Sink. secret: `whsec_BASE64` as Standard Webhooks writes it, or any other text as it is; empty for no signature;
+    or what says it, where it rotates.
 
     name: tells several webhooks apart (file name of the outbox). source: who we are, in the event. Raises ValueError when
     the address or the secret cannot be used; neither is repeated in a text.
     """
 
-    def __init__(self, folder: Path, clock: Clock, url: str, secret: str = "", name: str = "webhook",
+    def __init__(self, folder: Path, clock: Clock, url: str, secret: str | Secret = "", name: str = "webhook",
                  source: str = "/aiops", minimum: str = "info", pace: Pace | None = None) -> None:
         try:
-            self.__url, self.__key = check_url(url), key(secret)
+            key(said(secret))
+            self.__url, self.__secret = check_url(url), secret
         except ValueError as e:
             raise ValueError(f"{name}: the configured address or secret is {e}") from None
         self._source, self._clock = source, clock
@@ -55,8 +58,8 @@ class Webhook(Receiver):
         event = {k: v for k, v in m.body.items() if k != "kind"}
         body = msgspec.json.encode({**event, "id": name})
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-        if self.__key:
-            headers |= sign(self.__key, name, int(now), body)
+        if secret := said(self.__secret):
+            headers |= sign(key(secret), name, int(now), body)
         return post(self.__url, body, headers, now)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiops.gpupods import GpuPods
+from aiops.humanise import duration
 from aiops.interfaces import Samples
 from aiops.meaning import Meanings
 from aiops.remote_write.codec import (
@@ -44,6 +45,10 @@ MOST_FOUND = 100_000
 INVALID = frozenset({"labels_malformed", "too_many_labels", "label_too_long", "invalid_utf8", "duplicate_label", "no_name",
                      "time_out_of_range", "histogram"})
 """Reasons for which the specification wants 400: the sender's operator must learn of it, and coming again does not help."""
+HINTS = {"time_out_of_range": " (see maxAge and maxAhead)", "too_many_labels": " (see maxLabels)",
+         "histogram": " (native ones are not read)"}
+QUIET_S = 120.0
+"""Senders push every few seconds; after this time a note says that nobody does any more."""
 NOBODYS_FAULT = frozenset({"not_watched", "not_a_number", "stale_unknown", "not_running", "queue_full"})
 """Reasons to take nothing that are no trouble: wanted, sent again, or a quantile of nothing."""
 _MALFORMED = {TRUNCATED: "truncated", OVERFLOW: "varint_overflow", WRONG_TYPE: "wrong_type", BAD_TAG: "bad_tag",
@@ -91,7 +96,7 @@ class RemoteWriteSource:
         self._lock = threading.Lock()
         self._into: Samples | None = None
         self._closed = self._listening = False
-        self._now = self._asked_again = 0.0
+        self._now = self._asked_again = self._heard_at = 0.0
         self._room = False
         self._decoder = self._best() if decoder is None else decoder
 
@@ -138,6 +143,7 @@ class RemoteWriteSource:
         """Take the body of one request of version 1 or 2. Never raises for what is in it."""
         with self._lock:
             answer = self._take(body, version)
+            self._heard_at = self._now
             self.requests[str(answer.status)] += 1
             if answer.reason:
                 self.refused[answer.reason] += 1
@@ -185,7 +191,7 @@ class RemoteWriteSource:
         written = len(found.series) + len(found.ended) + heard
         if not invalid:
             return Answer(204, written=written)
-        told = ", ".join(f"{reason} {n}" for reason, n in sorted(invalid.items()))
+        told = ", ".join(f"{reason} {n}{HINTS.get(reason, '')}" for reason, n in sorted(invalid.items()))
         return Answer(400, f"{written} samples were taken, {sum(invalid.values())} can never be: {told}", written)
 
     def _number(self, labels: dict[str, str], kind: str) -> int:
@@ -223,6 +229,10 @@ class RemoteWriteSource:
             return
         self.notes.pop("nothing", None)
         skipped = ", ".join(f"{reason.replace('_', ' ')} {n:,}" for reason, n in sorted(self.skipped.items()))
+        quiet = self._now - self._heard_at
+        self.notes |= {"quiet": f"nothing was pushed for {duration(quiet)}. Is the sender there, and what does its log say?"}
+        if quiet < QUIET_S:
+            del self.notes["quiet"]
         self.notes["sum"] = f"{self.counts['samples']:,} samples taken" + (f"; not: {skipped}" if skipped else "")
         refused = ", ".join(f"{n:,} with {status}" for status, n in sorted(self.requests.items()) if not status.startswith("2"))
         if refused:

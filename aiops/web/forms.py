@@ -160,7 +160,7 @@ class Action(Form):
 
 class Outcome(Form):
     action: str
-    status: Literal["done", "refused", "failed", "unknown", "helped", "no_help", "undone"]
+    status: Literal["done", "refused", "failed", "unknown", "helped", "no_help", "worse", "undone"]
     at: float
     reason: str
 
@@ -300,6 +300,8 @@ class SourceHealth(Form):
     error: str | None
     last_success: float | None
     failures: int
+    next_try: float | None = None
+    notes: list[str] = []
     rejected: dict[str, int] = {}
 
 

@@ -71,7 +71,9 @@ def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: s
 def unauthorised(headers: Headers, token: str | None) -> Response | None:
     """The answer to who does not show the token where one is configured, or None."""
     if token is not None and not _bearer(headers, token):
-        return _no(401, "A token is needed: send 'Authorization: Bearer TOKEN'.", {"WWW-Authenticate": "Bearer"})
+        text = ("The token is not the one in this daemon's tokenFile." if "authorization" in headers
+                else "A token is needed: send 'Authorization: Bearer TOKEN'.")
+        return _no(401, text, {"WWW-Authenticate": "Bearer"})
     return None
 
 

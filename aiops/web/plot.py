@@ -61,6 +61,13 @@ class Plot:
     lowest: str = ""
     highest: str = ""
 
+    @property
+    def span(self) -> str:
+        """Between what the values moved, with the unit once: `was 14 to 754 ms`."""
+        low, _, unit = self.lowest.partition(" ")
+        shown = low if unit and self.highest.endswith(f" {unit}") else self.lowest
+        return "unchanged" if self.lowest == self.highest else f"was {shown} to {self.highest}"
+
 
 def rows(points: Sequence[JSON]) -> list[Row]:
     """Points of the HTTP form, in order of time."""

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+KEPT_OPEN_S = 330
+"""Longer than senders keep an idle connection (Prometheus: 5 min, prometheus/common config/http_config.go). Who is closed on
+first may be sending just then: the push is reset, a warning is logged there, and it is sent again."""
+
 
 class ListenError(Exception):
     """The address cannot be listened on, or must not be; the text says what to do."""
@@ -54,7 +58,7 @@ class Server:
                 started.set()
 
         config = uvicorn.Config(self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
-                                timeout_graceful_shutdown=3, h11_max_incomplete_event_size=65536)
+                                timeout_graceful_shutdown=3, timeout_keep_alive=KEPT_OPEN_S, h11_max_incomplete_event_size=65536)
         self._server = Started(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
         self._thread.start()

@@ -28,10 +28,11 @@ class NotPossible(Exception):  # noqa: N818 - an answer, not a failure
 class View(Protocol):
     """Thread-safe; every method answers at once.
 
-    `token`: what writers must show, None when none is configured.
+    `token`: what writers must show now, None when none is configured.
     """
 
-    token: str | None
+    @property
+    def token(self) -> str | None: ...
 
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
         """In the form of aiops.serial: the open before the closed, then newest first."""

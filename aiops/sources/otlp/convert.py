@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from aiops.meaning import Meanings
-from aiops.sources.loglines import MAX_LINE_BYTES, plain
+from aiops.sources.logs.lines import MAX_LINE_BYTES, plain
 from aiops.sources.otlp.names import label_name, metric_name
 from aiops.sources.otlp.wire import Refused
 from aiops.types import Entity, Kind, LogLine

@@ -1,0 +1,1 @@
+"""This machine: `source` is what is polled, `processes` adds up who uses it."""
