@@ -78,5 +78,8 @@ def may_go(action: Action, pods: Sequence[Object], old: Sequence[Object]) -> lis
 
 
 def old_ones(action: Action, pods: Sequence[Object]) -> list[Object]:
-    """Those that were there when it was decided and were not told to stop yet."""
-    return [p for p in pods if started_at(p) < action.at and not leaving(p)]
+    """Those that were there when it was decided and were not told to stop yet.
+
+    Kubernetes writes whole seconds: one of the second of the decision may have come after it, and is none of these.
+    """
+    return [p for p in pods if started_at(p) < math.floor(action.at) and not leaving(p)]

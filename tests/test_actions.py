@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes.acting import NOW, action, carry_out
 from fakes.kube_objects import seeded
@@ -134,6 +136,15 @@ def test_the_least_important_and_youngest_pods_go_first():
                     ("pod/shop/api-2", ("status", "startTime"), "2026-02-01T00:00:00Z"))
     assert done(cluster, "Evict", {"pod": "selector:app=api", "count": 2}).status == "done"
     assert [c.entity for c in cluster.calls] == ["pod/shop/api-1", "pod/shop/api-2"]
+
+
+@pytest.mark.parametrize("name", ["Evict", "Restart"])
+def test_a_pod_of_the_second_of_the_decision_is_a_new_one(name):
+    """Kubernetes writes whole seconds: it may have come in the place of one that was evicted, and would go again."""
+    cluster = world(("pod/shop/api-0", ("status", "startTime"), "2026-09-21T14:13:20Z"))
+    what = action(name, {"pod": "api-0"})
+    assert plugins.load_type("remediations", name)().plan(replace(what, at=NOW + 0.7), cluster).changes == ()
+    assert len(plugins.load_type("remediations", name)().plan(replace(what, at=NOW + 1.0), cluster).changes) == 1
 
 
 def test_pods_that_went_by_themselves_count():

@@ -70,8 +70,7 @@ class KubeApi:
     # --------------------------------------------------------------------------------------------------------- HTTP
     def __call__(self, request: Request) -> Response:
         path, body = unquote(request.path), json.loads(request.data or b"null")
-        options = (body or {}).get("deleteOptions", {}) if isinstance(body, dict) else {}
-        trial = request.args.get("dryRun") == "All" or options.get("dryRun") == ["All"]
+        trial = dry_run(request, body)
         self.requests.append((request.method, path, dict(request.args), body, request.content_type))
         broken = self.fault(request.method, path, trial)
         return broken if broken is not None else self.answer(request, path, body, trial)
@@ -170,6 +169,14 @@ class KubeApi:
         start = int(args.get("continue", 0))
         more = {"continue": str(start + PAGE)} if len(items) > start + PAGE else {}
         return self.json({"items": items[start:start + PAGE], "metadata": more})
+
+
+def dry_run(request, body):
+    """As the real one: a DELETE with a body is told in the body and nowhere else, an eviction in its options."""
+    if request.method == "DELETE" and body:
+        return body.get("dryRun") == ["All"]
+    options = body.get("deleteOptions", {}) if isinstance(body, dict) else {}
+    return request.args.get("dryRun") == "All" or options.get("dryRun") == ["All"]
 
 
 def merge(into, patch):
