@@ -11,6 +11,7 @@ from typing import Any, Literal
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.calls import Calls, WithCalls
 from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Refused, Sink
 from aiops.maintenance import CONFIGURED, Maintenance
@@ -23,7 +24,7 @@ from aiops.policy.load import Policy
 from aiops.policy.load import load as load_policies
 from aiops.policy.texts import Compiler, placed
 from aiops.policy.texts import read as read_policies
-from aiops.schema import Chosen, Config, available, detector_name, detector_settings
+from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
 from aiops.secretfile import Secret, SecretFile, header
 from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
@@ -118,10 +119,10 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str]) -> LiveActuator:
+                  awaited: Sequence[str], webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. webhooks: whom actions may call.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
@@ -130,10 +131,18 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
 
     try:
         intents = Intents(ledger)
-        cluster = KubernetesCluster(connect(kubeconfig, context))
+        cluster = WithCalls(KubernetesCluster(connect(kubeconfig, context)), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
     return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off])
+
+
+def calls(webhooks: Mapping[str, Callee], clock: Clock) -> Calls:
+    """The endpoints that the action Webhook may call. Raises ConfigurationError where a secret cannot be read."""
+    from aiops.sinks.calls import Endpoint, WebhookCalls
+    from aiops.sinks.webhook import key
+    return WebhookCalls({name: Endpoint(w.url, secret(w.secret_file, key) if w.secret_file else "")
+                         for name, w in webhooks.items()}, clock)
 
 
 def page_address(config: Config) -> str:

@@ -135,6 +135,14 @@ class Refused(Exception):  # noqa: N818
         self.reason = reason
 
 
+class Failed(Exception):  # noqa: N818
+    """It was done and did not work. What it made is left to be looked at."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Target(Protocol):
     """What an action is aimed at, as a policy writes it: a pydantic model in the remediation's file."""
 
@@ -166,7 +174,8 @@ class Remediation(Protocol):
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
     `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
-    `examples`: targets as policies write them; the contract tests run every one.
+    `examples`: targets as policies write them; the contract tests run every one. `takes_back` (False where it is not said): it
+    takes back what somebody just changed, which others leave alone.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
@@ -176,7 +185,10 @@ class Remediation(Protocol):
     examples: ClassVar[tuple[Mapping[str, object], ...]]
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        """Reads only. Planned again it goes on from what it finds. Raises `Refused` where it cannot work, with the reason."""
+        """Reads only. Planned again it goes on from what it finds.
+
+        Raises `Refused` where it cannot work, with the reason, and `Failed` where what an earlier turn began did not work.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ One source for the manifests (`scripts/rbac.py`) and for `aiops doctor`, which a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,5 +54,5 @@ def cluster_role(name: str, rights: Iterable[Right], why: str) -> dict[str, Any]
 
 
 def kebab(name: str) -> str:
-    """`ScaleUp` -> `scale-up`."""
-    return "".join(("-" if c.isupper() and i else "") + c.lower() for i, c in enumerate(name))
+    """`ScaleUp` -> `scale-up`, `SetHPA` -> `set-hpa`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

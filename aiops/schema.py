@@ -121,6 +121,13 @@ class Webhook(Strict):
     minimum: Severity = "info"
 
 
+class Callee(Strict):
+    """Whom the action Webhook may call, by the name that policies use."""
+
+    url: Url
+    secret_file: Path | None = Field(default=None, alias="secretFile")
+
+
 class Console(Strict):
     """One line for each change on stderr. Also without any sinks."""
 
@@ -312,6 +319,8 @@ class Config(Strict):
     packs: Path | None = None
     policies: Annotated[PolicySources, BeforeValidator(_folder)] = PolicySources()
     sinks: list[SinkItem] = Field(default=[])
+    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], Callee] = Field(
+        default={}, max_length=100)
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()

@@ -139,7 +139,7 @@ def test_rules_join_only_resources_with_equal_verbs() -> None:
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
         {"apiGroups": ["apps"], "resources": ["pods"], "verbs": ["get"]}]
-    assert [rbac.kebab(n) for n in ("ScaleUp", "Restart", "SetHPA")] == ["scale-up", "restart", "set-h-p-a"]
+    assert [rbac.kebab(n) for n in ("ScaleUp", "Restart", "SetHPA")] == ["scale-up", "restart", "set-hpa"]
 
 
 # ------------------------------------------------------------------------------------------------------ the image

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiops import plugins
 from aiops.changes import Change, Changed
-from aiops.interfaces import Ambiguous, Begun, Cluster, Log, Plan, Refused, Retry
+from aiops.interfaces import Ambiguous, Begun, Cluster, Failed, Log, Plan, Refused, Retry
 from aiops.types import Action, Outcome
 
 Check = Callable[[Action, Sequence[Change], Cluster], None]
@@ -40,6 +40,8 @@ class Executor:
             raise
         except Refused as e:
             return Outcome(action.id, "refused", at, e.reason + self._put_back(action))
+        except Failed as e:
+            return Outcome(action.id, "failed", at, e.reason)
         except Ambiguous as e:
             return Outcome(action.id, "unknown", at, f"{e.reason}; it may have been done and is not repeated")
         except Exception as e:  # noqa: BLE001 - one broken remediation must not stop the daemon
@@ -92,6 +94,7 @@ class Executor:
         changes = [c for c in plan.changes if c.verb != "patch" or c.edits]
         for check in self._checks if changes else ():
             check(action, changes, self._cluster)
+        self._not_again(action, changes)
         possible, later = self._possible(changes)
         if possible:
             first = self._log.turn(action, replace(plan, changes=tuple(possible), rest=plan.rest or str(later or "")))
@@ -99,6 +102,13 @@ class Executor:
                 self._log.written(action.id, number, self._write(action, change))
         if later:
             raise later
+
+    def _not_again(self, action: Action, changes: Sequence[Change]) -> None:
+        """What an earlier turn created and somebody deleted is not created again. Raises Refused."""
+        creates = {c.entity for c in changes if c.verb == "create"}
+        gone = next((c.entity for c in self._log.inverses(action.id) if c.entity in creates), None) if creates else None
+        if gone:
+            raise Refused(f"{gone} was made by this action, and somebody deleted it. Hands off.")
 
     def _possible(self, changes: Sequence[Change]) -> tuple[list[Change], Retry | None]:
         """What the API server would take now. A pod whose disruption budget forbids it does not keep others waiting."""

@@ -210,7 +210,7 @@ def _target(document: Document, place: Place, target: Mapping[str, Any], remedia
 def _words(item: Any, model: Any = None) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
     if item["type"] == "extra_forbidden":
-        known = list(model.model_fields) if model else []
+        known = [field.alias or key for key, field in model.model_fields.items()] if model else []
         close = difflib.get_close_matches(name, known, n=1)
         return f"unknown key {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}.")
     if item["type"] == "missing":

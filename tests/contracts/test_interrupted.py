@@ -73,7 +73,10 @@ def undisturbed(name, example, path):
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
-    """Before and after every write, and before and after every line of the ledger, twice in a row."""
+    """Before and after every write, and before and after every line of the ledger, twice in a row.
+
+    Of a call that nobody can look up it is said so: it may be lost, and is never made twice.
+    """
     status, wanted = undisturbed(name, example, tmp_path / "calm.sqlite")
     assert status == "done"
     for point in range(1000):
@@ -83,8 +86,9 @@ def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
             break
         run(world.cluster, path, Life(point // 2))
         outcomes = run(world.cluster, path, Life(-1), [action(name, example)])
-        assert world.changes() == wanted, f"killed at point {point}"
-        assert set(outcomes.values()) <= {"done", "failed"}
+        unknown = "unknown" in outcomes.values() and all(c.verb == "call" for c in world.cluster.calls)
+        assert world.changes() == wanted or (unknown and world.changes() == []), f"killed at point {point}"
+        assert set(outcomes.values()) <= {"done", "failed"} or unknown
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
@@ -102,4 +106,5 @@ def test_an_answer_that_never_came_is_looked_up_and_not_asked_for_again(name, ex
         world.cluster.write = silent
         outcomes = run(world.cluster, tmp_path / f"{reached}.sqlite", Life(-1), [action(name, example)])
         assert len({str(c) for c in sent}) == len(sent)
-        assert outcomes["a-1"] == ("done" if reached and all(c.verb != "call" for c in sent) else "unknown")
+        known = not sent or (reached and all(c.verb != "call" for c in sent))
+        assert outcomes["a-1"] == ("done" if known else "unknown")
