@@ -110,14 +110,15 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 
 def test_the_example_configuration_is_good(tmp_path: Path) -> None:
-    """It loads as it stands."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
+    """It loads as it stands, and with each of the parts that are shown further down."""
+    example, *parts = re.findall(r"```yaml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
     path = tmp_path / "aiops.yaml"
-    path.write_text(example, encoding="utf-8")
-    try:
-        config.load(path, {})
-    except Problems as e:
-        pytest.fail(str(e))
+    for part in ("", *parts):
+        path.write_text(example + part, encoding="utf-8")
+        try:
+            config.load(path, {})
+        except Problems as e:
+            pytest.fail(str(e))
 
 
 def test_defaults_in_the_tables_are_the_defaults() -> None:
