@@ -10,7 +10,7 @@ from functools import lru_cache
 from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.signals import STALE_S
-from aiops.types import Alert, Anomaly, Entity, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
@@ -18,7 +18,7 @@ LOOK_BACK_S = 300.0
 KEEP_S = 1800.0
 AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
 """What policies may name by its place: see `RecentEvidence.around`."""
-MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
+MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
 
 
 class RecentEvidence:
@@ -28,6 +28,7 @@ class RecentEvidence:
         self._history, self._meanings, self._maintained = history, meanings, maintained
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._by_name: dict[str, list[Signal]] = {}
         self._signals: Sequence[Signal] = ()
         self._known = 0
@@ -35,11 +36,15 @@ class RecentEvidence:
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
 
-    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
+    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
+               events: Sequence[Event] = ()) -> None:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
         self._signals = signals
         self._lines.extend(lines)
+        self._events.extend(events)
+        while self._events and self._events[0].time < now - KEEP_S:
+            self._events.popleft()
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
         while self._lines and self._lines[0].time < now - KEEP_S:
             self._lines.popleft()
@@ -81,6 +86,11 @@ class RecentEvidence:
         matches, scope = _matcher(pattern), self._scope(incident)
         since = incident.opened_at - LOOK_BACK_S
         return sum(1 for line in self._lines if line.time >= since and line.entity in scope and matches(line.text))
+
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        """Events of the incident's window on its entities and their neighbours; 0 for a pattern that is no expression."""
+        matches, scope, since = _matcher(pattern), self._scope(incident), incident.opened_at - LOOK_BACK_S
+        return sum(1 for e in self._events if e.time >= since and e.entity in scope and matches(f"{e.reason} {e.text}"))
 
     def age(self, incident: Incident) -> float:
         """Seconds since the newest anomaly, or alert of others, on the incident's entities."""

@@ -270,7 +270,7 @@ class Pipeline:
         none = np.full(len(frame.values), np.nan)
         expected, width = self._banded.band if self._banded and len(frame.values) else (none, none)
         self.history.add(frame.at, frame.values, expected, width)
-        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies)
+        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies, frame.events)
         self.costs.update(frame, self.graph)
 
     # ----------------------------------------------------------------------------------------------- the way out

@@ -172,8 +172,7 @@ class World:
         return sorted((p for p in self.pods.values() if p.app == app), key=lambda p: p.entity)
 
     def workload(self, app: str) -> Object:
-        kind = "statefulset" if app == "db" else "deployment"
-        return self.cluster.objects[f"{kind}/{NAMESPACE}/{app}"]
+        return self.cluster.objects[f"{kind_of(app)}/{NAMESPACE}/{app}"]
 
     # -------------------------------------------------------------------------------------------------------- traffic
     def _serve(self, at: float) -> None:
@@ -210,7 +209,7 @@ class World:
             pods = self.of(service.name)
             self._tell_service(emit, service, [p for p in pods if p.ready])
             asked = int(value_at(self.workload(service.name), ("spec", "replicas")) or 0)
-            workload = f"{'statefulset' if service.name == 'db' else 'deployment'}/{NAMESPACE}/{service.name}"
+            workload = f"{kind_of(service.name)}/{NAMESPACE}/{service.name}"
             emit.gauge(workload, "kube_deployment_spec_replicas", float(asked))
             emit.gauge(workload, "kube_deployment_status_replicas_available", float(sum(p.ready for p in pods)))
             for pod in pods:
@@ -288,9 +287,10 @@ class World:
         for pod in self.pods.values():
             if pod.app in {s.name for s in SERVICES}:
                 edges.append(Edge(f"service/{NAMESPACE}/{pod.app}", pod.entity, "owns"))
+                edges.append(Edge(f"{kind_of(pod.app)}/{NAMESPACE}/{pod.app}", pod.entity, "owns"))
             if pod.node:
                 edges.append(Edge(pod.entity, f"node//{pod.node}", "runs_on"))
-        edges += [Edge(f"gpu/{n}/{k}", f"node//{n}", "runs_on") for n, gpu in NODES.items() if gpu for k in range(GPUS_PER_NODE)]
+        edges += [Edge(f"node//{n}", f"gpu/{n}/{k}", "uses") for n, gpu in NODES.items() if gpu for k in range(GPUS_PER_NODE)]
         edges += [Edge(f"pod/{NAMESPACE}/db-0", f"persistentvolumeclaim/{NAMESPACE}/data-db-0", "uses")]
         return Links(tuple(nodes), tuple(edges))
 
@@ -326,6 +326,11 @@ class _Emitter:
         self._into.line(LogLine(self._at, entity, text))
 
 
+def kind_of(app: str) -> str:
+    """The kind of workload, as entities spell it."""
+    return "statefulset" if app == "db" else "deployment"
+
+
 def _labels(text: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.replace('"', "").split(",")) if text else {}
 
@@ -349,7 +354,7 @@ def _nodes() -> list[tuple[str, Object]]:
 def _workloads() -> list[tuple[str, Object]]:
     made: list[tuple[str, Object]] = []
     for s in SERVICES:
-        kind = "StatefulSet" if s.name == "db" else "Deployment"
+        kind = {"statefulset": "StatefulSet", "deployment": "Deployment"}[kind_of(s.name)]
         template = {"metadata": {"labels": {"app": s.name}}, "spec": {"containers": [{"name": s.name, "image": f"{s.name}:1"}]}}
         spec = {"replicas": s.replicas, "selector": {"matchLabels": {"app": s.name}}, "template": template}
         meta = {"name": s.name, "namespace": NAMESPACE, "annotations": {"deployment.kubernetes.io/revision": "1"}}

@@ -23,6 +23,10 @@ class Evidence(Protocol):
         """Lines on the incident's entities that match the regular expression."""
         ...
 
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        """Events on the incident's entities, or their neighbours, whose reason or text matches the regular expression."""
+        ...
+
     def age(self, incident: Incident) -> float:
         """Seconds since the newest evidence that supports the incident."""
         ...

@@ -97,25 +97,32 @@ class Match(Strict):
 
 
 class Correlation(Strict):
-    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` (a regular expression, lines counted).
+    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` or `events: PATTERN` (regular expressions; lines and
+    events are counted, of an event its reason and text).
 
     It is `correlation.NAME`; a pattern is `correlation["logs:PATTERN"]`, or `correlation.AS` with `name: AS`.
     """
 
     metric: Name | None = None
     logs: Regex | None = None
+    events: Regex | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Correlation:
-        if (self.metric is None) == (self.logs is None):
-            raise ValueError("exactly one of metric and logs is needed.")
+        if sum(x is not None for x in (self.metric, self.logs, self.events)) != 1:
+            raise ValueError("exactly one of metric, logs and events is needed.")
         return self
 
     @property
     def key(self) -> str:
         """Its name in the map `correlation`."""
-        return self.name or self.metric or f"logs:{self.logs}"
+        return self.name or self.plain
+
+    @property
+    def plain(self) -> str:
+        """What it would be called without a name of its own."""
+        return self.metric or (f"logs:{self.logs}" if self.logs else f"events:{self.events}")
 
 
 class Diagnosis(Strict):

@@ -108,6 +108,8 @@ def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str,
         if item.logs is not None:
             lines.append(evidence.log_count(item.logs, incident))
             out[item.key] = float(lines[-1])
+        elif item.events is not None:
+            out[item.key] = float(evidence.event_count(item.events, incident))
         else:
             out[item.key] = evidence.measure(item.metric or "", incident)
     for name in policy.wanted:
