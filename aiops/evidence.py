@@ -16,6 +16,9 @@ from correlators.graph import Graph
 LOOK_BACK_S = 300.0
 """An incident's window starts this long before it was opened: evidence comes before alerts."""
 KEEP_S = 1800.0
+TOGETHER_S = 600.0
+"""Incidents that were opened further apart do not explain each other."""
+MOST_BELOW = 2000
 AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
 """What policies may name by its place: see `RecentEvidence.around`."""
 MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
@@ -35,6 +38,7 @@ class RecentEvidence:
         self._now = 0.0
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
+        self.incidents: Sequence[Incident] = ()
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
                events: Sequence[Event] = ()) -> None:
@@ -88,8 +92,9 @@ class RecentEvidence:
         return sum(1 for line in self._lines if line.time >= since and line.entity in scope and matches(line.text))
 
     def event_count(self, pattern: str, incident: Incident) -> int:
-        """Events of the incident's window on its entities and their neighbours; 0 for a pattern that is no expression."""
+        """Events of the incident's window on its entities, their neighbours, and the workloads of their pods."""
         matches, scope, since = _matcher(pattern), self._scope(incident), incident.opened_at - LOOK_BACK_S
+        scope |= {owner for e in tuple(scope) if e.startswith("pod/") for owner in self.graph.owners(e)}
         return sum(1 for e in self._events if e.time >= since and e.entity in scope and matches(f"{e.reason} {e.text}"))
 
     def age(self, incident: Incident) -> float:
@@ -112,6 +117,27 @@ class RecentEvidence:
         near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
         found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
+
+    def explained(self, incident: Incident) -> str:
+        """Of two that explain each other, because they depend on each other, the later one is explained."""
+        mine = _cause(incident)
+        below = self._below(mine)
+        for other in self.incidents:
+            theirs = _cause(other)
+            if other.id == incident.id or theirs not in below or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
+                continue
+            if mine not in self._below(theirs) or (other.opened_at, other.id) < (incident.opened_at, incident.id):
+                return f"{other.id} ({theirs})"
+        return ""
+
+    def _below(self, entity: Entity) -> set[Entity]:
+        """All that an entity depends on, through the service that it is part of: callees, their pods, nodes, GPUs. Bounded."""
+        seen = {entity, *(o for o in self.graph.owners(entity) if entity.startswith("pod/"))}
+        edge = list(seen)
+        while edge and len(seen) < MOST_BELOW:
+            edge = [t for e in edge for t, _ in self.graph.dependencies(e) if t not in seen]
+            seen.update(edge)
+        return seen - {entity}
 
     def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
         """Near the incident or the target, after that time; what fell silent may just have been replaced."""
@@ -139,6 +165,10 @@ class RecentEvidence:
         if signal.additive:
             return float(values.sum())
         return float(values[-1]) if self._now - times[-1] <= STALE_S else None
+
+
+def _cause(incident: Incident) -> Entity:
+    return incident.causes[0].entity if incident.causes else incident.entities[0] if incident.entities else ""
 
 
 @lru_cache(maxsize=256)

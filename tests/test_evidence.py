@@ -225,3 +225,27 @@ def test_what_rose_near_the_target_is_told():
                            replace(new[0], detectors=("absence",)), replace(new[0], state="resolved")]
     assert run.evidence.risen(incident("pod//a"), "deployment//x", since) == [new[1]]
     assert run.evidence.risen(incident("service//s"), "pod//b", since) == new[:2]
+
+
+def test_who_depends_on_what_fails_is_explained_by_it():
+    """A callee, a sibling's node, a GPU below; not from above, not what was opened long before; of a circle the later one."""
+    run = Run()
+    run.evidence.graph = graph(
+        "service//front calls service//s", "service//s owns pod//a", "service//s owns pod//b", "pod//b runs_on node//n",
+        "node//n uses gpu//n/0", "service//x calls service//y", "service//y calls service//x")
+
+    def of(name, entity, after_s=0.0):
+        return replace(incident(entity, opened_at=T0 + after_s), id=name)
+
+    gpu, front, a = of("i-gpu", "gpu//n/0", 30.0), of("i-front", "service//front"), of("i-a", "pod//a")
+    run.evidence.incidents = [gpu, front, a]
+    assert run.evidence.explained(a) == "i-gpu (gpu//n/0)"
+    assert run.evidence.explained(front) == "i-gpu (gpu//n/0)"
+    assert run.evidence.explained(gpu) == ""
+    run.evidence.incidents = [front, a]
+    assert (run.evidence.explained(front), run.evidence.explained(a)) == ("i-a (pod//a)", "")
+    run.evidence.incidents = [of("i-old", "node//n", -601.0), a]
+    assert run.evidence.explained(a) == ""
+    x, y = of("i-x", "service//x"), of("i-y", "service//y", 15.0)
+    run.evidence.incidents = [x, y]
+    assert (run.evidence.explained(x), run.evidence.explained(y)) == ("", "i-x (service//x)")

@@ -7,8 +7,10 @@ the fault is a wrong action. A fault lasts until it is cured.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import ClassVar
 
+from aiops import xids
 from aiops.changes import Object, patch, value_at
 from aiops.demo.world import NAMESPACE, SERVICES, Pod, World
 from aiops.types import Entity, Event
@@ -113,21 +115,22 @@ class _OfImages(Fault):
 
     def begin(self, world: World, at: float) -> None:
         workload = world.workload(self.target)
-        self._keep_revision(world, workload, 1)
+        self._keep_revision(world, workload, 1, 0.0)
         entity = f"deployment/{NAMESPACE}/{self.target}"
         containers = [{"name": self.target, "image": f"{self.target}:{self.bad}"}]
         world.cluster.happens(patch(entity, workload, {
             ("spec", "template", "spec", "containers"): containers,
             ("metadata", "annotations", "deployment.kubernetes.io/revision"): "2"}))
-        self._keep_revision(world, world.workload(self.target), 2)
+        self._keep_revision(world, world.workload(self.target), 2, at)
         world.events.append(Event(at, entity, "change", "Deploy", f"image {self.target}:{self.bad}"))
 
-    def _keep_revision(self, world: World, workload: Object, number: int) -> None:
+    def _keep_revision(self, world: World, workload: Object, number: int, at: float) -> None:
         """The ReplicaSet of a revision, as the deployment controller keeps it."""
         meta, spec = workload["metadata"], workload["spec"]
         world.cluster.put({
             "kind": "ReplicaSet", "metadata": {
                 "name": f"{self.target}-{number}", "namespace": NAMESPACE, "labels": {"app": self.target},
+                "creationTimestamp": datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
                 "annotations": {"deployment.kubernetes.io/revision": str(number)},
                 "ownerReferences": [{"kind": "Deployment", "name": self.target, "uid": meta.get("uid", ""), "controller": True}]},
             "spec": {"replicas": spec["replicas"] if number == 2 else 0, "template": spec["template"],
@@ -200,7 +203,7 @@ class _OfNodes(Fault):
         return frozenset((kind, f"node//{self.target}") for kind in ("Cordon", "Drain", "Taint"))
 
     def xid(self, world: World, at: float, number: int) -> None:
-        world.events.append(Event(at, f"gpu/{self.target}/0", "warning", f"XID {number}"))
+        world.events.append(Event(at, f"gpu/{self.target}/0", "warning", f"XID {number}", xids.describe(number)))
 
 
 class GpuLost(_OfNodes):
@@ -275,7 +278,7 @@ class FullVolume(Fault):
 
     @property
     def right(self) -> frozenset[tuple[str, Entity]]:
-        return frozenset({("RunJob", f"job/{NAMESPACE}/clean-volume"), ("RunJob", f"cronjob/{NAMESPACE}/clean-volume")})
+        return frozenset({("RunJob", f"cronjob/{NAMESPACE}/clean-data-db-0")})
 
 
 @dataclass

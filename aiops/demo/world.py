@@ -374,4 +374,8 @@ def _pod(name: str, app: str, owner: list[dict[str, Any]]) -> Object:
 def _batch() -> list[tuple[str, Object]]:
     """A nightly job that nobody looks at until it hangs."""
     meta = {"name": "embed", "namespace": NAMESPACE, "labels": {"app": "embed"}}
-    return [("job", {"kind": "Job", "metadata": meta, "spec": {"suspend": False, "parallelism": 2}, "status": {"active": 2}})]
+    pod = {"containers": [{"name": "clean", "image": "clean:1", "command": ["clean"]}], "restartPolicy": "Never"}
+    schedule = {"schedule": "0 0 31 2 *", "suspend": True, "jobTemplate": {"spec": {"template": {"spec": pod}}}}
+    cleaner = {"kind": "CronJob", "metadata": {"name": "clean-data-db-0", "namespace": NAMESPACE}, "spec": schedule}
+    job = {"kind": "Job", "metadata": meta, "spec": {"suspend": False, "parallelism": 2}, "status": {"active": 2}}
+    return [("cronjob", cleaner), ("job", job)]

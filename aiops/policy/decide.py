@@ -160,7 +160,8 @@ class PolicyBook:
         decision, why = self._granted(policy, signature, kind_of(choice.step.type, choice.target))
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
-            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
+            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
+            explained=turn.evidence.explained(incident))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

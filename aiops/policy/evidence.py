@@ -41,6 +41,11 @@ class Evidence(Protocol):
         there is exactly one."""
         ...
 
+    def explained(self, incident: Incident) -> str:
+        """The incident, with its cause, that explains this one: opened at about the same time, on what its cause depends on.
+        Empty for none."""
+        ...
+
     def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
         """Alerts that began after `since` on the target, the incident's entities or their neighbours, and still fire: only of
         signals of which it is known which side is bad, and not that something fell silent."""

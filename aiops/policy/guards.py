@@ -21,8 +21,9 @@ HALF_OPEN_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
-    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before."""
+    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence; `maintenance` says
+    which window somebody concerned is in, `explained` which incident explains this one; `own` is the attempt itself, where it
+    was asked before."""
 
     policy: str
     spec: Spec
@@ -35,6 +36,7 @@ class Question:
     rehearsal: bool = False
     maintenance: str = ""
     own: str = ""
+    explained: str = ""
 
     @property
     def namespace(self) -> str:
@@ -69,6 +71,11 @@ def evidence(q: Question) -> str | None:
     if not math.isfinite(q.age_s):
         return "no evidence is known any more"
     return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def explained(q: Question) -> str | None:
+    """Who treats symptoms hurts the innocent: what it depends on comes first."""
+    return f"{q.explained} explains this: what this depends on is treated first" if q.explained else None
 
 
 def busy(q: Question) -> str | None:
@@ -131,7 +138,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    namespace, maintenance, evidence, busy, breaker, cooldown, rate, unavailable)
+    namespace, maintenance, evidence, explained, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

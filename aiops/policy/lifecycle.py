@@ -97,7 +97,8 @@ class Lifecycle:
         incident = turn.incidents[attempt.incident]
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
-            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id))
+            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
+            explained=turn.evidence.explained(incident)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
