@@ -22,8 +22,9 @@ from aiops.interfaces import Detector, Relearns, Settles
 from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
-from aiops.models import Learned, still_there
+from aiops.models import Learned, ephemeral, still_there
 from aiops.readiness import Facts, of_baseline
+from aiops.rows import Rows
 from aiops.signals import Door
 from aiops.types import (
     Action,
@@ -108,7 +109,6 @@ class Pipeline:
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
         self._gpus: dict[str, dict[str, str]] = {}
-        self._place: dict[tuple[str, str], int] = {}
 
     def step(self, batch: Batch) -> Report:
         """Everything that follows from one batch. Raises ValueError when time does not rise."""
@@ -155,10 +155,12 @@ class Pipeline:
         What was not heard of lately is forgotten. Where a model learns anew, the past may be handed in once more: those
         that know it pass it over.
         """
-        entities, heard = [row[0] for row in kept.door["signals"]], kept.door["heard"].tolist()
-        columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
-        self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
-        self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
+        rows, heard = Rows.of(kept.door["signals"]), np.asarray(kept.door["heard"], np.float64)
+        columns = np.arange(len(rows))
+        if self.models.movable:
+            columns = still_there(rows.by_entity(ephemeral, np.bool_), heard, kept.at)
+        self.models.begin(kept.lineages, columns if len(columns) < len(rows) else None, now)
+        self.door.restore({**kept.door, "signals": rows}, columns, samples=kept.at <= now and not self.models.fresh)
         if "alerting" in kept.more:
             self.alerting.restore(kept.more["alerting"])
         if "xids" in kept.more:
@@ -186,13 +188,12 @@ class Pipeline:
         self.costs.keep(columns)
         self.evidence.renumber()
         self.masks.renumber()
-        self._place = {}
 
     def _stays(self, at: float) -> Bools:
         """bool[S]: what a series feeds, what is awaited after a restart, and what is not over yet."""
         stays, awaited = self.door.fed(), self.door.reserved()
-        heard = self.door.last_heard()[awaited]
-        stays[awaited[still_there([self.door.signals[k].entity for k in awaited.tolist()], heard.tolist(), at)]] = True
+        comes_and_goes = self.door.signals.by_entity(ephemeral, np.bool_)[awaited]
+        stays[awaited[still_there(comes_and_goes, self.door.last_heard()[awaited], at)]] = True
         stays[self.alerting.columns(len(stays))] = True
         stays[self.masks.columns(e for i in self.book.open() for e in i.entities)] = True
         return stays
@@ -276,12 +277,11 @@ class Pipeline:
         if not changed and not self.book.open():
             self._drawn = set()
             return ()
-        by_key = self._places(frame)
         active: set[str] = set()
         for incident in (*changed, *self.book.open()):
             for alert in incident.alerts:
-                signal = by_key.get((alert.entity, alert.signal))
-                if signal is None or alert.key in active or len(points) > MAX_POINTS_A_STEP:
+                signal = None if alert.key in active else self.door.column(alert.entity, alert.signal)
+                if signal is None or len(points) > MAX_POINTS_A_STEP:
                     continue
                 active.add(alert.key)
                 since = frame.at if alert.key in self._drawn else incident.opened_at - LEAD_TICKS_S
@@ -290,12 +290,6 @@ class Pipeline:
                 points += [Point(t, alert.entity, alert.signal, v, e, *band(e, w)) for t, v, e, w in rows]
         self._drawn = active
         return tuple(points)
-
-    def _places(self, frame: Frame) -> dict[tuple[str, str], int]:
-        """(entity, signal) -> column, extended when signals were added."""
-        for s in frame.signals[len(self._place):]:
-            self._place[s.entity, s.key] = s.id
-        return self._place
 
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:

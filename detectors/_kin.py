@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.types import Bools, Entity, Floats, Signal
+from aiops.rows import Distinct, Index, Signals, columnar, joined
+from aiops.types import Bools, Entity, Floats, Ints, Signal
 
 Places = NDArray[np.int64]
 LEAST = 3
@@ -56,12 +57,12 @@ def _pool(node: str) -> str:
     return next((pattern.sub("", host) for pattern in _NODE if pattern.search(host)), host)
 
 
-def kin(signal: Signal) -> tuple[str, str, str]:
-    """Equal for signals that are to be compared: owner, name, and the labels without those that number the members."""
+def shown(signal: Signal) -> tuple[str, str]:
+    """What is to be compared: the signal's name, and its labels without those that number the members."""
     labels = signal.labels
     if labels:
         labels = ",".join(f'{k}="{v}"' for k, v in _LABEL.findall(labels) if k not in MEMBER_LABELS)
-    return owner(signal.entity), signal.name, labels
+    return signal.name, labels
 
 
 class Groups:
@@ -76,30 +77,58 @@ class Groups:
         self.count = 0
         self.columns: Places = np.zeros(0, np.int64)
         self.group: Places = np.zeros(0, np.int64)
-        self._members: dict[tuple[str, str, str], list[int]] = {}
-        self._large: list[list[int]] = []
+        self._owners, self._shown = Distinct(), Distinct()
+        self._index = Index()
+        self._size = np.zeros(0, np.int64)  # of each possible group, its members; and the column that made it one
+        self._made_by = np.zeros(0, np.int64)
+        self._of = np.zeros(0, np.int32)  # of each column, its possible group
         self._starts: Places = np.zeros(0, np.int64)
         self._tables: list[tuple[Places, Places]] = []
 
     def extend(self, signals: Sequence[Signal]) -> bool:
         """Takes in the signals that are new; true when a group has grown or a new one appeared."""
-        grown = False
-        for signal in signals[self.seen:]:
-            members = self._members.setdefault(kin(signal), [])
-            members.append(signal.id)
-            if len(members) == LEAST:
-                self._large.append(members)
-            grown |= len(members) >= LEAST
+        new = columnar(signals[self.seen:])
         self.seen = len(signals)
+        mine = self._kin(new)
+        self._of = np.append(self._of, mine)
+        before = np.append(self._size, np.zeros(self._index.count - len(self._size), np.int64))
+        self._size = before + np.bincount(mine, minlength=len(before))
+        grown = bool((self._size[mine] >= LEAST).any())
         if grown:
+            self._number((before < LEAST) & (self._size >= LEAST))
             self._sort()
         return grown
 
+    def _kin(self, signals: Signals) -> Ints:
+        """int32[n]: equal for signals that are to be compared: their owner, and what they show."""
+        owners = signals.by_entity(lambda entity: self._owners.code(owner(entity)), np.int32)
+        kinds = signals.by_kind(lambda kind: self._shown.code(shown(kind)), np.int32)
+        found = self._index.find(owners, kinds)
+        new = np.flatnonzero(found < 0)
+        _, first, inverse = np.unique(joined(owners[new], kinds[new]), return_index=True, return_inverse=True)
+        found[new] = self._index.count + inverse
+        first = new[first]
+        self._index.add(owners[first], kinds[first], found[first])
+        return found.astype(np.int32)
+
+    def _number(self, made: Bools) -> None:
+        """The column that made a group of these."""
+        self._made_by = np.append(self._made_by, np.zeros(len(made) - len(self._made_by), np.int64))
+        columns = np.flatnonzero(made[self._of])
+        columns = columns[np.argsort(self._of[columns], kind="stable")]
+        first = np.flatnonzero(np.diff(self._of[columns], prepend=-1))
+        self._made_by[self._of[columns[first]]] = columns[first + LEAST - 1]
+
     def _sort(self) -> None:
-        sizes = np.array([len(members) for members in self._large], np.int64)
+        large = np.flatnonzero(self._size >= LEAST)
+        large = large[np.argsort(self._made_by[large])]
+        rank = np.full(len(self._size), -1)
+        rank[large] = np.arange(len(large))
+        sizes, group = self._size[large], rank[self._of]
+        columns = np.flatnonzero(group >= 0)
         self.count = len(sizes)
-        self.columns = np.array([column for members in self._large for column in members], np.int64)
-        self.group = np.repeat(np.arange(self.count), sizes)
+        self.columns = columns[np.argsort(group[columns], kind="stable")]
+        self.group = group[self.columns]
         self._starts = np.cumsum(sizes) - sizes
         widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
         self._tables = [self._table(np.flatnonzero(widths == width), int(width), sizes) for width in np.unique(widths)]

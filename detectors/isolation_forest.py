@@ -25,6 +25,7 @@ from pydantic import Field
 from aiops.arrays import grown
 from aiops.calibration import Tail
 from aiops.quantities import Duration
+from aiops.rows import columnar
 from aiops.signals import HUGE
 from aiops.types import Anomaly, Bools, Floats, Frame
 from aiops.yamlfile import Strict
@@ -126,12 +127,13 @@ class IsolationForest:
 
     # --------------------------------------------------------------------------------------------------- bookkeeping
     def _register(self, frame: Frame) -> None:
-        new = frame.signals[self._seen:]
-        self._new_entities([e for e in dict.fromkeys(s.entity for s in new) if e not in self._of])
-        for signal in new:
-            place = self._of.get(signal.entity)
-            if place is not None and self._widths[place] < WIDTH:
-                self._columns[place, self._widths[place]] = signal.id
+        new = columnar(frame.signals[self._seen:])
+        self._new_entities([e for e in new.in_order() if e not in self._of])
+        places = new.by_entity(lambda entity: self._of.get(entity, -1), np.int64)
+        for k in np.flatnonzero(places >= 0).tolist():
+            place = int(places[k])
+            if self._widths[place] < WIDTH:
+                self._columns[place, self._widths[place]] = self._seen + k
                 self._widths[place] += 1
                 self._restart(place)
         self._seen = len(frame.signals)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from aiops.calibration import Tail
 from aiops.humanise import figure, quantity
+from aiops.rows import columnar
 from aiops.types import Anomaly, Bools, Floats, Frame
 from detectors._consensus import Consensus, Prediction
 from detectors._habit import Habit
@@ -134,10 +135,10 @@ class Peers:
         self._habit.lay_out(before)
         self._columns, self._group = self._groups.columns, self._groups.group
         self.jumps, self.drifts = _numbered(self.jumps, group_before), _numbered(self.drifts, group_before)
-        mine = [frame.signals[i] for i in self._columns]
-        self._sign = np.array([{"up": 1.0, "down": -1.0, "both": 0.0}[s.direction] for s in mine])
-        self._min_abs = np.array([s.min_abs for s in mine])
-        self._min_rel = np.maximum(PEER_MIN_REL, PEER_SHARE * np.array([s.min_rel for s in mine]))
+        sign = {"up": 1.0, "down": -1.0, "both": 0.0}
+        about = columnar(frame.signals).by_kind(lambda s: (sign[s.direction], s.min_abs, s.min_rel)).reshape(-1, 3)
+        self._sign, self._min_abs, least = about[self._columns].T
+        self._min_rel = np.maximum(PEER_MIN_REL, PEER_SHARE * least)
 
     def _count_time(self, at: float) -> None:
         tick = at - self._at
