@@ -37,7 +37,11 @@ class Distinct:
 
     def code(self, value: Any) -> int:
         """The number of one value; a new one gets one."""
-        return int(self.codes((value,))[0]) if value not in self.number else self.number[value]
+        known = self.number.get(value)
+        if known is None:
+            known = self.number[value] = len(self.all)
+            self.all.append(value)
+        return known
 
     def find(self, values: Iterable[Any]) -> Ints:
         """The number of each, int32[n], -1 for those that are not there."""

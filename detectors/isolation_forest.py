@@ -319,9 +319,9 @@ class IsolationForest:
         for k in _PER_SIGNAL:
             setattr(self, k, np.array(state[k], np.float64))
         for k in _PER_ENTITY:
-            setattr(self, k, np.array(state[k], np.float64)[kept])
+            setattr(self, k, np.asarray(state[k], np.float64)[kept])
         for k, (shape, kind) in _ARRAYS.items():
-            setattr(self, k, np.array(state[k], kind).reshape(-1, *shape)[kept])
+            setattr(self, k, np.asarray(state[k], kind).reshape(-1, *shape)[kept])
         forests = unpacked(state["forests"], len(state["names"]))
         self._forests, self._stack = [forests[k] for k in kept], None
         self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1))

@@ -331,14 +331,14 @@ class Peers:
         self._columns = np.flatnonzero(grouped)
         self._group = np.arange(len(self._columns))
         self._at, self._tick_s, self._ticks = float(state["at"]), float(state["tick_s"]), int(state["ticks"])
-        self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8)[:, grouped], int(state["hour"])
+        self._habit.bits, self._habit.hour = np.asarray(state["habit"], np.uint8)[:, grouped], int(state["hour"])
         self.jumps, self.drifts = Tail(), Tail()
         for tail in _TAILS:
             getattr(self, tail).restore({name: array[..., grouped] for name, array in state[tail].items()})
         for name in (*Consensus.per_place, *Consensus.per_group):
-            setattr(self._consensus, name, np.array(state["consensus"][name], np.float64)[grouped])
+            setattr(self._consensus, name, np.asarray(state["consensus"][name], np.float64)[grouped])
         for name in _COLUMNS:
-            setattr(self, name, np.array(state[name], np.float64)[grouped])
+            setattr(self, name, np.asarray(state[name], np.float64)[grouped])
 
 
 def _numbered(tail: Tail, before: Places) -> Tail:
