@@ -23,9 +23,8 @@ class Distinct:
     """Values, each with a number by order of appearance. Only ever added to: `lean` makes another one."""
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
-        self.number: dict[Any, int] = {}
-        self.all: list[Any] = []
-        self.codes(values)
+        self.number: dict[Any, int] = dict(zip(dict.fromkeys(values), itertools.count(), strict=False))
+        self.all: list[Any] = list(self.number)
 
     def codes(self, values: Iterable[Any]) -> Ints:
         """The number of each, int32[n]; those that are new get one."""

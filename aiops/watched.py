@@ -41,9 +41,12 @@ class Watched:
     def kinds(self, kinds: Sequence[Signal], more: bool = True) -> Ints:
         """The same of kinds: all but id and entity of a signal."""
         codes = self._kinds.codes(kinds) if more else self._kinds.find(kinds)
+        self._name_kinds()
+        return codes
+
+    def _name_kinds(self) -> None:
         new = self._names.codes((k.name, k.labels) for k in self._kinds.all[len(self._name_of):])
         self._name_of = np.append(self._name_of, new)
-        return codes
 
     def find(self, entity: Ints, kind: Ints) -> Columns:
         """int64[n]: the columns with the entity, and the kind's name and labels; -1 where there is none."""
@@ -88,18 +91,19 @@ class Watched:
     def keep(self, columns: Columns) -> None:
         """Only these columns stay, in this order. Of two with one name the same is found as before, or none where it is gone."""
         self._index.keep(renumbered(columns, len(self.signals)))
-        self._entity, self._kind, self.reserved = self._entity[columns], self._kind[columns], self.reserved[columns]
-        entities, entity = lean(self._entities, self._entity)
-        kinds, kind = lean(self._kinds, self._kind)
+        entities, self._entity = lean(self._entities, self._entity[columns])
+        kinds, self._kind = lean(self._kinds, self._kind[columns])
+        self.reserved = self.reserved[columns]
         if entities is not self._entities or kinds is not self._kinds:
-            self._entities, self._entity = entities, entity
-            self._rename(kinds, kind)
+            self._rename(entities, kinds)
         self.signals = self._view(len(columns))
 
-    def _rename(self, kinds: Distinct, kind: Ints) -> None:
-        """Everything has other numbers, but for the columns."""
-        self._kinds, self._names, self._name_of = Distinct(), Distinct(), NO_CODES
-        self._kind = self.kinds(kinds.all)[kind] if len(kind) else NO_CODES
+    def _rename(self, entities: Distinct, kinds: Distinct) -> None:
+        """Names have other numbers; columns have not."""
+        if kinds is not self._kinds:
+            self._names, self._name_of = Distinct(), NO_CODES
+        self._entities, self._kinds = entities, kinds
+        self._name_kinds()
         found, self._index = self._index.places(), Index()
         self._index.add(self._entity[found], self._name_of[self._kind[found]], found)
 
