@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from aiops.history import History
 from aiops.meaning import Meanings
+from aiops.rows import columnar
 from aiops.signals import STALE_S
 from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
 from correlators.graph import Graph
@@ -32,9 +33,8 @@ class RecentEvidence:
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._by_name: dict[str, list[Signal]] = {}
-        self._signals: Sequence[Signal] = ()
-        self._known = 0
+        self._signals = columnar(())
+        self._named, self._names = 0, set[str]()
         self._now = 0.0
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
@@ -44,7 +44,7 @@ class RecentEvidence:
                events: Sequence[Event] = ()) -> None:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
-        self._signals = signals
+        self._signals = columnar(signals)
         self._lines.extend(lines)
         self._events.extend(events)
         while self._events and self._events[0].time < now - KEEP_S:
@@ -57,14 +57,8 @@ class RecentEvidence:
 
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
-        self._by_name, self._known = {}, 0
-
-    def _called(self, name: str) -> list[Signal]:
-        """The signals of this name. They are sorted when somebody asks: few steps have an incident that is decided on."""
-        for signal in self._signals[self._known:]:
-            self._by_name.setdefault(signal.name, []).append(signal)
-        self._known = len(self._signals)
-        return self._by_name.get(name, [])
+        self._signals = columnar(())
+        self._named, self._names = 0, set()
 
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
@@ -77,13 +71,28 @@ class RecentEvidence:
         A raw metric that packs only use as an ingredient is answered by the first signal made from it.
         """
         name = self._meanings.current(name)
-        signals = self._called(name) or [s for n in self._meanings.used_by.get(name, ()) for s in self._called(n)]
-        scope = self._scope(incident)
-        near = [s for s in signals if s.entity in incident.entities] or [s for s in signals if s.entity in scope]
+        near = self._near(name, incident)
         values = [v for s in near if (v := self._value(s, incident)) is not None]
         if not values:
             return None
         return min(values) if near[0].direction == "down" else max(values)
+
+    def _near(self, name: str, incident: Incident) -> list[Signal]:
+        """Signals called this, or made of it where none is, on the incident's entities, else on their neighbours too."""
+        names = (name,) if self._known(name) else self._meanings.used_by.get(name, ())
+        for entities in (incident.entities, self._scope(incident)):
+            found = [self._signals[k] for k in self._signals.places(entities).tolist()]
+            near = [s for n in names for s in found if s.name == n]
+            if near:
+                return near
+        return []
+
+    def _known(self, name: str) -> bool:
+        """Whether anybody has a signal called this."""
+        if self._named != len(self._signals):
+            self._named = len(self._signals)
+            self._names = {kind.name for kind in self._signals.distinct()[1]}
+        return name in self._names
 
     def log_count(self, pattern: str, incident: Incident) -> int:
         """Lines on the incident's entities and their neighbours that match; 0 for a pattern that is no expression."""

@@ -6,7 +6,7 @@ Conventions: times are UTC seconds since 1970 (float), durations end in `_s`, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -211,7 +211,7 @@ class Frame:
     at: float
     values: Floats
     learn: Bools
-    signals: tuple[Signal, ...]
+    signals: Sequence[Signal]
     lines: tuple[LogLine, ...] = ()
     events: tuple[Event, ...] = ()
     held: frozenset[Entity] = frozenset()

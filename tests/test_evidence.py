@@ -194,7 +194,7 @@ def test_events_are_counted_by_reason_and_text():
     run.history.add(run.now, *[np.array(VALUES)] * 3)
     run.evidence.update(run.now, OF, (), (), xid)
     assert run.evidence.event_count(r"XID \d+ \(hardware", incident("pod//a")) == 2
-    assert run.evidence.event_count("^XID 79", incident("pod//b")) == 0
+    assert run.evidence.event_count("^XID 79", incident("pod//far")) == 1
     assert run.evidence.event_count("(", incident("pod//a")) == 2
     run.tick(VALUES, steps=int(KEEP_S / STEP_S) + 1)
     assert run.evidence.event_count("XID", incident("pod//a")) == 0
