@@ -20,6 +20,7 @@ from aiops.cluster.kubernetes import KubernetesCluster, connect
 from aiops.cluster.ownership import hands_off
 from aiops.interfaces import Retry
 from aiops.types import Action, Outcome
+from remediations._pods import started_at
 
 SPACE, STRICT = "acts", "acts-strict"
 ROUTES = f"/apis/gateway.networking.k8s.io/v1/namespaces/{SPACE}/httproutes"
@@ -214,6 +215,7 @@ def test_pods_are_evicted_once_each(lab: Lab) -> None:
     lab.deploy("busy", 3)
     lab.settled("busy")
     first, hand = {p["metadata"]["name"] for p in lab.pods("busy")}, Hand(lab, "Evict")
+    until(lambda: all(started_at(p) < time.time() - 1.0 for p in lab.pods("busy")), what="pods of an earlier second")
     assert hand.does({"pod": "selector:app=busy", "count": 2}).status == "done"
     until(lambda: len(lab.pods("busy")) == 3 and len(first & {p["metadata"]["name"] for p in lab.pods("busy")}) == 1)
     assert hand.wrote() == ["create pods/eviction"] * 2
