@@ -8,7 +8,7 @@ import pytest
 from fakes.acting import NOW, action, carry_out
 from fakes.kube_objects import seeded
 
-from aiops import plugins
+from aiops import plugins, serial, story
 from aiops.changes import value_at
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.simulated import SimulatedCluster
@@ -330,3 +330,10 @@ def test_failed_is_not_put_back(monkeypatch):
     monkeypatch.setattr(plugins.load_type("remediations", "RunJob"), "plan", lambda *_: (_ for _ in ()).throw(Failed("no.")))
     assert executor.carry_out(run, NOW).status == "failed"
     assert "job/shop/aiops-a-1" in cluster.objects
+
+
+@pytest.mark.parametrize("decision", ["shadow", "ask", "act"])
+def test_a_notice_is_told_wherever_decisions_are(decision):
+    """Also where it was only rehearsed: the message is part of the decision."""
+    told = replace(action("Notify", {"message": "rows are remapped", "to": "hardware"}), decision=decision)
+    assert story.decision(serial.action(told)).endswith("Notify person shop/hardware: rows are remapped")
