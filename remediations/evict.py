@@ -57,10 +57,15 @@ class Evict:
         chosen = _chosen(action, pods)
         now = _pods.may_go(action, pods, chosen)
         rest = f"{len(chosen) - len(now)} of the pods are still to be evicted" if len(now) < len(chosen) else ""
-        count = number(action, "count", 1)
-        said = f"{', '.join(map(_pods.name_of, chosen[:5]))}{', …' if len(chosen) > 5 else ''}" if chosen else "none is left"
-        return Plan(f"Evict {count} pod{'s' if count > 1 else ''} of {action.target}, lowest priority first: {said}.",
-                    tuple(evict(p) for p in now), rest, 10.0)
+        return Plan(_said(action, chosen), tuple(evict(p) for p in now), rest, 10.0)
+
+
+def _said(action: Action, chosen: Sequence[Object]) -> str:
+    if SELECTOR not in action.target:
+        return f"Evict {action.target}." if chosen else f"{action.target} went away since it was decided."
+    count = number(action, "count", 1)
+    names = f"{', '.join(map(_pods.name_of, chosen[:5]))}{', …' if len(chosen) > 5 else ''}" if chosen else "none is left"
+    return f"Evict {count} of {action.target}, the lowest priority first: {names}."
 
 
 def _chosen(action: Action, pods: Sequence[Object]) -> list[Object]:
