@@ -20,11 +20,13 @@ from aiops.meaning import Meanings
 from aiops.models import Unusable
 from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
-from aiops.policy.load import Policy, compile_document
+from aiops.policy.load import Policy
 from aiops.policy.load import load as load_policies
+from aiops.policy.texts import Compiler, placed
+from aiops.policy.texts import read as read_policies
 from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
 from aiops.secretfile import Secret, SecretFile, header
-from aiops.yamlfile import Problem, Problems
+from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
@@ -60,29 +62,34 @@ def policies(folder: Path | None, known: Meanings) -> tuple[Policy, ...]:
     return load_policies([folder], known) if folder else ()
 
 
-def policies_from(texts: Mapping[str, str], known: Meanings) -> tuple[Policy, ...]:
-    """Policies from the texts that a journal keeps: file name -> YAML. Raises Problems."""
-    problems: list[Problem] = []
-    found = [compile_document(d, known, problems) for file, text in sorted(texts.items()) for d in yamlfile.parse(text, file)]
-    if problems:
-        raise Problems(problems)
-    return tuple(sorted((p for p in found if p), key=lambda p: p.name))
+def policies_from(texts: Mapping[str, str], known: Meanings, beyond: Sequence[str] = (),
+                  folder: Path | None = None) -> tuple[Policy, ...]:
+    """Policies from texts, as a journal keeps them (`aiops.policy.texts`). Raises Problems.
+
+    beyond: namespaces whose custom resources may act outside of them. folder: of the files, where problems are to name it.
+    """
+    compiled = Compiler(known, beyond)(texts)
+    if compiled.problems:
+        raise Problems(p if folder is None else placed(p, folder) for found in compiled.problems.values() for p in found)
+    return compiled.policies
 
 
 def policy_texts(folder: Path | None) -> dict[str, str]:
-    """The policy files of a folder, or of the program, as text: for the journal."""
-    folder = folder or SHIPPED_POLICIES
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in files}
+    """The policy files of a folder, or of the program, as text. Raises Problems where they cannot be read."""
+    if folder is None and not SHIPPED_POLICIES.is_dir():
+        return {}
+    return read_policies(folder or SHIPPED_POLICIES)
 
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[Chosen] = DEFAULT_DETECTORS,
-             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None) -> Pipeline:
+             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None,
+             beyond: Sequence[str] = ()) -> Pipeline:
     """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out.
 
     Raises ConfigurationError for settings that a detector does not understand.
     """
-    return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known), masks)
+    return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known, beyond),
+                    masks)
 
 
 def models(detectors: Sequence[Chosen]) -> list[Generations]:

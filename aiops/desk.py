@@ -111,7 +111,8 @@ class Desk:
         return self._store.incidents(state, limit, offset)
 
     def incident(self, name: str) -> JSON | None:
-        return self._store.incident(name)
+        form = self._store.incident(name)
+        return form and {**form, "why": [serial.end_state(e) for e in self._vitals.pipeline.ends.of(name)]}
 
     def status(self) -> JSON:
         report = self._vitals.report

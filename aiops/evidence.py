@@ -10,13 +10,15 @@ from functools import lru_cache
 from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.signals import STALE_S
-from aiops.types import Alert, Anomaly, Entity, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
 """An incident's window starts this long before it was opened: evidence comes before alerts."""
 KEEP_S = 1800.0
-MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
+AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
+"""What policies may name by its place: see `RecentEvidence.around`."""
+MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
 
 
 class RecentEvidence:
@@ -26,6 +28,7 @@ class RecentEvidence:
         self._history, self._meanings, self._maintained = history, meanings, maintained
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._by_name: dict[str, list[Signal]] = {}
         self._signals: Sequence[Signal] = ()
         self._known = 0
@@ -33,11 +36,15 @@ class RecentEvidence:
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
 
-    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
+    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
+               events: Sequence[Event] = ()) -> None:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
         self._signals = signals
         self._lines.extend(lines)
+        self._events.extend(events)
+        while self._events and self._events[0].time < now - KEEP_S:
+            self._events.popleft()
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
         while self._lines and self._lines[0].time < now - KEEP_S:
             self._lines.popleft()
@@ -80,6 +87,11 @@ class RecentEvidence:
         since = incident.opened_at - LOOK_BACK_S
         return sum(1 for line in self._lines if line.time >= since and line.entity in scope and matches(line.text))
 
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        """Events of the incident's window on its entities and their neighbours; 0 for a pattern that is no expression."""
+        matches, scope, since = _matcher(pattern), self._scope(incident), incident.opened_at - LOOK_BACK_S
+        return sum(1 for e in self._events if e.time >= since and e.entity in scope and matches(f"{e.reason} {e.text}"))
+
     def age(self, incident: Incident) -> float:
         """Seconds since the newest anomaly, or alert of others, on the incident's entities."""
         alerts = [a.at for a in incident.alerts if a.state == "firing" and "alertmanager" in a.detectors]
@@ -91,6 +103,15 @@ class RecentEvidence:
         concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
+    def around(self, entity: Entity) -> dict[str, str]:
+        """Of a pod its owners and its node; of a service or workload those of its pods; of a GPU its node."""
+        parts = [entity, *self.graph.owned(entity)]
+        near = {entity, *(o for p in parts for o in self.graph.owners(p))}
+        near |= {host for p in parts for host, kind in self.graph.dependencies(p) if kind == "runs_on"}
+        near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
+        found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
+        return {word: names[0] for word, names in found.items() if len(names) == 1}
 
     def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
         """Near the incident or the target, after that time; what fell silent may just have been replaced."""

@@ -15,6 +15,7 @@ from aiops import xids
 from aiops.alerting import Alerting
 from aiops.arrays import Columns, packed, renumbered
 from aiops.costs import Costs
+from aiops.endstates import EndStates
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
 from aiops.history import History
@@ -40,6 +41,7 @@ from aiops.types import (
     Outcome,
     Point,
     Report,
+    Standing,
 )
 from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
@@ -58,12 +60,15 @@ class Decided(Protocol):
     def outcomes(self) -> tuple[Outcome, ...]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def standings(self) -> Mapping[str, Sequence[Standing]]: ...
 
 
 class Decider(Protocol):
     def decide(self, now: float, incidents: Sequence[Incident], evidence: RecentEvidence,
                outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
     def awaited(self) -> Sequence[str]: ...
+    def reload(self, texts: Mapping[str, str]) -> Sequence[str]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -105,6 +110,7 @@ class Pipeline:
         self.graph = Graph()
         self.costs = Costs()
         self.book = IncidentBook()
+        self.ends = EndStates()
         self._totals = Totals()
         self._at = -np.inf
         self._alerted: set[str] = set()
@@ -136,16 +142,19 @@ class Pipeline:
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
+        reloaded = () if batch.policies is None else self.decider.reload(batch.policies)
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
         events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
+        latest = {i.id: i for i in (*incidents, *changed)}.values()
+        ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
         self._count(batch, anomalies, alerts)
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *decided.notes, *(e.text for e in events)),
-            tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
+            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *reloaded, *decided.notes, *(e.text for e in events)),
+            tuple(self._correlator.assigned), tuple(sorted(models.values())), events, ends, batch.commands, batch.policies)
 
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
@@ -261,7 +270,7 @@ class Pipeline:
         none = np.full(len(frame.values), np.nan)
         expected, width = self._banded.band if self._banded and len(frame.values) else (none, none)
         self.history.add(frame.at, frame.values, expected, width)
-        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies)
+        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies, frame.events)
         self.costs.update(frame, self.graph)
 
     # ----------------------------------------------------------------------------------------------- the way out
@@ -318,6 +327,10 @@ class Pipeline:
             self._place[s.entity, s.key] = s.id
         self._placed = len(frame.signals)
         return self._place
+
+    def _usual_known(self, column: int) -> bool:
+        """Whether the baseline knows what is usual there."""
+        return self._banded is None or bool(np.isfinite(self._banded.band[1][column:column + 1]).any())
 
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -93,5 +93,9 @@ def format_quantity(number: Decimal, binary: bool = False) -> str:
     return f"{billionths // 10 ** (9 + _DECIMAL[unit])}{unit}"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+WRITTEN_DURATION = {"anyOf": [{"type": "integer"}, {"type": "string"}], "format": "duration", "maxLength": 64,
+                    "pattern": f"^({_PART.pattern})+$|^0(\\.0)?$"}
+"""A duration as people write it, for schemas: text, or 0."""
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration),
+                     WithJsonSchema(WRITTEN_DURATION, mode="validation")]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(format_bytes)]

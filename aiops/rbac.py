@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources.kubernetes import kinds
+from aiops.sources.kubernetes import kinds, policies
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
 READ: frozenset[Right] = kinds.RIGHTS | {("", "pods/log", "get")}
 SECRETS: frozenset[Right] = kinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
+POLICIES: frozenset[Right] = policies.RIGHTS
+"""Needed with `policies: {kubernetes: true}` only: to follow RemediationPolicies and to write their status."""
 
 
 EVERY_ACTION: frozenset[Right] = frozenset({("", "namespaces", "get")})

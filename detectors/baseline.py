@@ -100,7 +100,7 @@ class Baseline:
 
     def _step(self, at: float, values: Floats, learn: Bools, signs: Floats) -> None:
         kernel.step(at, at + self._offset_s, values, learn, signs, self.core, self.bins, self.cuts, self.hour_level,
-                    self.hour_scale, self.day, self.week, self.place, self.leaders, self.out)
+                    self.hour_scale, self.day, self.week, self.place, self.leaders, self.out, np.empty(kernel.SCRATCH))
 
     def _described(self, frame: Frame) -> tuple[Floats, Floats, Floats]:
         """Direction (-1, 0, 1) and minimum effects of all signals as arrays; those of new signals are added."""

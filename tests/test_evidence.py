@@ -12,7 +12,7 @@ from helpers import STEP_S, T0, alert, anomaly, graph, meanings
 from aiops.evidence import KEEP_S, LOOK_BACK_S, MAX_LINES, RecentEvidence
 from aiops.history import History
 from aiops.signals import STALE_S
-from aiops.types import Incident, LogLine, Signal
+from aiops.types import Event, Incident, LogLine, Signal
 
 OF = (Signal(0, "pod//a", "errors", direction="up"), Signal(1, "pod//b", "errors", direction="up"),
       Signal(2, "pod//far", "errors", direction="up"), Signal(3, "pod//a", "kills", additive=True),
@@ -183,6 +183,35 @@ def test_maintenance_of_anybody_concerned_is_known():
 def test_a_suppressed_alert_says_nothing_about_whether_it_is_well():
     """It deviates, and nobody is told: not clear, and not unclear."""
     assert Run().evidence.clear(incident("pod//a", alerts=[alert("pod//a y", state="suppressed")])) is None
+
+
+def test_events_are_counted_by_reason_and_text():
+    """On the incident's entities and their neighbours, since shortly before it was opened."""
+    run, old = Run(), T0 - LOOK_BACK_S - 1.0
+    xid = [Event(at, entity, "warning", "XID 79", "XID 79 (hardware, critical): off the bus.")
+           for at, entity in ((T0, "pod//a"), (T0, "service//s"), (T0, "pod//far"), (old, "pod//a"))]
+    run.k += 1
+    run.history.add(run.now, *[np.array(VALUES)] * 3)
+    run.evidence.update(run.now, OF, (), (), xid)
+    assert run.evidence.event_count(r"XID \d+ \(hardware", incident("pod//a")) == 2
+    assert run.evidence.event_count("^XID 79", incident("pod//b")) == 0
+    assert run.evidence.event_count("(", incident("pod//a")) == 2
+    run.tick(VALUES, steps=int(KEEP_S / STEP_S) + 1)
+    assert run.evidence.event_count("XID", incident("pod//a")) == 0
+
+
+def test_what_is_around_an_entity():
+    """Workload, service and node, where there is one of each."""
+    run = Run()
+    run.evidence.graph = graph(
+        "deployment/s/web owns pod/s/w-1", "deployment/s/web owns pod/s/w-2", "service/s/shop owns pod/s/w-1",
+        "pod/s/w-1 runs_on node//n1", "pod/s/w-2 runs_on node//n2", "node//n1 uses gpu/n1/0")
+    around = run.evidence.around
+    assert around("pod/s/w-1") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("service/s/shop") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("deployment/s/web") == {"workload": "web", "service": "shop"}
+    assert around("gpu/n1/0") == {"node": "n1"} and around("node//n1") == {"node": "n1"}
+    assert around("service/s/unknown") == {"service": "unknown"}
 
 
 def test_what_rose_near_the_target_is_told():

@@ -31,6 +31,7 @@ class Facts:
     is_clear: bool = False
     window: str = ""
     rising: tuple = ()
+    place: dict = field(default_factory=dict)
 
     def anomalies(self, incident):
         return self.seen
@@ -46,6 +47,9 @@ class Facts:
 
     def clear(self, incident):
         return self.is_clear
+
+    def around(self, entity):
+        return self.place
 
     def risen(self, incident, target, since):
         return self.rising
@@ -444,6 +448,16 @@ def test_what_was_no_good_is_not_done_again_for_the_same_evidence():
         "(wanted <= 0.01) 11m after the action); Restart of pod/shop/selector:app=api: no help (http_error_rate "
         "was 0.9 (wanted <= 0.01) 11m35s after the action). Escalate to #oncall.")
     assert step(b, 9000, both).actions == ()
+
+
+def test_a_target_may_be_named_by_its_place():
+    """The workload that a pod belongs to, the node that it runs on; where that is not known, nothing is aimed at."""
+    actions = [{"type": "Restart", "condition": "cause.node == 'gpu-1'", "target": {"deployment": "${cause.workload}"}}]
+    known = replace(BAD, place={"workload": "chat", "node": "gpu-1"})
+    assert acted(book(policy(actions=actions)), known).target == "deployment/shop/chat"
+    assert refusal(book(policy(actions=actions)), replace(BAD, place={"node": "gpu-1"})) == (
+        "target", "no target for Restart: cause.workload is not known in this incident")
+    assert refusal(book(policy(actions=actions)))[0] == "condition"
 
 
 def test_what_helped_before_is_tried_first():

@@ -90,10 +90,15 @@ class SimulatedCluster:
         self._after(change)
 
     def write(self, change: Change) -> Object:
-        after = self._after(change)
+        self._after(change)
         if self._failures:
             raise self._failures.pop(0)
         self.calls.append(change)
+        return self.happens(change)
+
+    def happens(self, change: Change) -> Object:
+        """The same done by somebody else: not among `calls`."""
+        after = self._after(change)
         if change.verb == "call":
             return {}
         if after is None:

@@ -45,7 +45,7 @@ def examine(files: Sequence[Path]) -> Findings:
         except Problems as e:
             found.problems += e.problems
             continue
-        kinds = {_kind(d) for d in documents}
+        kinds = {kind for d in documents for kind in (_kind(d), *_listed(d))}
         if POLICY in kinds:
             policies.append(file)
         elif CONFIG in kinds or any(_looks_like_config(d) for d in documents):
@@ -70,6 +70,12 @@ def _kind(document: Document) -> str:
     return str(document.data.get("kind", "")) if isinstance(document.data, dict) else ""
 
 
+def _listed(document: Document) -> list[str]:
+    """The kinds in a `kind: List`, as kubectl writes several objects."""
+    items = document.data.get("items") if isinstance(document.data, dict) else None
+    return [str(item.get("kind", "")) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
 def _config(file: Path, found: Findings) -> None:
     from aiops.config import read
 
@@ -87,8 +93,9 @@ def _config(file: Path, found: Findings) -> None:
 def _missing(loaded: Loaded, file: Path) -> Iterator[tuple[Problem, Path]]:
     """Files and folders that the file names and that are not there. Beyond its own folder they may be on another machine."""
     config = loaded.config
+    policies = ("policies", "folder") if isinstance(loaded.layers.data.get("policies"), dict) else ("policies",)
     named: dict[Place, Path | None] = {
-        ("policies",): config.policies, ("packs",): config.packs, ("topology", "file"): config.topology.file}
+        policies: config.policies.folder, ("packs",): config.packs, ("topology", "file"): config.topology.file}
     for place, path in named.items():
         origin = loaded.layers.given(place)
         if path is not None and origin.name == str(file) and not path.exists():

@@ -1,4 +1,4 @@
-"""`${cause.name}` in targets: four names, filled in once an incident is known. No expressions.
+"""`${cause.name}` in targets: a few names, filled in once an incident is known. No expressions.
 
 What is filled in comes from telemetry, so only Kubernetes names pass: no label can smuggle in a selector or a path.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = ("cause.name", "cause.namespace", "cause.kind", "incident.id")
+NAMES = ("cause.name", "cause.namespace", "cause.kind", "cause.workload", "cause.service", "cause.node", "incident.id")
 SAMPLE = dict.fromkeys(NAMES, "sample")
 _PLACE = re.compile(r"\$\{([^}]*)\}")
 _SAFE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")

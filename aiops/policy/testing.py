@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiops.meaning import Meanings, shipped
@@ -48,8 +48,14 @@ class _Given:
         given = self.case.correlation.get(f"logs:{pattern}")
         return int(given or 0)
 
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        return int(self.case.correlation.get(f"events:{pattern}") or 0)
+
     def age(self, incident: Incident) -> float:
         return self.case.age
+
+    def around(self, entity: Entity) -> Mapping[str, str]:
+        return self.case.around.model_dump(exclude_none=True)
 
     def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
         return ()
@@ -88,7 +94,7 @@ def _aliased(policy: Policy, case: Case) -> Case:
     values = dict(case.correlation)
     for item in policy.spec.diagnosis.correlations:
         if item.key in values:
-            values[f"logs:{item.logs}" if item.logs else item.metric or ""] = values[item.key]
+            values[item.plain] = values[item.key]
     return case.model_copy(update={"correlation": values})
 
 
