@@ -40,6 +40,9 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
             yield _slack(sink.settings, env)
         elif isinstance(sink.settings, Webhook) and sink.settings.secret_file:
             yield secret("webhook", sink.settings.secret_file, key)
+    for name, callee in config.webhooks.items():
+        if callee.secret_file:
+            yield secret(f"webhook {name}", callee.secret_file, key)
 
 
 # ------------------------------------------------------------------------------------------------------ Prometheus

@@ -185,7 +185,8 @@ class Remediation(Protocol):
     examples: ClassVar[tuple[Mapping[str, object], ...]]
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        """Reads only. Planned again it goes on from what it finds.
+        """Reads only. Planned again it goes on from what it finds; the parameter `written` lists the entities of what it wrote
+        so far, one for each write.
 
         Raises `Refused` where it cannot work, with the reason, and `Failed` where what an earlier turn began did not work.
         """
@@ -214,6 +215,10 @@ class Log(Protocol):
         ...
 
     def written(self, action: str, number: int, inverse: Change | None) -> None: ...
+    def writes(self, action: str) -> Sequence[Change]:
+        """What the action has written so far, in all its turns."""
+        ...
+
     def inverses(self, action: str) -> Sequence[Change]:
         """What undoes all that the action has written, the last write first."""
         ...

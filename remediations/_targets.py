@@ -120,6 +120,12 @@ def number(action: Action, name: str, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
+def writes_so_far(action: Action) -> int:
+    """How many writes this very action has made in earlier turns, as the executor recorded them."""
+    written = action.params.get("written")
+    return len(written) if isinstance(written, list) else 0
+
+
 def looked_up(cluster: Cluster, target: Entity) -> Object:
     """The object. Raises Refused where there is none."""
     found = cluster.get(target)

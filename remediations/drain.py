@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from aiops.changes import Object, annotations_of, evict, value_at
+from aiops.humanise import count
 from aiops.interfaces import Cluster, Plan, Refused
 from aiops.kinds import parts
 from aiops.types import Action
@@ -55,7 +56,7 @@ class Drain:
         _refuse_what_would_be_lost(action, pods)
         waiting = sorted((p for p in pods if not _pods.leaving(p)), key=lambda p: (_pods.ready(p), _pods.name_of(p)))
         now = (evict(p) for p in _pods.may_go(action, pods, waiting))
-        rest = f"{len(pods)} pods are still on {action.target}" if pods else ""
+        rest = f"{count(len(pods), 'pod')} still to leave {action.target}" if pods else ""
         text = f"Cordon {action.target} and evict its pods, at most {_pods.at_once(action, len(pods))} at once."
         return Plan(text if pods else f"{action.target} is cordoned and drained.", (cordon, *now), rest, 5.0)
 

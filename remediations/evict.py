@@ -1,8 +1,8 @@
 """Evict: one pod by name, or `count` pods of a selector, those of the lowest priority first and of these the youngest.
 
 Through the eviction API, so disruption budgets are obeyed. Pods without a controller are never evicted: they would not come
-back. Pods that went away or started since the decision count as evicted, whoever did it. Nothing to undo. Fails to help where
-the scheduler puts the new pod in the same place: cordon the node first.
+back; nor are those that started since the decision. Nothing to undo. Fails to help where the scheduler puts the new pod in the
+same place: cordon the node first.
 https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
 """
 
@@ -18,7 +18,7 @@ from aiops.interfaces import Cluster, Plan, Refused
 from aiops.types import Action
 from aiops.yamlfile import Strict
 from remediations import _pods
-from remediations._targets import SELECTOR, PodName, number, qualified
+from remediations._targets import SELECTOR, PodName, number, qualified, writes_so_far
 
 
 class EvictTarget(Strict):
@@ -57,17 +57,22 @@ class Evict:
         chosen = _chosen(action, pods)
         now = _pods.may_go(action, pods, chosen)
         rest = f"{len(chosen) - len(now)} of the pods are still to be evicted" if len(now) < len(chosen) else ""
-        count = number(action, "count", 1)
-        said = f"{', '.join(map(_pods.name_of, chosen[:5]))}{', …' if len(chosen) > 5 else ''}" if chosen else "none is left"
-        return Plan(f"Evict {count} pod{'s' if count > 1 else ''} of {action.target}, lowest priority first: {said}.",
-                    tuple(evict(p) for p in now), rest, 10.0)
+        return Plan(_said(action, chosen), tuple(evict(p) for p in now), rest, 10.0)
+
+
+def _said(action: Action, chosen: Sequence[Object]) -> str:
+    if SELECTOR not in action.target:
+        return f"Evict {action.target}." if chosen else f"{action.target} went away since it was decided."
+    count = number(action, "count", 1)
+    names = f"{', '.join(map(_pods.name_of, chosen[:5]))}{', …' if len(chosen) > 5 else ''}" if chosen else "none is left"
+    return f"Evict {count} of {action.target}, the lowest priority first: {names}."
 
 
 def _chosen(action: Action, pods: Sequence[Object]) -> list[Object]:
     """Those that are still to go. Raises Refused where none could come back."""
     old = _pods.old_ones(action, pods)
-    left = number(action, "count", 1) - (len(pods) - len(old))
-    if left > 0 and not any(_pods.owned(p) for p in old):
+    left = number(action, "count", 1) - writes_so_far(action)
+    if left > 0 and old and not any(_pods.owned(p) for p in old):
         raise Refused(f"no pod of {action.target} has a controller: evicted, it would not come back.")
     return sorted((p for p in old if _pods.owned(p)), key=_order)[:max(0, left)]
 

@@ -8,7 +8,7 @@ import pytest
 from fakes.acting import NOW, action, carry_out
 from fakes.kube_objects import seeded
 
-from aiops import plugins
+from aiops import plugins, serial, story
 from aiops.changes import value_at
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.simulated import SimulatedCluster
@@ -147,11 +147,26 @@ def test_a_pod_of_the_second_of_the_decision_is_a_new_one(name):
     assert len(plugins.load_type("remediations", name)().plan(replace(what, at=NOW + 1.0), cluster).changes) == 1
 
 
-def test_pods_that_went_by_themselves_count():
-    """Two were asked for, one went: one more goes."""
-    cluster = world(("pod/shop/api-0", ("metadata", "deletionTimestamp"), "2026-09-21T14:00:00Z"))
-    assert done(cluster, "Evict", {"pod": "selector:app=api", "count": 2}, max_unavailable=2).status == "done"
-    assert [c.entity for c in cluster.calls] == ["pod/shop/api-1"]
+def test_so_many_are_evicted_and_no_more_though_they_are_there_still():
+    """One that is being ended and the one in its place are both listed; what we did is known from the record."""
+    cluster = world()
+    evict, executor = cluster.write, Executor(cluster, Notes())
+
+    def slowly(change):
+        leaving = cluster.get(change.entity)
+        evict(change)
+        leaving["metadata"] |= {"name": leaving["metadata"]["name"] + "-old", "deletionTimestamp": "2026-09-21T14:14:00Z"}
+        cluster.put(leaving)
+        return {}
+    cluster.write = slowly
+    what = action("Evict", {"pod": "selector:app=api", "count": 2})
+    for _ in range(2):
+        with pytest.raises(Retry):
+            executor.carry_out(what, NOW)
+        assert [c.entity for c in cluster.calls] == ["pod/shop/api-0"]
+    del cluster.objects["pod/shop/api-0-old"]
+    assert carry_out(executor, what).status == "done"
+    assert [c.entity for c in cluster.calls] == ["pod/shop/api-0", "pod/shop/api-1"]
 
 
 def test_a_drained_node_is_cordoned_first_and_keeps_what_belongs_to_it():
@@ -315,3 +330,10 @@ def test_failed_is_not_put_back(monkeypatch):
     monkeypatch.setattr(plugins.load_type("remediations", "RunJob"), "plan", lambda *_: (_ for _ in ()).throw(Failed("no.")))
     assert executor.carry_out(run, NOW).status == "failed"
     assert "job/shop/aiops-a-1" in cluster.objects
+
+
+@pytest.mark.parametrize("decision", ["shadow", "ask", "act"])
+def test_a_notice_is_told_wherever_decisions_are(decision):
+    """Also where it was only rehearsed: the message is part of the decision."""
+    told = replace(action("Notify", {"message": "rows are remapped", "to": "hardware"}), decision=decision)
+    assert story.decision(serial.action(told)).endswith("Notify person shop/hardware: rows are remapped")

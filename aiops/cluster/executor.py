@@ -72,7 +72,8 @@ class Executor:
 
     # ----------------------------------------------------------------------------------------------------- one turn
     def _act(self, action: Action, at: float) -> Outcome:
-        plan = plugins.load_type("remediations", action.type)().plan(action, self._cluster)
+        so_far = replace(action, params={**action.params, "written": [c.entity for c in self._log.writes(action.id)]})
+        plan = plugins.load_type("remediations", action.type)().plan(so_far, self._cluster)
         self._take(action, plan)
         if plan.rest:
             raise Retry(plan.rest, plan.after_s)
@@ -164,6 +165,7 @@ class Notes:
         self.plans: list[tuple[str, Plan]] = []
         self.outcomes: list[Outcome] = []
         self._inverses: dict[str, list[Change]] = {}
+        self._written: dict[str, list[Change]] = {}
 
     def begin(self, action: Action) -> None:
         """Nothing outlives this process."""
@@ -173,8 +175,12 @@ class Notes:
         return 0
 
     def written(self, action: str, number: int, inverse: Change | None) -> None:
+        self._written.setdefault(action, []).append(self.plans[-1][1].changes[number])
         if inverse is not None:
             self._inverses.setdefault(action, []).insert(0, inverse)
+
+    def writes(self, action: str) -> Sequence[Change]:
+        return self._written.get(action, [])
 
     def inverses(self, action: str) -> Sequence[Change]:
         return self._inverses.get(action, [])

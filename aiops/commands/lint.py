@@ -12,6 +12,7 @@ from aiops.yamlfile import Document, Place, Problem, Problems
 
 if TYPE_CHECKING:
     from aiops.config import Loaded
+    from aiops.policy.load import Policy
 
 POLICY, CONFIG = "RemediationPolicy", "Config"
 
@@ -27,10 +28,11 @@ def yaml_files(paths: Iterable[Path]) -> list[Path]:
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong, and what is right but has no effect."""
+    """What is wrong, and what is right but has no effect. `webhooks`: names of the configurations, None where there is none."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    webhooks: set[str] | None = None
 
 
 def examine(files: Sequence[Path]) -> Findings:
@@ -50,7 +52,7 @@ def examine(files: Sequence[Path]) -> Findings:
             _config(file, found)
         else:
             found.problems += [p for d in documents for p in _other(d)]
-    found.problems += _policies(policies)
+    found.problems += _policies(policies, found.webhooks)
     for items in (found.problems, found.notes):
         items.sort(key=lambda p: _place(p, files))
     return found
@@ -83,6 +85,7 @@ def _config(file: Path, found: Findings) -> None:
         found.problems += e.problems
         return
     found.notes += loaded.notes
+    found.webhooks = (found.webhooks or set()) | set(loaded.config.webhooks)
     for problem, path in _missing(loaded, file):
         (found.problems if path.is_relative_to(loaded.base) else found.notes).append(problem)
 
@@ -100,17 +103,28 @@ def _missing(loaded: Loaded, file: Path) -> Iterator[tuple[Problem, Path]]:
             yield Problem(origin.name, origin.line, yamlfile.dollar(place), text), path
 
 
-def _policies(files: list[Path]) -> Iterable[Problem]:
+def _policies(files: list[Path], webhooks: set[str] | None) -> Iterable[Problem]:
+    """webhooks: whom the configuration beside them lets actions call; None where there is no configuration."""
     if not files:
         return ()
     from aiops import meaning
     from aiops.policy.load import load
 
     try:
-        load(files, meaning.shipped())
+        found = load(files, meaning.shipped())
     except Problems as e:
         return e.problems
-    return ()
+    return [p for policy in found for p in _unknown_webhooks(policy, webhooks)] if webhooks is not None else ()
+
+
+def _unknown_webhooks(policy: Policy, webhooks: set[str]) -> Iterator[Problem]:
+    from aiops.oneof import hint
+
+    for i, step in enumerate(policy.steps):
+        name = str(step.target.get("webhook", "")) if step.type == "Webhook" else ""
+        if name and "${" not in name and name not in webhooks:
+            text = f"no webhook is called {name!r} in the configuration.{hint(name, tuple(sorted(webhooks)) or ('none',))}"
+            yield Problem(policy.file, 0, f"$.spec.actions[{i}].target.webhook", text)
 
 
 def _other(document: Document) -> Iterator[Problem]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.mortal import Life, run
 from kube.apiclient import Json, path_of
 from kube.controlplane import until
 from kube.lab import Account, Cluster, Lab, clear
@@ -20,9 +22,12 @@ from aiops.cluster.kubernetes import KubernetesCluster, connect
 from aiops.cluster.ownership import hands_off
 from aiops.interfaces import Retry
 from aiops.types import Action, Outcome
+from remediations._pods import started_at
 
 SPACE, STRICT = "acts", "acts-strict"
 ROUTES = f"/apis/gateway.networking.k8s.io/v1/namespaces/{SPACE}/httproutes"
+CHECKS = (not_paused, hands_off)
+WATCHED = ("deployments", "statefulsets", "daemonsets")
 _NUMBERS = itertools.count(1)
 
 
@@ -35,8 +40,10 @@ def lab(cluster: Cluster) -> Iterator[Lab]:
     admin.create("namespaces", {"metadata": {"name": STRICT, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
     made.nodes(1)
     for version in (1, 2):
-        made.deploy("api", 2, memory="1Gi", image=f"api:{version}", own_nodes=True)
-        made.settled("api")
+        for name in ("api", "front"):
+            made.deploy(name, 2, memory="1Gi", image=f"{name}:{version}", own_nodes=True)
+        for name in ("api", "front"):
+            made.settled(name)
     for kind, name in (("StatefulSet", "db"), ("DaemonSet", "agent")):
         workload(made, kind, name)
     others(made)
@@ -104,13 +111,17 @@ class Hand:
     def __init__(self, lab: Lab, name: str) -> None:
         self.name = name
         self.account: Account = lab.account(f"{rbac.kebab(name)}-{next(_NUMBERS)}", rbac.rules(rbac.actions()[name]))
-        self.executor = Executor(KubernetesCluster(connect(self.account.kubeconfig)), Notes(), [not_paused, hands_off])
+        self.cluster = KubernetesCluster(connect(self.account.kubeconfig))
+        self.executor = Executor(self.cluster, Notes(), CHECKS)
+
+    def action(self, example: Mapping[str, object], key: str, at: float, state: str = "", **params: Any) -> Action:
+        target = plugins.load_type("remediations", self.name).target.model_validate(example)
+        return Action(key, self.name, target.entity(SPACE), {**target.params(), "max_unavailable": 1, **params}, "i", "p", "act",
+                      "", at, state)
 
     def does(self, example: Mapping[str, object], key: str = "a-1", state: str = "", later_s: float = 0.0,
              **params: Any) -> Outcome:
-        target = plugins.load_type("remediations", self.name).target.model_validate(example)
-        action = Action(key, self.name, target.entity(SPACE), {**target.params(), "max_unavailable": 1, **params}, "i", "p",
-                        "act", "", time.time() + later_s, state)
+        action = self.action(example, key, time.time() + later_s, state, **params)
         return until(lambda: self.turn(action), what=f"{self.name} done")  # type: ignore[no-any-return]
 
     def undoes(self, example: Mapping[str, object], of: str = "a-1") -> Outcome:
@@ -130,7 +141,7 @@ class Hand:
 UNDONE = [
     ("ScaleDown", {"deployment": "api", "replicas": "-1"}, "deployments", "deployments/scale"),
     ("ScaleToZero", {"deployment": "api"}, "deployments", "deployments/scale"),
-    ("Rollback", {"deployment": "api"}, "deployments", "deployments"),
+    ("Rollback", {"deployment": "front"}, "deployments", "deployments"),
     ("Rollback", {"statefulset": "db"}, "statefulsets", "statefulsets"),
     ("Rollback", {"daemonset": "agent"}, "daemonsets", "daemonsets"),
     ("PatchResources", {"deployment": "api", "limits": {"memory": "+25%", "cpu": 2}, "max": {"memory": "4Gi"}}, "deployments",
@@ -162,6 +173,29 @@ def test_it_is_done_with_its_rights_and_undone(lab: Lab, name: str, example: dic
     assert undo.status == "undone", undo.reason
     assert spec_of(lab, plural, one) == before
     assert hand.wrote() == [f"patch {written}"] * 2
+
+
+@pytest.mark.parametrize(("name", "example", "plural", "written"), UNDONE,
+                         ids=[f"{name}-{next(iter(example))}" for name, example, *_ in UNDONE])
+def test_killed_anywhere_it_is_written_once(lab: Lab, tmp_path: Path, name: str, example: dict[str, object], plural: str,
+                                            written: str) -> None:
+    """Before and after the write and every line of the ledger, twice in a row; counted by the API server itself."""
+    hand, one, killed = Hand(lab, name), str(next(iter(example.values()))), 0
+    before, at = spec_of(lab, plural, one), time.time() + 700.0
+    for point in range(40):
+        until(lambda: plural not in WATCHED or observed(lab, plural, one), what="the controller up to date")
+        path, act = tmp_path / f"{point}.sqlite", hand.action(example, f"a-{point}", at)
+        whole = run(hand.cluster, path, Life(point), [act], at, CHECKS) is not None
+        run(hand.cluster, path, Life(point // 2), (), at, CHECKS)
+        run(hand.cluster, path, Life(-1), [act], at, CHECKS)
+        assert hand.wrote() == [f"patch {written}"] * (2 * point + 1), f"killed at point {point}"
+        undo = hand.action(example, f"u-{point}", at, "undo", undo_of=f"a-{point}")
+        assert run(hand.cluster, path, Life(-1), [undo], at, CHECKS) == {f"u-{point}": "undone"}
+        assert spec_of(lab, plural, one) == before
+        killed += not whole
+        if whole:
+            break
+    assert killed >= 8
 
 
 def test_what_a_person_just_deployed_is_rolled_back_but_not_resized(lab: Lab) -> None:
@@ -214,6 +248,7 @@ def test_pods_are_evicted_once_each(lab: Lab) -> None:
     lab.deploy("busy", 3)
     lab.settled("busy")
     first, hand = {p["metadata"]["name"] for p in lab.pods("busy")}, Hand(lab, "Evict")
+    until(lambda: all(started_at(p) < time.time() - 1.0 for p in lab.pods("busy")), what="pods of an earlier second")
     assert hand.does({"pod": "selector:app=busy", "count": 2}).status == "done"
     until(lambda: len(lab.pods("busy")) == 3 and len(first & {p["metadata"]["name"] for p in lab.pods("busy")}) == 1)
     assert hand.wrote() == ["create pods/eviction"] * 2
@@ -236,8 +271,7 @@ def test_a_runbook_runs_to_its_end_where_pods_must_be_restricted(lab: Lab, code:
     whether that is possible does not."""
     hand, key = Hand(lab, "RunJob"), f"a-run-{code}"
     runbook = {"job": f"{STRICT}/fix", "image": "fix:1.0", "args": ["--now"]}
-    target = plugins.load_type("remediations", "RunJob").target.model_validate(runbook)
-    action = Action(key, "RunJob", target.entity(SPACE), dict(target.params()), "i", "p", "act", "", time.time())
+    action = hand.action(runbook, key, time.time())
 
     def turn() -> Outcome | None:
         for pod in lab.admin.list("pods", STRICT, labelSelector=f"aiops.io/action={key}"):
@@ -247,7 +281,7 @@ def test_a_runbook_runs_to_its_end_where_pods_must_be_restricted(lab: Lab, code:
     outcome = until(turn, what="the Job's end")
     assert outcome.status == status, outcome.reason
     assert hand.wrote() == ["create jobs"]
-    KubernetesCluster(connect(hand.account.kubeconfig)).try_out(delete(f"job/{STRICT}/aiops-{key}", uid(lab, key)))
+    hand.cluster.try_out(delete(f"job/{STRICT}/aiops-{key}", uid(lab, key)))
     assert lab.admin.find("jobs", STRICT, f"aiops-{key}") is not None
     assert hand.undoes(runbook, key).status == "undone"
     until(lambda: lab.admin.find("jobs", STRICT, f"aiops-{key}") is None, what="the Job gone")
