@@ -203,7 +203,7 @@ class Expect(Strict):
 
 
 class TestAnomaly(Strict):
-    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for."""
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it has lasted."""
 
     __test__ = False
 
@@ -211,6 +211,7 @@ class TestAnomaly(Strict):
     entity: str = "pod/default/example-0"
     score: Annotated[float, Field(ge=0, le=1)] = 1.0
     detector: str | None = None
+    since: Duration = 0.0
 
 
 class TestAround(Strict):

@@ -84,7 +84,7 @@ def decide(policy: Policy, case: Case, meanings: Meanings) -> Action | None:
     model = trigger.model if isinstance(trigger, AnomalyTrigger) else None
     given = case.anomaly
     detector = given.detector or model or "baseline"
-    anomaly = Anomaly(NOW, given.entity, given.metric or metric, given.score, 0.0, detector, 0)
+    anomaly = Anomaly(NOW, given.entity, given.metric or metric, given.score, 0.0, detector, 0, onset=NOW - given.since)
     causes = (Cause(case.cause, 1.0, (anomaly.name,), ()),) if case.cause else ()
     incident = Incident("i-test", NOW, NOW, "open", case.severity, (given.entity,), (), causes)
     evidence = _Given(_aliased(policy, case), anomaly)
