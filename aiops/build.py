@@ -13,6 +13,7 @@ from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
 from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Refused, Sink
+from aiops.limits import Limits
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
 from aiops.meaning import Meanings
@@ -111,7 +112,7 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str]) -> LiveActuator:
+                  awaited: Sequence[str], limits: Limits) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
     awaited: ids of actions that an earlier run decided, and of which no outcome was heard.
@@ -119,6 +120,7 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.cluster.ownership import hands_off
+    from aiops.cluster.radius import Radius
     from aiops.store.intents import Intents
 
     try:
@@ -126,7 +128,7 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
         cluster = KubernetesCluster(connect(kubeconfig, context))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off])
+    return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off, Radius(limits, clock.monotonic)])
 
 
 def page_address(config: Config) -> str:

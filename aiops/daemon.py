@@ -171,7 +171,7 @@ class Daemon:
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited)
+                                   awaited, self.config.limits)
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from aiops.inputs import SourceItem
+from aiops.limits import Limits
 from aiops.oneof import OneOf, Url, hint, words
 from aiops.quantities import Bytes, Duration
 from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
@@ -282,6 +283,7 @@ class Config(Strict):
     kind: Literal["Config"] = "Config"
     mode: Mode = "observe"
     budget: Budget = Budget()
+    limits: Limits = Limits()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
     detectors: Detectors = Field(default_factory=lambda: _every_detector())

@@ -17,7 +17,15 @@ from aiops.interfaces import Ambiguous, Begun, Cluster, Log, Plan, Refused, Retr
 from aiops.types import Action, Outcome
 
 Check = Callable[[Action, Sequence[Change], Cluster], None]
-"""Looks at what is about to be written; raises Refused or Retry where it must not be."""
+"""Looks at what is about to be written; raises Refused or Retry where it must not be, Fewer where only some of it may be."""
+
+
+class Fewer(Retry):
+    """Only `changes` may be written now; the rest in `after_s` seconds."""
+
+    def __init__(self, reason: str, after_s: float, changes: Sequence[Change]) -> None:
+        super().__init__(reason, after_s)
+        self.changes = changes
 
 
 class Executor:
@@ -89,16 +97,25 @@ class Executor:
         return Outcome(action.id, "undone", at, text)
 
     def _take(self, action: Action, plan: Plan) -> None:
-        changes = [c for c in plan.changes if c.verb != "patch" or c.edits]
-        for check in self._checks if changes else ():
-            check(action, changes, self._cluster)
+        changes, fewer = self._allowed(action, [c for c in plan.changes if c.verb != "patch" or c.edits])
         possible, later = self._possible(changes)
+        later = fewer or later
         if possible:
             first = self._log.turn(action, replace(plan, changes=tuple(possible), rest=plan.rest or str(later or "")))
             for number, change in enumerate(possible, first):
                 self._log.written(action.id, number, self._write(action, change))
         if later:
             raise later
+
+    def _allowed(self, action: Action, changes: Sequence[Change]) -> tuple[Sequence[Change], Retry | None]:
+        """What every check lets pass, and why the rest has to wait."""
+        fewer: Fewer | None = None
+        for check in self._checks if changes else ():
+            try:
+                check(action, changes, self._cluster)
+            except Fewer as e:
+                changes, fewer = e.changes, e
+        return changes, fewer
 
     def _possible(self, changes: Sequence[Change]) -> tuple[list[Change], Retry | None]:
         """What the API server would take now. A pod whose disruption budget forbids it does not keep others waiting."""
