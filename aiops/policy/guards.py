@@ -61,6 +61,17 @@ def maintenance(q: Question) -> str | None:
     return f"somebody concerned is under {q.maintenance}" if q.maintenance else None
 
 
+def window(q: Question) -> str | None:
+    """People want to be there when something is changed, or nothing changed while everybody shops."""
+    guards = q.spec.guards
+    closed = next((w.when for w in guards.not_during if w.when.around(q.now)), None)
+    if closed:
+        return f"guards.notDuring: {closed}"
+    if guards.windows and not any(w.when.around(q.now) for w in guards.windows):
+        return f"outside guards.windows ({'; '.join(str(w.when) for w in guards.windows)})"
+    return None
+
+
 def evidence(q: Question) -> str | None:
     """Old evidence is no ground for an action."""
     most = q.spec.guards.max_evidence_age
@@ -131,7 +142,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    namespace, maintenance, evidence, busy, breaker, cooldown, rate, unavailable)
+    namespace, maintenance, window, evidence, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aiops.quantities import Duration
 from aiops.types import Severity
+from aiops.windows import Once, When, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
 
 PolicyMode = Literal["shadow", "ask", "act", "earned"]
@@ -125,6 +126,35 @@ class MaxActions(Strict):
     per: Positive = 3600.0
 
 
+Clock = Annotated[str, BeforeValidator(str), Field(max_length=40)]
+Day = Annotated[str, Field(pattern=r"^[A-Za-z]{3}(\s*-\s*[A-Za-z]{3})?$")]
+
+
+class ChangeWindow(Strict):
+    """A stretch of time: on these days (all) from one time of the day to another, in the wall time of `timezone`; an end that is
+    not later is on the next day. Or once, where `from` and `to` are dates with time and zone."""
+
+    days: tuple[Day, ...] = ()
+    since: Annotated[Clock, Field(alias="from")]
+    until: Annotated[Clock, Field(alias="to")]
+    timezone: str | None = None
+
+    @model_validator(mode="after")
+    def _a_time(self) -> ChangeWindow:
+        if isinstance(when := self.when, Once) and not when.since < when.until:
+            raise ValueError("'to' is not later than 'from'.")
+        return self
+
+    @property
+    def when(self) -> When:
+        """Raises ValueError with the remedy where that is no time."""
+        if len(self.since) > 5 or len(self.until) > 5:
+            if self.days or self.timezone is not None:
+                raise ValueError("'from' and 'to' are dates: leave out days and timezone, or write times like 09:00.")
+            return Once(parse_moment(self.since), parse_moment(self.until))
+        return parse_weekly(f"{','.join(self.days) or 'Mon-Sun'} {self.since}-{self.until}", self.timezone or "UTC")
+
+
 class Guards(Strict):
     """What keeps a right decision from doing harm. The defaults are meant for production.
 
@@ -133,6 +163,8 @@ class Guards(Strict):
     namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
     maxEvidenceAge  older evidence is no ground for an action
     approvalWithin  a question that nobody answers in this time is withdrawn
+    windows         only within one of these; none = at any time. What was done may be undone at any time
+    notDuring       not within any of these
     """
 
     cooldown: Duration = 600.0
@@ -142,6 +174,8 @@ class Guards(Strict):
     namespaces: tuple[Name, ...] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
+    windows: Annotated[tuple[ChangeWindow, ...], Field(max_length=100)] = ()
+    not_during: Annotated[tuple[ChangeWindow, ...], Field(alias="notDuring", max_length=100)] = ()
 
 
 class Verify(Strict):
@@ -193,7 +227,7 @@ class TestAnomaly(Strict):
 
 
 class Case(Strict):
-    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence."""
+    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `at`: when."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
@@ -201,6 +235,7 @@ class Case(Strict):
     cause: str | None = None
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0
+    at: Annotated[float | None, BeforeValidator(parse_moment)] = None
     expect: Expect
 
 
