@@ -141,6 +141,14 @@ class Client:
         """Refuse an action that asks for approval."""
         return self._post(f"/api/actions/{quote(action, safe='')}/reject")
 
+    def stop(self, by: str, reason: str, freeze: bool) -> JSON:
+        """Nothing is decided or done any more."""
+        return self._post("/api/stop", {"by": by, "reason": reason, "freeze": freeze})
+
+    def start(self, by: str, reason: str) -> JSON:
+        """Take back what people stopped."""
+        return self._post("/api/start", {"by": by, "reason": reason})
+
     def feedback(self, incident: str, verdict: str) -> JSON:
         """`verdict` is `false_alarm` or `useful`."""
         return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})

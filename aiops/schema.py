@@ -276,6 +276,20 @@ class Capsules(Strict):
     keep: int = Field(default=200, ge=0, le=10_000)
 
 
+def _configmap(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is not a ConfigMap. Write namespace/name, for example aiops/aiops-stop.")
+    return value
+
+
+class StopPlaces(Strict):
+    """Who may stop everything beside `aiops stop`: a ConfigMap whose key `stop` says true, a file while it is there, or this."""
+
+    enabled: bool = False
+    config_map: Annotated[str, AfterValidator(_configmap)] | None = Field(default=None, alias="configMap")
+    file: Path | None = None
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -284,6 +298,7 @@ class Config(Strict):
     mode: Mode = "observe"
     budget: Budget = Budget()
     limits: Limits = Limits()
+    stop: StopPlaces = StopPlaces()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
     detectors: Detectors = Field(default_factory=lambda: _every_detector())

@@ -104,13 +104,15 @@ class Links:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
-    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector).
+    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
+    `stop`, `freeze`, `start` (target = where it was said, empty for people).
 
     A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
     """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
+                  "stop", "freeze", "start"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()

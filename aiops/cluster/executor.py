@@ -29,10 +29,11 @@ class Fewer(Retry):
 
 
 class Executor:
-    """Carries actions out on a cluster. `checks` are asked before each turn, in this order."""
+    """Carries actions out on a cluster. `checks` are asked before each turn, in this order, and `gate` before each write."""
 
-    def __init__(self, cluster: Cluster, log: Log, checks: Sequence[Check] = ()) -> None:
-        self._cluster, self._log, self._checks = cluster, log, checks
+    def __init__(self, cluster: Cluster, log: Log, checks: Sequence[Check] = (),
+                 gate: Callable[[Action], None] = lambda action: None) -> None:
+        self._cluster, self._log, self._checks, self._gate = cluster, log, checks, gate
 
     def carry_out(self, action: Action, at: float) -> Outcome:
         """One turn. Raises Retry where more is to come, or nothing could be changed yet; all else becomes an Outcome."""
@@ -97,12 +98,14 @@ class Executor:
         return Outcome(action.id, "undone", at, text)
 
     def _take(self, action: Action, plan: Plan) -> None:
+        self._gate(action)
         changes, fewer = self._allowed(action, [c for c in plan.changes if c.verb != "patch" or c.edits])
         possible, later = self._possible(changes)
         later = fewer or later
         if possible:
             first = self._log.turn(action, replace(plan, changes=tuple(possible), rest=plan.rest or str(later or "")))
             for number, change in enumerate(possible, first):
+                self._gate(action)
                 self._log.written(action.id, number, self._write(action, change))
         if later:
             raise later
@@ -153,6 +156,7 @@ class Executor:
         inverses = self._log.inverses(action.id) if action.state != "undo" else ()
         try:
             for change in inverses:
+                self._gate(replace(action, state="undo"))
                 self._cluster.write(change)
         except (Changed, Retry, Refused, Ambiguous) as e:
             return f" What it had changed could not be put back: {e}"

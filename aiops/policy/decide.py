@@ -22,6 +22,7 @@ from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
+from aiops.stops import VERBS, Stops
 from aiops.types import Action, Command, Incident, Outcome
 from aiops.types import Decision as Kind
 
@@ -44,7 +45,8 @@ class Choice:
 
 
 class PolicyBook:
-    """All policies, their attempts and their track record. `mode` is the most that any policy may do.
+    """All policies, their attempts and their track record. `mode` is the most that any policy may do. `stops`: who says that
+    nothing may be done now. `revision` rises with every command: what is to be remembered may have changed.
 
     Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
     """
@@ -52,14 +54,16 @@ class PolicyBook:
     def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings) -> None:
         self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
         self.mode, self.meanings = mode, meanings
-        self.ledger, self.record = Ledger(), TrackRecord()
-        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
+        self.ledger, self.record, self.stops = Ledger(), TrackRecord(), Stops()
+        self.revision = 0
+        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record, self.stops)
         self._remembered: dict[str, Incident] = {}
 
     def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
                outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
+        self._stop(turn, commands)
         self._lifecycle.hear(turn, outcomes)
         self._lifecycle.obey(turn, commands)
         self._lifecycle.expire(turn)
@@ -70,6 +74,14 @@ class PolicyBook:
         self._remember(turn)
         return turn.decision()
 
+    def _stop(self, turn: Turn, commands: Sequence[Command]) -> None:
+        """First of all: nothing is decided any more in the step in which it was said."""
+        for command in commands:
+            if command.verb in VERBS:
+                note = self.stops.obey(command)
+                turn.notes += [note] if note else []
+            self.revision += 1
+
     def awaited(self) -> Sequence[str]:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
@@ -77,11 +89,12 @@ class PolicyBook:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
-        return {"ledger": self.ledger.state(), "record": self.record.state()}
+        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.restore(state.get("ledger", {}))
         self.record.restore(state.get("record", {}))
+        self.stops.restore(state.get("stops", []))
 
     def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
         known = self._remembered | {i.id: i for i in incidents}
@@ -135,7 +148,8 @@ class PolicyBook:
         decision, why = self._granted(policy, signature, kind_of(choice.step.type, choice.target))
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
-            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
+            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
+            stopped=self.stops.reason)
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

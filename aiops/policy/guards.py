@@ -22,7 +22,8 @@ HALF_OPEN_S = 86400.0
 @dataclass(frozen=True, slots=True)
 class Question:
     """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
-    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before."""
+    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before; `stopped`
+    says who stopped everything."""
 
     policy: str
     spec: Spec
@@ -35,6 +36,7 @@ class Question:
     rehearsal: bool = False
     maintenance: str = ""
     own: str = ""
+    stopped: str = ""
 
     @property
     def namespace(self) -> str:
@@ -44,6 +46,11 @@ class Question:
         """Attempts of this policy that touched the target, or in a rehearsal would have."""
         return [a for a in self.past.on(self.policy, self.target)
                 if a.id != self.own and a.acted_at is not None and (self.rehearsal or not a.rehearsed)]
+
+
+def stopped(q: Question) -> str | None:
+    """Somebody pulled the brake."""
+    return q.stopped or None
 
 
 def namespace(q: Question) -> str | None:
@@ -142,7 +149,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    namespace, maintenance, window, evidence, busy, breaker, cooldown, rate, unavailable)
+    stopped, namespace, maintenance, window, evidence, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -27,8 +27,9 @@ class Attempt:
     """One decided action of one policy on one incident.
 
     `acted_at` is when it was handed over (in shadow: would have been), `good_before` whether the success metric was on
-    its good side already. `undo` is empty, `running`, or how undoing ended. `trigger` is the entity and signal that asked for
-    it, `evidence` every alert that fired in the incident then, with its onset. `said`: the verdict, for people.
+    its good side already. `undo` is empty, `waiting` (everything is frozen), `running`, or how undoing ended. `trigger` is the
+    entity and signal that asked for it, `evidence` every alert that fired in the incident then, with its onset. `said`: the
+    verdict, for people.
     """
 
     id: str
@@ -57,7 +58,7 @@ class Attempt:
     @property
     def live(self) -> bool:
         """Something is still to come of it."""
-        return self.state in LIVE or self.undo == "running"
+        return self.state in LIVE or self.undo in ("running", "waiting")
 
     @property
     def kind(self) -> str:

@@ -15,6 +15,7 @@ from aiops.policy.load import Policy
 from aiops.policy.turn import Turn
 from aiops.policy.verify import Look, good, judge
 from aiops.quantities import format_duration
+from aiops.stops import Stops
 from aiops.types import Action, Command, Outcome, OutcomeStatus
 
 FINAL: Mapping[str, str] = {"refused": "refused", "failed": "failed", "unknown": "unknown", "helped": "helped",
@@ -31,6 +32,7 @@ class Lifecycle:
     meanings: Meanings
     ledger: Ledger
     record: TrackRecord
+    stops: Stops
 
     def look(self, turn: Turn, policy: Policy, incident: str, attempt: Attempt | None = None) -> Look:
         """What verification sees now; of an attempt also what became of its trigger, and of its neighbours."""
@@ -93,7 +95,8 @@ class Lifecycle:
         incident = turn.incidents[attempt.incident]
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
-            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id))
+            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
+            stopped=self.stops.reason))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
@@ -121,6 +124,8 @@ class Lifecycle:
             policy = self.policies.get(attempt.policy)
             if attempt.undo == "running":
                 self._undo_overdue(turn, attempt)
+            elif attempt.undo == "waiting":
+                self._undo(turn, attempt, attempt.said)
             elif attempt.state == "submitted" and turn.now - (attempt.acted_at or 0.0) > NO_ANSWER_S:
                 self._end(turn, attempt, "unknown", f"no answer within {format_duration(NO_ANSWER_S)}")
             elif attempt.state == "verifying" and policy is None:
@@ -150,6 +155,11 @@ class Lifecycle:
             return
         if self.mode == "observe":
             turn.notes.append(f"{attempt.id}: not undone, the daemon only observes now.")
+            return
+        if self.stops.frozen:
+            if not attempt.undo:
+                turn.notes.append(f"{attempt.id}: is undone when everything is started again; {self.stops.reason}.")
+            self.ledger.change(attempt, undo="waiting")
             return
         self.ledger.change(attempt, undo="running", undo_at=turn.now)
         turn.actions.append(Action(action_id(attempt.id, "undo"), attempt.type, attempt.target,

@@ -173,6 +173,18 @@ def _writes(app: FastAPI, view: View) -> None:
         """Refuse an action that asks."""
         return _write(lambda: view.reject(name, "http"), "action", name)
 
+    @app.post("/api/stop", responses=_WRITES, status_code=202, tags=["actions"])
+    def stop(body: forms.StopAll | None = None) -> Response:
+        """Nothing is decided or done any more, from now on; what was done is undone where it did not help, unless frozen."""
+        said = body or forms.StopAll()
+        return _write(lambda: view.stop(said.by, said.reason, said.freeze), "stop", "")
+
+    @app.post("/api/start", responses=_WRITES, status_code=202, tags=["actions"])
+    def start(body: forms.Spoken | None = None) -> Response:
+        """Take back a stop that people said."""
+        said = body or forms.Spoken()
+        return _write(lambda: view.start(said.by, said.reason), "stop", "")
+
     @app.post("/api/maintenance", responses={202: {"model": forms.Started}, **_WRITES}, status_code=202, tags=["maintenance"])
     def start_maintenance(body: forms.MaintenanceStart) -> Response:
         """Start or plan a window; it is in force with the next step."""

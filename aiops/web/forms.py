@@ -26,6 +26,32 @@ class Feedback(Form):
     verdict: Verdict
 
 
+Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
+
+
+class Spoken(Form):
+    """Who says it, and why."""
+
+    by: Who = "http"
+    reason: str = Field(default="", max_length=500)
+
+
+class StopAll(Spoken):
+    """`freeze`: what was done is not even undone."""
+
+    freeze: bool = False
+
+
+class StopShown(Form):
+    """A stop that stands. `source`: where it was said, empty for people."""
+
+    source: str
+    by: str
+    reason: str
+    at: float
+    freeze: bool
+
+
 class MaintenanceStart(Form):
     """A window of maintenance, from now on unless `from` says otherwise."""
 
@@ -313,3 +339,4 @@ class Status(Form):
     counts: dict[str, Any]
     sources: list[SourceHealth]
     notes: list[str]
+    stops: list[StopShown] = []

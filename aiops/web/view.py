@@ -44,7 +44,7 @@ class View(Protocol):
 
     def status(self) -> JSON:
         """{version, mode, started_at, at, counts, sources: [{name, state ok|failing|starting, error, last_success, failures}],
-        notes}; `counts` are the fields of aiops.types.Counts."""
+        notes, stops: [{source, by, reason, at, freeze}]}; `counts` are the fields of aiops.types.Counts."""
         ...
 
     def vitals(self) -> Sequence[JSON]:
@@ -101,6 +101,14 @@ class View(Protocol):
 
     def reject(self, action: str, by: str) -> None:
         """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def stop(self, by: str, reason: str, freeze: bool) -> None:
+        """Nothing is decided or done any more, from now on. Raises NotPossible where that will not outlast a restart."""
+        ...
+
+    def start(self, by: str, reason: str) -> None:
+        """Takes back what people stopped. Raises NotPossible where they did not."""
         ...
 
     def promote(self, detector: str, by: str) -> None:

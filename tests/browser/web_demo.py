@@ -111,6 +111,12 @@ class DemoView:
     def reject(self, action: str, by: str) -> None:
         self._answer("reject", action, by)
 
+    def stop(self, by: str, reason: str, freeze: bool) -> None:
+        self.said.append(("freeze" if freeze else "stop", by, reason))
+
+    def start(self, by: str, reason: str) -> None:
+        self.said.append(("start", by, reason))
+
     def feedback(self, incident: str, verdict: str, by: str) -> None:
         form = self._incidents[incident]
         form["feedback"] = [*form.get("feedback", []), {"verdict": verdict, "at": NOW, "by": by}]
