@@ -187,7 +187,7 @@ def test_a_killed_run_loses_nothing(
 @pytest.mark.slow
 def test_a_stop_holds_at_once_and_over_a_crash(
         tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
-    """`aiops stop`, a SIGKILL right after it, a file that stops too, and `aiops start`: on the page, in the status and metrics."""
+    """`aiops stop`, a SIGKILL right after it, a file that stops too, and `aiops start`: on page, status and metrics."""
     config = "kind: Config\nstore: state\nlisten: 127.0.0.1:0\nsources: [{host: {interval: 1s}}]\nstop: {file: STOP}\n"
     first = started(tmp_path, config)
     until(lambda: first.answers("/readyz"), READY_S, "ready")

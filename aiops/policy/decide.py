@@ -149,7 +149,7 @@ class PolicyBook:
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
-            stopped=self.stops.reason)
+            stopped=self.stops.reason, recovers=getattr(choice.step.remediation, "recovers", False))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

@@ -17,9 +17,13 @@ LIVE: frozenset[str] = frozenset({"asked", "submitted", "verifying"})
 USELESS: frozenset[str] = frozenset({"no_help", "worse"})
 """Done, and it was no good: not again for the same evidence."""
 FRUITLESS: frozenset[str] = USELESS | {"failed"}
+JUDGED: frozenset[str] = FRUITLESS | {"helped"}
+"""It is known whether it helped."""
 CLOSED_TO_POLICY: frozenset[str] = frozenset({"helped", "rejected", "expired", "unknown"})
 KEEP_S = 7 * 86400.0
 KEEP_MOST = 10_000
+KEEP_JUDGED = 100
+"""Of each policy so many of the last verdicts are at hand for its breaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Ledger:
         self._groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
         self._live: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
         self._acted: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
+        self._judged: defaultdict[str, list[tuple[float, str, bool]]] = defaultdict(list)
         self.attempts = {}
         for attempt in known:
             self.put(attempt)
@@ -108,6 +113,9 @@ class Ledger:
                 self._live[key].pop(attempt.id, None)
         if attempt.acted_at is not None and (before is None or before.acted_at is None):
             insort(self._acted[attempt.policy, attempt.rehearsed], attempt.acted_at)
+        if attempt.state in JUDGED and attempt.ended_at is not None and (before is None or before.state not in JUDGED):
+            insort(self._judged[attempt.policy], (attempt.ended_at, attempt.id, attempt.state == "helped"))
+            del self._judged[attempt.policy][:-KEEP_JUDGED]
         return attempt
 
     def change(self, attempt: Attempt, **changes: Any) -> Attempt:
@@ -133,6 +141,10 @@ class Ledger:
         """How many actions of this policy were done after `since`; rehearsed: those that would have been."""
         times = self._acted.get((policy, rehearsed), [])
         return len(times) - bisect_right(times, since)
+
+    def verdicts(self, policy: str) -> list[tuple[float, str, bool]]:
+        """When the last attempts of this policy ended, over all targets, their ids, and whether they helped; the oldest first."""
+        return self._judged.get(policy, [])
 
     def first_time(self, policy: str, incident: str, category: str, now: float) -> bool:
         """Whether this refusal is new; remembers it."""
@@ -173,6 +185,8 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
     yield "incident", attempt.incident
     if attempt.acted_at is not None or attempt.undo:
         yield "target", attempt.target
+    if attempt.acted_at is not None and not attempt.rehearsed:
+        yield "policy", attempt.policy
     if attempt.disruptive and attempt.acted_at is not None and not attempt.rehearsed:
         yield "namespace", attempt.target.split("/")[1]
 

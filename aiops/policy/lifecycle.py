@@ -96,7 +96,7 @@ class Lifecycle:
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
-            stopped=self.stops.reason))
+            stopped=self.stops.reason, recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:

@@ -126,6 +126,21 @@ class MaxActions(Strict):
     per: Positive = 3600.0
 
 
+class Breaker(Strict):
+    """Open while `useless` of the last `of` attempts did not help, on whatever target; then one is tried each `probeAfter`, until
+    one helps."""
+
+    useless: Annotated[int, Field(ge=1, le=100)] = 5
+    of: Annotated[int, Field(ge=1, le=100)] = 10
+    probe_after: Annotated[Positive, Field(alias="probeAfter")] = 3600.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Breaker:
+        if self.useless > self.of:
+            raise ValueError(f"useless: {self.useless} of the last {self.of} can never be. Give at most as many as 'of'.")
+        return self
+
+
 Clock = Annotated[str, BeforeValidator(str), Field(max_length=40)]
 Day = Annotated[str, Field(pattern=r"^[A-Za-z]{3}(\s*-\s*[A-Za-z]{3})?$")]
 
@@ -163,6 +178,7 @@ class Guards(Strict):
     namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
     maxEvidenceAge  older evidence is no ground for an action
     approvalWithin  a question that nobody answers in this time is withdrawn
+    breaker         when the policy stops because what it does does not help
     windows         only within one of these; none = at any time. What was done may be undone at any time
     notDuring       not within any of these
     """
@@ -174,6 +190,7 @@ class Guards(Strict):
     namespaces: tuple[Name, ...] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
+    breaker: Breaker = Breaker()
     windows: Annotated[tuple[ChangeWindow, ...], Field(max_length=100)] = ()
     not_during: Annotated[tuple[ChangeWindow, ...], Field(alias="notDuring", max_length=100)] = ()
 
