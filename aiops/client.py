@@ -133,13 +133,13 @@ class Client:
         """End a window that a person started."""
         return self._post(f"/api/maintenance/{quote(name, safe='')}/end")
 
-    def approve(self, action: str) -> JSON:
-        """Let an action that asks for approval happen."""
-        return self._post(f"/api/actions/{quote(action, safe='')}/approve")
+    def approve(self, action: str, by: str, changes: JSON) -> JSON:
+        """Let an action that asks for approval happen; `changes`: fields of its target that are to be other than asked."""
+        return self._post(f"/api/actions/{quote(action, safe='')}/approve", {"by": by, "set": changes})
 
-    def reject(self, action: str) -> JSON:
+    def reject(self, action: str, by: str) -> JSON:
         """Refuse an action that asks for approval."""
-        return self._post(f"/api/actions/{quote(action, safe='')}/reject")
+        return self._post(f"/api/actions/{quote(action, safe='')}/reject", {"by": by})
 
     def stop(self, by: str, reason: str, freeze: bool) -> JSON:
         """Nothing is decided or done any more."""

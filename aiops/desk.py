@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from aiops import __version__, maintenance, readiness, serial
@@ -178,8 +179,8 @@ class Desk:
             self._packing.release()
 
     # ------------------------------------------------------------------------------------------------------ writing
-    def approve(self, action: str, by: str) -> None:
-        self._answer("approve", action, by)
+    def approve(self, action: str, by: str, params: Mapping[str, object] | None = None) -> None:
+        self._answer("approve", action, by, params or {})
 
     def reject(self, action: str, by: str) -> None:
         self._answer("reject", action, by)
@@ -202,7 +203,7 @@ class Desk:
         except OSError as e:
             raise NotPossible(f"done, but it is lost with the daemon: {e.filename}: {(e.strerror or str(e)).lower()}") from None
 
-    def _answer(self, verb: str, action: str, by: str) -> None:
+    def _answer(self, verb: str, action: str, by: str, params: Mapping[str, object] = MappingProxyType({})) -> None:
         known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
         if known is None:
             raise LookupError(action)
@@ -210,7 +211,12 @@ class Desk:
             raise NotPossible(f"{self._brake.stops.reason}. Start everything first: aiops start")
         if known["decision"] != "ask" or known["state"] not in ("", "asked"):
             raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
-        self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
+        try:
+            if params:
+                self._vitals.pipeline.decider.altered(action, params)
+        except ValueError as e:
+            raise NotPossible(str(e).rstrip(".")) from None
+        self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by, params=dict(params)))
 
     def promote(self, detector: str, by: str) -> None:
         if self._model(detector)["candidate"] is None:

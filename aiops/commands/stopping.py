@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
 
 from aiops.commands.common import option, say
-from aiops.commands.incidents import DEFAULT_SERVER, ServerOption, TokenOption, talking
+from aiops.commands.incidents import DEFAULT_SERVER, ByOption, ServerOption, TokenOption, talking, who
 
-ByOption = Annotated[str, option("--by", metavar="NAME", help="Who says so; your user name when left out.")]
 ReasonOption = Annotated[str, option("--reason", metavar="TEXT", help="Why; people see it.")]
 
 
@@ -31,10 +29,3 @@ def start(reason: ReasonOption = "", by: ByOption = "", server: ServerOption = D
         client.start(who(by), reason)
     say("started: policies decide again, on fresh evidence only.")
 
-
-def who(by: str) -> str:
-    """The name that is recorded: what was given, else that of the user."""
-    try:
-        return by or getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return "somebody"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from aiops.meaning import Meanings
-from aiops.policy import guards, scope
+from aiops.policy import answers, guards, scope
 from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
@@ -86,6 +86,17 @@ class PolicyBook:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
         return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+
+    def altered(self, action: str, given: Mapping[str, object]) -> Mapping[str, object]:
+        """The parameters that a question would have with these changes. Raises ValueError where they are not possible.
+
+        May be asked beside a running step.
+        """
+        attempt = self.ledger.attempts.get(action)
+        policy = self.policies.get(attempt.policy) if attempt else None
+        if attempt is None or policy is None:
+            raise ValueError("it is not asked any more")
+        return answers.altered(policy, attempt, self._remembered.get(attempt.incident), given)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""

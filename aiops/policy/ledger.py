@@ -33,7 +33,7 @@ class Attempt:
     `acted_at` is when it was handed over (in shadow: would have been), `good_before` whether the success metric was on
     its good side already. `undo` is empty, `waiting` (everything is frozen), `running`, or how undoing ended. `trigger` is the
     entity and signal that asked for it, `evidence` every alert that fired in the incident then, with its onset. `said`: the
-    verdict, for people.
+    verdict, for people. `approvals`: who approved it as it is now; `answers`: what was said about it.
     """
 
     id: str
@@ -58,6 +58,8 @@ class Attempt:
     trigger: tuple[str, str] = ("", "")
     evidence: tuple[str, ...] = ()
     said: str = ""
+    approvals: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     @property
     def live(self) -> bool:
@@ -76,7 +78,7 @@ class Attempt:
 
     def action(self, decision: Decision, at: float, state: str = "", reason: str = "") -> Action:
         return Action(self.id, self.type, self.target, self.params, self.incident, self.policy, decision,
-                      reason or self.reason, at, state)
+                      reason or self.reason, at, state, answers=self.answers)
 
 
 class Ledger:
@@ -194,7 +196,8 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
 def _attempt(data: Mapping[str, Any]) -> Attempt:
     """JSON knows no tuples."""
     kind, signal = data.get("trigger", ("", ""))
-    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ()))})
+    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ())),
+                      "approvals": tuple(data.get("approvals", ())), "answers": tuple(data.get("answers", ()))})
 
 
 def kind_of(action: str, target: str) -> str:

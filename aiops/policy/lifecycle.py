@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiops import plugins
 from aiops.meaning import Meanings
-from aiops.policy import guards
+from aiops.policy import answers, guards
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
 from aiops.policy.ledger import USELESS, Attempt, Ledger, action_id
@@ -72,18 +72,37 @@ class Lifecycle:
             elif command.verb == "reject":
                 self._turn_down(turn, attempt, "rejected", f"rejected by {command.by or 'a person'}")
             else:
-                self._approve(turn, attempt, command.by or "a person")
+                self._approve(turn, attempt, command)
 
-    def _approve(self, turn: Turn, attempt: Attempt, by: str) -> None:
-        """Ask every guard again: minutes went by since the question was asked."""
-        policy = self.policies.get(attempt.policy)
+    def _approve(self, turn: Turn, attempt: Attempt, command: Command) -> None:
+        """Once enough people have approved, ask every guard again: minutes went by since the question was asked."""
+        by, policy = command.by or "a person", self.policies.get(attempt.policy)
+        try:
+            told = self._said(turn, attempt, policy, command, by)
+        except ValueError as e:
+            turn.notes.append(f"approve {attempt.id} by {by}: {e}.")
+            return
+        attempt, needed = self.ledger.put(told), policy.spec.guards.approvals if policy else 1
+        if len(attempt.approvals) < needed:
+            reason = f"{attempt.reason}; {len(attempt.approvals)} of {needed} approvals so far: {answers.by_whom(attempt)}"
+            turn.actions.append(attempt.action("ask", turn.now, "asked", reason))
+            return
         why = self._no_longer(turn, attempt, policy)
         if why or policy is None:
-            self._turn_down(turn, attempt, "refused", f"approved by {by}, but {why}")
+            self._turn_down(turn, attempt, "refused", f"approved by {answers.by_whom(attempt)}, but {why}")
             return
         before = bool(good(policy.spec, self.look(turn, policy, attempt.incident)))
         attempt = self.ledger.change(attempt, state="submitted", acted_at=turn.now, good_before=before)
-        turn.actions.append(attempt.action("act", turn.now, f"approved by {by}"))
+        turn.actions.append(attempt.action("act", turn.now, f"approved by {answers.by_whom(attempt)}"))
+
+    def _said(self, turn: Turn, attempt: Attempt, policy: Policy | None, command: Command, by: str) -> Attempt:
+        """The attempt with this answer. Raises ValueError where it is none."""
+        if command.params and policy:
+            wanted = answers.altered(policy, attempt, turn.incidents.get(attempt.incident), command.params)
+            attempt = answers.changed(attempt, wanted, by, turn.now)
+        if by in attempt.approvals:
+            raise ValueError("has approved it already; somebody else has to")
+        return answers.approved(attempt, by, turn.now)
 
     def _no_longer(self, turn: Turn, attempt: Attempt, policy: Policy | None) -> str | None:
         if policy is None:

@@ -177,6 +177,7 @@ class Guards(Strict):
     maxUnavailable  pods that may be away at once because of us: a count, or a share of the pods that are selected
     namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
     maxEvidenceAge  older evidence is no ground for an action
+    approvals       so many different people must approve
     approvalWithin  a question that nobody answers in this time is withdrawn
     breaker         when the policy stops because what it does does not help
     windows         only within one of these; none = at any time. What was done may be undone at any time
@@ -189,6 +190,7 @@ class Guards(Strict):
                                Field(alias="maxUnavailable")] = 1
     namespaces: tuple[Name, ...] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
+    approvals: Annotated[int, Field(ge=1, le=10)] = 1
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
     breaker: Breaker = Breaker()
     windows: Annotated[tuple[ChangeWindow, ...], Field(max_length=100)] = ()

@@ -164,14 +164,15 @@ def _reads(app: FastAPI, view: View) -> None:
 
 def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/actions/{name:path}/approve", responses=_WRITES, status_code=202, tags=["actions"])
-    def approve(name: str) -> Response:
-        """Let an action that asks be carried out; it is checked again before it acts."""
-        return _write(lambda: view.approve(name, "http"), "action", name)
+    def approve(name: str, body: forms.Approval | None = None) -> Response:
+        """Let an action that asks be carried out, with other parameters if need be; it is checked again before it acts."""
+        said = body or forms.Approval()
+        return _write(lambda: view.approve(name, said.by, said.changes), "action", name)
 
     @app.post("/api/actions/{name:path}/reject", responses=_WRITES, status_code=202, tags=["actions"])
-    def reject(name: str) -> Response:
+    def reject(name: str, body: forms.Answer | None = None) -> Response:
         """Refuse an action that asks."""
-        return _write(lambda: view.reject(name, "http"), "action", name)
+        return _write(lambda: view.reject(name, (body or forms.Answer()).by), "action", name)
 
     @app.post("/api/stop", responses=_WRITES, status_code=202, tags=["actions"])
     def stop(body: forms.StopAll | None = None) -> Response:

@@ -29,6 +29,19 @@ class Feedback(Form):
 Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
 
 
+class Answer(Form):
+    """Who answers."""
+
+    by: Who = "http"
+
+
+class Approval(Answer):
+    """`set`: fields of the action's target that are to be other than asked; guards are asked again."""
+
+    changes: dict[Annotated[str, Field(max_length=100)], bool | int | float | Annotated[str, Field(max_length=500)]] = Field(
+        default_factory=dict, alias="set", max_length=20)
+
+
 class Spoken(Form):
     """Who says it, and why."""
 
@@ -182,6 +195,7 @@ class Action(Form):
     state: str
     incident: str
     models: list[str] = []
+    answers: list[str] = []
 
 
 class Outcome(Form):

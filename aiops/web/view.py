@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 
@@ -95,8 +95,9 @@ class View(Protocol):
         """An incident's capsule as a tar.gz; None where there is none. Raises NotPossible while another is being packed."""
         ...
 
-    def approve(self, action: str, by: str) -> None:
-        """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+    def approve(self, action: str, by: str, params: Mapping[str, object] | None = None) -> None:
+        """params: fields of the target that are to be other than asked. Raises LookupError when the action is not known,
+        NotPossible when it no longer waits, or cannot be done with these."""
         ...
 
     def reject(self, action: str, by: str) -> None:
