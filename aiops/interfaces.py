@@ -111,6 +111,10 @@ class Cluster(Protocol):
         ...
 
 
+NOT_NOW = "not now: "
+"""How the reason of a refusal begins that has nothing to do with the action itself: with fresh evidence it may be asked again."""
+
+
 class Ambiguous(Exception):  # noqa: N818 - a verdict, not an error class
     """The request was sent and nobody knows whether it was carried out. Never repeated."""
 

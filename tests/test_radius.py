@@ -97,7 +97,7 @@ def test_a_second_node_does_not_go_whoever_took_the_first():
         cluster = fleet()
         cluster.objects["node//gpu-7"] |= {"spec": spec, "status": status}
         said = ask(radius(), cluster, cordon(cluster, "gpu-1"))
-        assert said and said.startswith("node//gpu-1 must not go away as well: 1 of 20 of the nodes are away (gpu-7 ")
+        assert said and said.startswith("not now: node//gpu-1 must not go away as well: 1 of 20 of the nodes are away (gpu-7 ")
         assert said.endswith("and limits.nodes allows 1 (count 1, share 10%).")
 
 

@@ -201,7 +201,7 @@ def test_a_stop_holds_at_once_and_over_a_crash(
     assert stops == {"": ("anna", "storm"), f"the file {tmp_path}/STOP": (f"the file {tmp_path}/STOP", "power cut")}
     with urlopen(second.url(), timeout=5) as answer:
         page = answer.read().decode()
-    assert "stopped by anna since" in page and ": storm." in page
+    assert "Stopped by anna since" in page and ": storm." in page
     until(lambda: any("stopped by the file" in n for n in second.status()["notes"]), 10.0, "a note")
     with urlopen(second.url() + "/metrics", timeout=5) as answer:
         assert 'aiops_stopped{by="people"} 1.0' in answer.read().decode()

@@ -69,6 +69,17 @@ def test_everybody_who_stopped_must_start():
     assert [a.decision for a in step(b, 30.0, commands=[Command(1200.0, "start", "configmap aiops/stop")]).actions] == ["act"]
 
 
+def test_what_the_worker_refused_while_it_was_stopped_is_decided_again_on_fresh_evidence():
+    """Or for want of room: another node was away. After the cooldown; what the cluster refused for good is not."""
+    for reason, again in ((f"not now: {SAID}.", ["act"]), ("deployment/shop/api does not exist.", [])):
+        b = book()
+        done = acted(b)
+        at_once = step(b, 15.0, outcomes=[Outcome(done.id, "refused", 1_000_015.0, reason)]).actions
+        assert [a.state for a in at_once] == (["cooldown"] if again else []) and step(b, 30.0).actions == ()
+        later = [a for a in step(b, 700.0).actions if a.decision == "act"]
+        assert [a.decision for a in later] == again and done.id not in [a.id for a in later]
+
+
 def no_help(b, commands=()):
     """An action that was done and did not help; what is decided after `within`."""
     done = acted(b)
@@ -148,7 +159,7 @@ def test_what_waits_in_the_queue_is_not_done_after_a_stop(tmp_path):
     live.run_due()
     brake.obey(START)
     live.run_due()
-    assert [(o.status, o.reason) for o in live.collect()] == [("refused", f"{SAID}.")]
+    assert [(o.status, o.reason) for o in live.collect()] == [("refused", f"not now: {SAID}.")]
     assert cluster.calls == []
     ledger.close()
 
@@ -165,7 +176,7 @@ def test_a_config_map_is_obeyed_before_each_turn(data, stops):
     outcome = executor.carry_out(action(), NOW)
     assert outcome.status == ("refused" if stops else "done")
     if stops:
-        assert outcome.reason == "stopped by configmap/aiops/stop: why."
+        assert outcome.reason == "not now: stopped by configmap/aiops/stop: why."
         return
     get = cluster.get
     cluster.get = lambda target: (_ for _ in ()).throw(Retry("no answer")) if "configmap" in target else get(target)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aiops.changes import Change, value_at
-from aiops.interfaces import Cluster, Refused, Retry
+from aiops.interfaces import NOT_NOW, Cluster, Refused, Retry
 from aiops.stops import Stop, Stops
 from aiops.types import Action, Command
 
@@ -63,7 +63,7 @@ class Brake:
             if stops.frozen:
                 raise Retry(stops.reason, 10.0)
         elif stops.standing:
-            raise Refused(f"{stops.reason}.")
+            raise Refused(f"{NOT_NOW}{stops.reason}.")
 
     def counted(self) -> Mapping[str, int]:
         """1 for each source that stops."""
@@ -80,7 +80,7 @@ class StopMap:
         """The check: read anew before each turn. Undoing does not wait for it. Raises Refused where it says stop."""
         said = stop_of(cluster.get(self.entity)) if action.state != "undo" else None
         if said:
-            raise Refused(f"stopped by {self.entity}{': ' + said[1] if said[1] else ''}.")
+            raise Refused(f"{NOT_NOW}stopped by {self.entity}{': ' + said[1] if said[1] else ''}.")
 
 
 def stop_of(found: Any) -> tuple[bool, str] | None:

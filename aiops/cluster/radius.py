@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from aiops.changes import Change, Edit, Object, entity_of, labels_of, uid_of, value_at
 from aiops.cluster.executor import Fewer
-from aiops.interfaces import Cluster, Refused
+from aiops.interfaces import NOT_NOW, Cluster, Refused
 from aiops.kinds import KINDS, parts
 from aiops.limits import Limit, Limits
 from aiops.types import Action, Entity
@@ -146,7 +146,7 @@ class Radius:
             fleet.give_back(name)
         refusal = fleet.refusal(name, self._limits)
         if refusal:
-            raise Refused(f"{entity} must not go away as well: {refusal}")
+            raise Refused(f"{NOT_NOW}{entity} must not go away as well: {refusal}")
         self._keys |= {key for c in changes if c.entity == entity for key in _tainted(c.edits)}
         fleet.take(name, "taken away by us")
 
@@ -173,7 +173,7 @@ class Radius:
         service = self._service(change.entity, self._listing(parts(change.entity)[1], cluster), cluster)
         why = next((why for pod in sorted(service.ready) if (why := service.take(pod, self._limits.service))), None)
         if why:
-            raise Refused(f"a rollout of {change.entity} takes all its pods away at once (strategy Recreate): {why}.")
+            raise Refused(f"{NOT_NOW}a rollout of {change.entity} takes all its pods away at once (strategy Recreate): {why}.")
 
     def _pods(self, changes: Sequence[Change], cluster: Cluster) -> None:
         """Those that may go, one after the other, as if those before were gone already."""

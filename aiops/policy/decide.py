@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from aiops.interfaces import NOT_NOW
 from aiops.meaning import Meanings
 from aiops.policy import answers, guards, scope
 from aiops.policy.conditions import Verdict
@@ -226,14 +227,16 @@ def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...
           chance: Callable[[Choice], float]) -> Choice | None:
     """The action that holds, failed least in this incident, and helped most often in others; then by the file's order.
 
-    What the cluster refused is passed over, and what was no good while nothing has changed since. None where nothing is left, or
-    where the best one was only rehearsed.
+    What the cluster refused is passed over (but for what it only refused for now), and what was no good while nothing has
+    changed since. None where nothing is left, or where the best one was only rehearsed.
     """
     failed = {c.index: sum(a.index == c.index and a.state in FRUITLESS for a in mine) for c in met}
     last = {a.index: a for a in mine}
     for choice in sorted(met, key=lambda c: (failed[c.index], -chance(c), c.index)):
         before = last.get(choice.index)
         if before is None or before.state == "failed" or (before.state in USELESS and before.evidence != firing):
+            return choice
+        if before.state == "refused" and before.said.startswith(NOT_NOW):
             return choice
         if before.state not in FRUITLESS | {"refused"}:
             return None
