@@ -273,8 +273,20 @@ def test_the_fleet_is_listed_once_in_a_while():
     cluster, check = fleet(30), radius(limits(nodes={"count": 2, "share": "100%"}))
     said = [take(check, cluster, cordon(cluster, f"gpu-{i}")) for i in range(30)]
     assert (check.listed, said[:2], len([s for s in said if s])) == (1, [None, None], 28)
+    check._now.t += 29.0
+    assert ask(check, cluster, cordon(cluster, "gpu-9")) and check.listed == 1
+    cluster.write(cordon(cluster, "gpu-0", off=True))
+    check._now.t += 1.0
+    assert ask(check, cluster, cordon(cluster, "gpu-9")) is None and check.listed == 2
+
+
+def test_a_node_is_taken_away_on_a_fresh_listing_only():
+    """An old one may say no, but not yes: meanwhile others fail."""
+    cluster, check = fleet(30), radius(limits(nodes={"count": 2, "share": "100%"}))
+    assert take(check, cluster, cordon(cluster, "gpu-1")) is None
+    cluster.objects["node//gpu-2"]["status"] = DOWN
     check._now.t += 3.0
-    assert ask(check, cluster, cordon(cluster, "gpu-9")) and check.listed == 2
+    assert "gpu-2 not ready" in ask(check, cluster, cordon(cluster, "gpu-3")) and check.listed == 2
 
 
 def test_ten_thousand_nodes_cost_little():

@@ -20,7 +20,9 @@ from aiops.kinds import KINDS, parts
 from aiops.limits import Limit, Limits
 from aiops.types import Action, Entity
 
-FRESH_S = 3.0
+FRESH_S, NO_S = 3.0, 30.0
+"""So old may a listing of nodes be on which one is taken away; and so old one on which that is refused, which harms nobody: in a
+burst of thousands, one listing of 10,000 nodes is enough for all of them."""
 AGAIN_S = 10.0
 GROUP_LABELS = ("topology.kubernetes.io/zone", "nvidia.com/gpu.clique", "node.kubernetes.io/instance-type")
 CONDITION_TAINTS = ("aiops.io/", "node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
@@ -135,27 +137,30 @@ class Radius:
 
     # ------------------------------------------------------------------------------------------------------- nodes
     def _node(self, entity: Entity, changes: Sequence[Change], cluster: Cluster) -> None:
-        name = parts(entity)[2]
-        fleet = self._nodes(cluster)
-        if name not in fleet.group:
-            fleet = self._nodes(cluster, anew=True)
-        why = _why_away(cluster.get(entity) or {}, self._keys)
-        if why:
-            fleet.take(name, why)
-        else:
-            fleet.give_back(name)
-        refusal = fleet.refusal(name, self._limits)
+        name, now = parts(entity)[2], cluster.get(entity) or {}
+        refusal = self._refusal(name, now) if self._now() - self._fleet_at < NO_S else ""
+        if not refusal:
+            self._nodes(cluster, anew=name not in self._fleet.group)
+            refusal = self._refusal(name, now)
         if refusal:
             raise Refused(f"{NOT_NOW}{entity} must not go away as well: {refusal}")
         self._keys |= {key for c in changes if c.entity == entity for key in _tainted(c.edits)}
-        fleet.take(name, "taken away by us")
+        self._fleet.take(name, "taken away by us")
 
-    def _nodes(self, cluster: Cluster, anew: bool = False) -> Fleet:
+    def _refusal(self, name: str, now: Object) -> str | None:
+        """By the listing that is at hand, with this node as it is now."""
+        why = _why_away(now, self._keys)
+        if why:
+            self._fleet.take(name, why)
+        else:
+            self._fleet.give_back(name)
+        return self._fleet.refusal(name, self._limits) if name in self._fleet.group else None
+
+    def _nodes(self, cluster: Cluster, anew: bool) -> None:
         if anew or self._now() - self._fleet_at >= self._fresh_s:
             listed = cluster.find("node")
             self._fleet = Fleet((str(n["metadata"]["name"]), self._group(n), _why_away(n, self._keys)) for n in listed)
             self._fleet_at, self.listed = self._now(), self.listed + 1
-        return self._fleet
 
     def _group(self, node: Object) -> str:
         """`topology.kubernetes.io/zone=eu-1`; empty where the node has none of the labels."""
