@@ -11,9 +11,12 @@ from typing import Any, Literal
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.brake import Brake, StopMap, stop_in, stop_of
 from aiops.cluster.calls import Calls, WithCalls
+from aiops.cluster.executor import Check
 from aiops.generations import BandedGenerations, Generations, generations
-from aiops.interfaces import Clock, Refused, Sink
+from aiops.interfaces import Clock, Cluster, Refused, Sink
+from aiops.limits import Limits
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
 from aiops.meaning import Meanings
@@ -119,14 +122,17 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str], webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
+                  awaited: Sequence[str], limits: Limits, brake: Brake, stop: str | None = None,
+                  webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. webhooks: whom actions may call.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop
+    all. webhooks: whom actions may call.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.cluster.ownership import hands_off
+    from aiops.cluster.radius import Radius
     from aiops.store.intents import Intents
 
     try:
@@ -134,7 +140,33 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
         cluster = WithCalls(KubernetesCluster(connect(kubeconfig, context)), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(cluster, clock, intents, awaited, [not_paused, hands_off])
+    said: list[Check] = [StopMap(f"configmap/{stop}")] if stop else []
+    checks: list[Check] = [*said, not_paused, hands_off, Radius(limits, clock.monotonic)]
+    return LiveActuator(cluster, clock, intents, awaited, checks, gate=brake.gate)
+
+
+def stop_places(config: Config) -> dict[str, Callable[[], tuple[bool, str] | None]]:
+    """Where others may say stop, by the name under which it is shown. Raises ConfigurationError."""
+    places: dict[str, Callable[[], tuple[bool, str] | None]] = {"the configuration": lambda: None}
+    if config.stop.enabled:
+        places["the configuration"] = lambda: (False, "stop.enabled")
+    file, name = config.stop.file, config.stop.config_map
+    if file:
+        places[f"the file {file}"] = lambda: stop_in(file)
+    if name:
+        cluster = _cluster(config)
+        places[f"configmap {name}"] = lambda: stop_of(cluster.get(f"configmap/{name}"))
+    return places
+
+
+def _cluster(config: Config) -> Cluster:
+    from aiops.cluster.kubernetes import KubernetesCluster, connect
+
+    kubernetes = config.source("kubernetes")
+    try:
+        return KubernetesCluster(connect(kubernetes and kubernetes.kubeconfig, kubernetes and kubernetes.context, (2.0, 5.0)))
+    except (OSError, Refused) as e:
+        raise ConfigurationError(f"stop.configMap: {e}") from None
 
 
 def calls(webhooks: Mapping[str, Callee], clock: Clock) -> Calls:

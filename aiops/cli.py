@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from aiops.commands import audit as records
-from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, tune, watching
+from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, stopping, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -56,7 +56,8 @@ def version() -> None:
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check, incidents.incidents,
-    incidents.show, incidents.approve, incidents.reject, incidents.feedback, watching.readiness, costs.costs,
+    incidents.show, incidents.approve, incidents.reject, incidents.feedback, stopping.stop, stopping.start,
+    watching.readiness, costs.costs,
     checks.doctor, version)
 for command in COMMANDS:
     app.command()(command)

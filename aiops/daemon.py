@@ -15,6 +15,7 @@ import structlog
 from aiops import __version__, build, chain, feeds, yamlfile
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
+from aiops.cluster.brake import Brake, Watched
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.interfaces import Sink
@@ -94,6 +95,7 @@ class Daemon:
         self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
+        self.brake = _brake(config.store / "stop.json")
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator(pipeline.decider.awaited())
         recorded = self._recorded()
@@ -106,19 +108,24 @@ class Daemon:
         sinks: list[Sink] = [self.audit, self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies,
                              *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
-        sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
+        for command in self.brake.unheard(pipeline.decider.stops.standing, now):
+            intake.command(command)
+        stop = feeds.Source(Watched(build.stop_places(config), self.brake, intake.command, min(config.tick_s, 15.0)), clock)
+        sources = [*feeds.sources(config, clock, known, self.models.since), own, stop]
         self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
                          PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
         token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
-                    refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes()])
+                    refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes()], brake=self.brake)
         self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
                            self.policies.counts, gauge=True)
         self.metrics.watch("aiops_policy_reloads", "Changes of policies while the daemon runs.", "result",
                            lambda: self.policies.reloads)
+        self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
+                           self.brake.counted, gauge=True)
         self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
@@ -203,7 +210,7 @@ class Daemon:
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited, self.config.webhooks)
+                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks)
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem
@@ -263,6 +270,13 @@ class Daemon:
         for receiver in self.receivers:
             receiver.close()
         self.store.close()
+
+
+def _brake(path: Path) -> Brake:
+    try:
+        return Brake(path)
+    except ValueError as e:
+        raise ConfigurationError(f"store: {e}") from None
 
 
 def folder(path: Path) -> None:

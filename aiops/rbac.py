@@ -24,12 +24,26 @@ POLICIES: frozenset[Right] = policies.RIGHTS
 EVERY_ACTION: frozenset[Right] = frozenset({("", "namespaces", "get")})
 """Whether a namespace asks to be left alone."""
 
+LOOKS: tuple[tuple[frozenset[Right], frozenset[Right]], ...] = (
+    (frozenset({("", "nodes", "patch"), ("", "nodes", "delete")}), frozenset({("", "nodes", "list")})),
+    (frozenset({("", "pods/eviction", "create"), ("", "pods", "delete")}), frozenset({
+        ("", "pods", "list"), ("apps", "deployments", "get"), ("apps", "statefulsets", "get"),
+        ("apps", "daemonsets", "get"), ("apps", "replicasets", "get")})),
+    (frozenset({("apps", "deployments", "patch")}), frozenset({("", "pods", "list")})),
+)
+"""Who takes nodes or pods away looks first at how many are away already (aiops.cluster.radius)."""
+
 
 def actions() -> dict[str, frozenset[Right]]:
     """The rights of each remediation by its YAML type. Remediations that touch no cluster are left out."""
     names = plugins.names("remediations")
     found = {plugins.camel(name): frozenset(plugins.load("remediations", name).verbs) for name in names}
-    return {name: verbs | EVERY_ACTION for name, verbs in found.items() if verbs}
+    return {name: with_checks(verbs) for name, verbs in found.items() if verbs}
+
+
+def with_checks(verbs: frozenset[Right]) -> frozenset[Right]:
+    """What an action needs, and what is looked at before it may."""
+    return verbs.union(EVERY_ACTION, *(needed for taking, needed in LOOKS if verbs & taking))
 
 
 def rules(rights: Iterable[Right]) -> list[dict[str, Any]]:

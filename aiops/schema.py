@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from aiops.inputs import SourceItem
+from aiops.limits import Limits
 from aiops.oneof import OneOf, Url, Words, hint, words
 from aiops.quantities import Bytes, Duration
 from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
@@ -306,6 +307,20 @@ class Capsules(Strict):
     keep: int = Field(default=200, ge=0, le=10_000)
 
 
+def _configmap(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is not a ConfigMap. Write namespace/name, for example aiops/aiops-stop.")
+    return value
+
+
+class StopPlaces(Strict):
+    """Who may stop everything beside `aiops stop`: a ConfigMap whose key `stop` says true, a file while it is there, or this."""
+
+    enabled: bool = False
+    config_map: Annotated[str, AfterValidator(_configmap)] | None = Field(default=None, alias="configMap")
+    file: Path | None = None
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -313,6 +328,8 @@ class Config(Strict):
     kind: Literal["Config"] = "Config"
     mode: Mode = "observe"
     budget: Budget = Budget()
+    limits: Limits = Limits()
+    stop: StopPlaces = StopPlaces()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
     detectors: Detectors = Field(default_factory=lambda: _every_detector())

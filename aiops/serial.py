@@ -43,7 +43,7 @@ def cause(c: Cause) -> JSON:
 def action(a: Action) -> JSON:
     return {"id": a.id, "policy": a.policy, "type": a.type, "target": a.target, "params": dict(a.params),
             "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident,
-            "models": list(a.models)}
+            "models": list(a.models)} | ({"answers": list(a.answers)} if a.answers else {})
 
 
 def outcome(o: Outcome) -> JSON:

@@ -104,19 +104,23 @@ class Links:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
-    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector).
+    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
+    `stop`, `freeze`, `start` (target = where it was said, empty for people).
 
-    A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
+    An approval may change parameters (`params`: field of the target -> value). A window covers `entities` (globs) from `since`
+    (None: from `time`) until `until`, UTC seconds.
     """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
+                  "stop", "freeze", "start"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()
     since: float | None = None
     until: float = 0.0
     reason: str = ""
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +308,7 @@ class TimelineEntry:
 class Action:
     """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares.
 
-    `models`: ids of the models whose evidence it rests on.
+    `models`: ids of the models whose evidence it rests on. `answers`: what people said so far, where it asks.
     """
 
     id: str
@@ -318,6 +322,7 @@ class Action:
     at: float
     state: str = ""
     models: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def test_the_status_is_the_documented_one(page):
     """Version, mode, times, the funnel, sources and notes."""
     run(page)
     status = page.desk.status()
-    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes"}
+    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes", "stops"}
     assert (status["mode"], status["at"], status["sources"]) == ("ask", T0 + 590, [OK])
     assert set(status["counts"]) == set(Counts.__dataclass_fields__)
     assert status["counts"]["incidents"] == 1 and status["counts"]["dropped"] == {}
@@ -291,3 +291,19 @@ def test_the_published_schema_knows_all_that_a_source_says():
     told = Supervised(OwnSource(dict, interval_s=5.0), ManualClock(T0)).status()
     assert set(told) == set(SourceHealth.model_fields)
     SourceHealth.model_validate(told)
+
+
+def test_a_stop_is_told_at_once_and_approvals_wait_for_the_start(page):
+    """The pipeline hears of it, and people are told what to do first."""
+    page.publish(Report(T0, incidents=(INCIDENT,), actions=(ASKED,)))
+    page.desk.stop("anna", "storm", False)
+    assert [(c.verb, c.by, c.reason) for c in page.said] == [("stop", "anna", "storm")]
+    assert [s["by"] for s in page.desk.status()["stops"]] == ["anna"]
+    with pytest.raises(NotPossible, match=r"stopped by anna at .*: storm\. Start everything first: aiops start"):
+        page.desk.approve("a-1", "ben")
+    page.desk.reject("a-1", "ben")
+    page.desk.start("ben", "")
+    assert page.desk.status()["stops"] == []
+    with pytest.raises(NotPossible, match="nothing is stopped"):
+        page.desk.start("ben", "")
+    assert [c.verb for c in page.said] == ["stop", "reject", "start"]

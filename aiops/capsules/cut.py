@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aiops import stops
 from aiops.arrays import grown
 from aiops.sinks.journal import Journal
 from aiops.types import Batch, Bools, Command, Edge, Entity, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert, Series
@@ -181,7 +182,8 @@ def _listen(found: Slice, batch: Batch, mine: set[Entity], incident: Mapping[str
     found.alerts += [(at, x) for x in batch.alerts if x.entity in mine]
     found.outcomes += [(at, x) for x in batch.outcomes if x.action in actions]
     targets = actions | {incident["id"]}
-    found.commands += [(at, x) for x in batch.commands if x.target in targets or x.verb.startswith("maintenance_")]
+    for_all = ("maintenance_start", "maintenance_end", *stops.VERBS)
+    found.commands += [(at, x) for x in batch.commands if x.target in targets or x.verb in for_all]
     if len(found.lines) > 2 * MAX_LINES:
         _trim_lines(found, set(incident["entities"]))
 

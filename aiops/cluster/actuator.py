@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from aiops.cluster.executor import Check, Executor, Notes
@@ -73,9 +73,10 @@ class LiveActuator:
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, ledger: Ledger, awaited: Sequence[str] = (),
-                 checks: Sequence[Check] = (), patience_s: float = PATIENCE_S) -> None:
+                 checks: Sequence[Check] = (), patience_s: float = PATIENCE_S,
+                 gate: Callable[[Action], None] = lambda action: None) -> None:
         self._clock, self._ledger, self._patience_s = clock, ledger, patience_s
-        self._executor = Executor(cluster, ledger, checks)
+        self._executor = Executor(cluster, ledger, checks, gate)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
         self._unsettled: dict[str, Begun] = {}

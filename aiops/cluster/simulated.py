@@ -154,8 +154,9 @@ class SimulatedCluster:
 
     def _replace(self, pod: Object) -> None:
         """By a fresh one of the same name, at once, where a controller owns it."""
-        if pod["metadata"].get("ownerReferences"):
-            self.put(_pod(entity_of(pod, "pod"), labels_of(pod), self._time()))
+        owners = pod["metadata"].get("ownerReferences")
+        if owners:
+            self.put(_pod(entity_of(pod, "pod"), labels_of(pod), self._time()))["metadata"]["ownerReferences"] = owners
 
     def _time(self) -> str:
         return datetime.fromtimestamp(self.now, UTC).isoformat().replace("+00:00", "Z")

@@ -98,7 +98,7 @@ def _decisions(i: JSON) -> Table:
     table = grid("AT", "DECISION", "ACTION", "TARGET", "POLICY", "ID", "WHY, AND WHAT CAME OF IT")
     for a in i.get("actions", []):
         params = " ".join(f"{k}={v}" for k, v in (a.get("params") or {}).items())
-        why = "\n".join(clean(t) for t in [a.get("reason", ""), *became.get(a["id"], [])] if t)
+        why = "\n".join(clean(t) for t in [a.get("reason", ""), *(a.get("answers") or []), *became.get(a["id"], [])] if t)
         table.add_row(humanise.utc(a.get("at"), "%H:%M:%S"), _coloured(a["decision"]),
                       clean(f"{a['type']} {params}".strip()), clean(a["target"]), clean(a.get("policy", "")),
                       clean(a["id"]), why)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from aiops.interfaces import NOT_NOW
 from aiops.meaning import Meanings
-from aiops.policy import guards, scope
+from aiops.policy import answers, guards, scope
 from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
@@ -24,6 +25,7 @@ from aiops.policy.standing import of_attempt, of_refusal, settled
 from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
+from aiops.stops import VERBS, Stops
 from aiops.types import Action, Command, Incident, Outcome
 from aiops.types import Decision as Kind
 
@@ -47,7 +49,8 @@ class Choice:
 
 class PolicyBook:
     """All policies, their attempts and their track record. `mode` is the most that any policy may do, `beyond` the namespaces
-    whose custom resources may act elsewhere too.
+    whose custom resources may act elsewhere too. `stops`: who says that nothing may be done now. `revision` rises with every
+    command: what is to be remembered may have changed.
 
     Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
     """
@@ -56,14 +59,16 @@ class PolicyBook:
         self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
         self._compiler = Compiler(meanings, beyond)
         self.mode, self.meanings = mode, meanings
-        self.ledger, self.record = Ledger(), TrackRecord()
-        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
+        self.ledger, self.record, self.stops = Ledger(), TrackRecord(), Stops()
+        self.revision = 0
+        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record, self.stops)
         self._remembered: dict[str, Incident] = {}
 
     def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
                outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
+        self._stop(turn, commands)
         self._lifecycle.hear(turn, outcomes)
         self._lifecycle.recall(turn)
         self._lifecycle.obey(turn, commands)
@@ -74,6 +79,14 @@ class PolicyBook:
                 self._consider(turn, policy, incident)
         self._remember(turn)
         return turn.decision()
+
+    def _stop(self, turn: Turn, commands: Sequence[Command]) -> None:
+        """First of all: nothing is decided any more in the step in which it was said."""
+        for command in commands:
+            if command.verb in VERBS:
+                note = self.stops.obey(command)
+                turn.notes += [note] if note else []
+            self.revision += 1
 
     def awaited(self) -> Sequence[str]:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
@@ -96,13 +109,25 @@ class PolicyBook:
             self.ledger.forget_said(name)
         return _told(after.keys() - before.keys(), turned, before.keys() - after.keys())
 
+    def altered(self, action: str, given: Mapping[str, object]) -> Mapping[str, object]:
+        """The parameters that a question would have with these changes. Raises ValueError where they are not possible.
+
+        May be asked beside a running step.
+        """
+        attempt = self.ledger.attempts.get(action)
+        policy = self.policies.get(attempt.policy) if attempt else None
+        if attempt is None or policy is None:
+            raise ValueError("it is not asked any more")
+        return answers.altered(policy, attempt, self._remembered.get(attempt.incident), given)
+
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
-        return {"ledger": self.ledger.state(), "record": self.record.state()}
+        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.restore(state.get("ledger", {}))
         self.record.restore(state.get("record", {}))
+        self.stops.restore(state.get("stops", []))
 
     def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
         known = self._remembered | {i.id: i for i in incidents}
@@ -161,6 +186,7 @@ class PolicyBook:
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
+            stopped=self.stops.reason, recovers=getattr(choice.step.remediation, "recovers", False),
             explained=turn.evidence.explained(incident))
         refusal = guards.refuse(question)
         if refusal:
@@ -230,14 +256,16 @@ def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...
           chance: Callable[[Choice], float]) -> Choice | None:
     """The action that holds, failed least in this incident, and helped most often in others; then by the file's order.
 
-    What the cluster refused is passed over, and what was no good while nothing has changed since. None where nothing is left, or
-    where the best one was only rehearsed.
+    What the cluster refused is passed over (but for what it only refused for now), and what was no good while nothing has
+    changed since. None where nothing is left, or where the best one was only rehearsed.
     """
     failed = {c.index: sum(a.index == c.index and a.state in FRUITLESS for a in mine) for c in met}
     last = {a.index: a for a in mine}
     for choice in sorted(met, key=lambda c: (failed[c.index], -chance(c), c.index)):
         before = last.get(choice.index)
         if before is None or before.state in ("failed", "withdrawn") or (before.state in USELESS and before.evidence != firing):
+            return choice
+        if before.state == "refused" and before.said.startswith(NOT_NOW):
             return choice
         if before.state not in FRUITLESS | {"refused"}:
             return None

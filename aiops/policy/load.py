@@ -36,7 +36,7 @@ class Step:
         try:
             target = self.remediation.target.model_validate(templates.fill(self.target, values))
         except ValidationError as e:
-            raise ValueError("; ".join(_words(item) for item in e.errors())) from None
+            raise ValueError("; ".join(_words(item, self.remediation.target) for item in e.errors())) from None
         return target.entity(namespace), dict(target.params())
 
 

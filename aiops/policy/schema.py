@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aiops.quantities import Duration
 from aiops.types import Severity
+from aiops.windows import Once, When, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
 
 PolicyMode = Literal["shadow", "ask", "act", "earned"]
@@ -146,6 +147,50 @@ class MaxActions(Strict):
     per: Positive = 3600.0
 
 
+class Breaker(Strict):
+    """Open while `useless` of the last `of` attempts did not help, on whatever target; then one is tried each `probeAfter`, until
+    one helps."""
+
+    useless: Annotated[int, Field(ge=1, le=100)] = 5
+    of: Annotated[int, Field(ge=1, le=100)] = 10
+    probe_after: Annotated[Positive, Field(alias="probeAfter")] = 3600.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Breaker:
+        if self.useless > self.of:
+            raise ValueError(f"useless: {self.useless} of the last {self.of} can never be. Give at most as many as 'of'.")
+        return self
+
+
+Clock = Annotated[str, BeforeValidator(str), Field(max_length=40)]
+Day = Annotated[str, Field(pattern=r"^[A-Za-z]{3}(\s*-\s*[A-Za-z]{3})?$")]
+
+
+class ChangeWindow(Strict):
+    """A stretch of time: on these days (all) from one time of the day to another, in the wall time of `timezone`; an end that is
+    not later is on the next day. Or once, where `from` and `to` are dates with time and zone."""
+
+    days: tuple[Day, ...] = ()
+    since: Annotated[Clock, Field(alias="from")]
+    until: Annotated[Clock, Field(alias="to")]
+    timezone: str | None = None
+
+    @model_validator(mode="after")
+    def _a_time(self) -> ChangeWindow:
+        if isinstance(when := self.when, Once) and not when.since < when.until:
+            raise ValueError("'to' is not later than 'from'.")
+        return self
+
+    @property
+    def when(self) -> When:
+        """Raises ValueError with the remedy where that is no time."""
+        if len(self.since) > 5 or len(self.until) > 5:
+            if self.days or self.timezone is not None:
+                raise ValueError("'from' and 'to' are dates: leave out days and timezone, or write times like 09:00.")
+            return Once(parse_moment(self.since), parse_moment(self.until))
+        return parse_weekly(f"{','.join(self.days) or 'Mon-Sun'} {self.since}-{self.until}", self.timezone or "UTC")
+
+
 class Guards(Strict):
     """What keeps a right decision from doing harm. The defaults are meant for production.
 
@@ -153,7 +198,11 @@ class Guards(Strict):
     maxUnavailable  pods that may be away at once because of us: a count, or a share of the pods that are selected
     namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
     maxEvidenceAge  older evidence is no ground for an action
+    approvals       so many different people must approve
     approvalWithin  a question that nobody answers in this time is withdrawn
+    breaker         when the policy stops because what it does does not help
+    windows         only within one of these; none = at any time. What was done may be undone at any time
+    notDuring       not within any of these
     """
 
     cooldown: Duration = 600.0
@@ -162,7 +211,11 @@ class Guards(Strict):
                                Field(alias="maxUnavailable")] = 1
     namespaces: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
+    approvals: Annotated[int, Field(ge=1, le=10)] = 1
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
+    breaker: Breaker = Breaker()
+    windows: Annotated[tuple[ChangeWindow, ...], Field(max_length=100)] = ()
+    not_during: Annotated[tuple[ChangeWindow, ...], Field(alias="notDuring", max_length=100)] = ()
 
 
 class Verify(Strict):
@@ -226,7 +279,7 @@ class TestAround(Strict):
 
 class Case(Strict):
     """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `around`: the
-    `workload`, `service` and `node` of the cause."""
+    `workload`, `service` and `node` of the cause; `at`: when."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
@@ -235,6 +288,7 @@ class Case(Strict):
     around: TestAround = TestAround()
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0
+    at: Annotated[float | None, BeforeValidator(parse_moment)] = None
     expect: Expect
 
 

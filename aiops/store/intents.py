@@ -120,4 +120,4 @@ class Intents:
 
 def _action(text: str) -> Action:
     data = json.loads(text)
-    return Action(**data | {"models": tuple(data.get("models", ()))})
+    return Action(**data | {"models": tuple(data.get("models", ())), "answers": tuple(data.get("answers", ()))})
