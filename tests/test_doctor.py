@@ -142,7 +142,7 @@ def test_the_config_map_that_stops_everything_must_be_readable(httpserver: HTTPS
     def reviewed(request: Any, path: str, body: Any, trial: bool) -> Any:
         asked.append((body or {}).get("spec", {}).get("resourceAttributes", {}))
         if asked[-1].get("resource") == "configmaps" and "name" in asked[-1]:
-            return server.json({"status": {"allowed": granted}})
+            return server.json({"status": {"allowed": granted}, "spec": {"resourceAttributes": {}}})
         if path.startswith("/version"):
             return server.json({"gitVersion": "v1.36.0", "major": "1", "minor": "36", "buildDate": "x", "compiler": "gc",
                                 "gitCommit": "x", "gitTreeState": "clean", "goVersion": "go", "platform": "linux"})
