@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run demo lint check test bench bench-detect lock fmt
+.PHONY: help setup dev run demo lint check test kube-tools bench bench-detect lock fmt
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -36,8 +36,11 @@ check: lint ## lint, types, import contracts and the fast tests
 
 test: dev ## everything, with the real programs where they can be had
 	@scripts/system-packages
-	@if [ "$${CI:-}" = true ]; then export AIOPS_REQUIRE_REAL=1; fi; \
-	  $(BIN)/python -m pytest -n 2 -p no:cacheprovider $(ARGS)
+	@scripts/test $(ARGS)
+
+kube-tools: ## build the real Kubernetes programs for tests/kube into the user's cache, once (needs Go)
+	@scripts/system-packages
+	@folder=$$(scripts/kube-tools) && echo "export KUBEBUILDER_ASSETS=$$folder"
 
 bench: dev ## measure; one file in benchmarks/ after the other
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
+from aiops.commands import audit as records
 from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, stopping, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
@@ -23,6 +24,7 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
     ("aiops.store.capsules", "CapsuleError", USAGE),
+    ("aiops.chain", "ChainError", USAGE),
     ("aiops.plugins", "UnknownPlugin", USAGE),
     ("aiops.build", "ConfigurationError", USAGE),
     ("aiops.score", "ScoreError", USAGE),
@@ -74,6 +76,11 @@ capsule = typer.Typer(no_args_is_help=True, help="Work on what incidents kept of
 capsule.command("list")(capsules.capsules)
 capsule.command("export")(capsules.export)
 app.add_typer(capsule, name="capsule")
+
+audit = typer.Typer(no_args_is_help=True, help="Work on the record of every decision.")
+audit.command("verify")(records.verify)
+audit.command("list")(records.entries)
+app.add_typer(audit, name="audit")
 
 config = typer.Typer(no_args_is_help=True, help="Work on the configuration.")
 config.command("view")(daemon.view)

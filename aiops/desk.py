@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
+import numpy as np
+
 from aiops import __version__, maintenance, readiness, serial
 from aiops.capsules.archive import pack
 from aiops.cluster.brake import Brake
@@ -40,9 +42,8 @@ class Vitals:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._seen: tuple[Signal, ...] = ()
-        self._order: list[Signal] = []
-        self._by_key: dict[tuple[str, str], Signal] = {}
+        self._seen = pipeline.door.signals
+        self._first: list[Signal] = []
         self.plots: list[JSON] = []
         self.report: Report | None = None
         self.notes: list[str] = []
@@ -59,10 +60,12 @@ class Vitals:
         signals = self._pipeline.door.signals
         if signals is not self._seen:
             self._seen = signals
-            self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
-            self._by_key = {(s.entity, s.key): s for s in self._order}
-        hot = [s for a in report.alerts if a.state == "firing" and (s := self._by_key.get((a.entity, a.signal)))]
-        ordered = dict.fromkeys([*hot[:SHOWN], *self._order[:SHOWN * 2]])
+            rank = 2 * signals.by_kind(lambda s: FIRST.index(s.resource), np.uint8)
+            rank += signals.by_entity(lambda entity: entity.startswith("process/"), np.uint8)
+            self._first = [signals[k] for k in np.argsort(rank, kind="stable")[:SHOWN * 2].tolist()]
+        column = self._pipeline.door.column
+        hot = [signals[k] for a in report.alerts if a.state == "firing" and (k := column(a.entity, a.signal)) is not None]
+        ordered = dict.fromkeys([*hot[:SHOWN], *self._first])
         self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.models = self._pipeline.models.summaries()
@@ -114,7 +117,8 @@ class Desk:
         return self._store.incidents(state, limit, offset)
 
     def incident(self, name: str) -> JSON | None:
-        return self._store.incident(name)
+        form = self._store.incident(name)
+        return form and {**form, "why": [serial.end_state(e) for e in self._vitals.pipeline.ends.of(name)]}
 
     def status(self) -> JSON:
         report = self._vitals.report
@@ -248,7 +252,7 @@ class Desk:
         name = "mnt-" + sha256(f"{now}|{begin}|{for_s}|{'|'.join(entities)}".encode()).hexdigest()[:8]
         window = maintenance.Maintenance(name, tuple(entities), Once(begin, begin + for_s), "*", reason, by)
         self._submit(Command(now, "maintenance_start", name, by, tuple(entities), begin, begin + for_s, reason))
-        known = {s.entity for s in self._vitals.pipeline.door.signals}
+        known, _ = self._vitals.pipeline.door.signals.distinct()
         return {**maintenance.as_json(window), "matches": sum(map(window.matches, known))}
 
     def end_maintenance(self, name: str, by: str) -> None:

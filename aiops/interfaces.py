@@ -139,6 +139,14 @@ class Refused(Exception):  # noqa: N818
         self.reason = reason
 
 
+class Failed(Exception):  # noqa: N818
+    """It was done and did not work. What it made is left to be looked at."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Target(Protocol):
     """What an action is aimed at, as a policy writes it: a pydantic model in the remediation's file."""
 
@@ -170,8 +178,9 @@ class Remediation(Protocol):
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
     `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
-    `examples`: targets as policies write them; the contract tests run every one. `recovers` (False where it is not said): it
-    gives back what was taken away, so no breaker holds it up.
+    `examples`: targets as policies write them; the contract tests run every one. `takes_back` (False where it is not said): it
+    takes back what somebody just changed, which others leave alone. `recovers` (False where it is not said): it gives back what
+    was taken away, so no breaker holds it up.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
@@ -181,7 +190,11 @@ class Remediation(Protocol):
     examples: ClassVar[tuple[Mapping[str, object], ...]]
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        """Reads only. Planned again it goes on from what it finds. Raises `Refused` where it cannot work, with the reason."""
+        """Reads only. Planned again it goes on from what it finds; the parameter `written` lists the entities of what it wrote
+        so far, one for each write.
+
+        Raises `Refused` where it cannot work, with the reason, and `Failed` where what an earlier turn began did not work.
+        """
         ...
 
 
@@ -207,6 +220,10 @@ class Log(Protocol):
         ...
 
     def written(self, action: str, number: int, inverse: Change | None) -> None: ...
+    def writes(self, action: str) -> Sequence[Change]:
+        """What the action has written so far, in all its turns."""
+        ...
+
     def inverses(self, action: str) -> Sequence[Change]:
         """What undoes all that the action has written, the last write first."""
         ...

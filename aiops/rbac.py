@@ -5,17 +5,20 @@ One source for the manifests (`scripts/rbac.py`) and for `aiops doctor`, which a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources.kubernetes import kinds
+from aiops.sources.kubernetes import kinds, policies
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
 READ: frozenset[Right] = kinds.RIGHTS | {("", "pods/log", "get")}
 SECRETS: frozenset[Right] = kinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
+POLICIES: frozenset[Right] = policies.RIGHTS
+"""Needed with `policies: {kubernetes: true}` only: to follow RemediationPolicies and to write their status."""
 
 
 EVERY_ACTION: frozenset[Right] = frozenset({("", "namespaces", "get")})
@@ -65,5 +68,5 @@ def cluster_role(name: str, rights: Iterable[Right], why: str) -> dict[str, Any]
 
 
 def kebab(name: str) -> str:
-    """`ScaleUp` -> `scale-up`."""
-    return "".join(("-" if c.isupper() and i else "") + c.lower() for i, c in enumerate(name))
+    """`ScaleUp` -> `scale-up`, `SetHPA` -> `set-hpa`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiops.types import Action, Alert, Cause, Incident, ModelEvent, Outcome
+from aiops.types import Action, Alert, Cause, EndState, Incident, ModelEvent, Outcome
 
 JSON = dict[str, Any]
 
@@ -48,6 +48,11 @@ def action(a: Action) -> JSON:
 
 def outcome(o: Outcome) -> JSON:
     return {"action": o.action, "status": o.status, "at": o.at, "reason": o.reason}
+
+
+def end_state(e: EndState) -> JSON:
+    return {"at": e.at, "since": e.since, "entity": e.entity, "signal": e.signal, "state": e.state, "by": e.by, "text": e.text,
+            "policy": e.policy}
 
 
 def model_event(e: ModelEvent) -> JSON:

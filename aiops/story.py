@@ -14,6 +14,7 @@ JSON = dict[str, Any]
 DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (shadow)", "refused": "refused"}
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
             "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
+ABSENT = "absent"  # the signal of who fell silent, from detectors/absence.py
 _WAITING = ("", "asked", "pending", "waiting")
 
 
@@ -51,8 +52,10 @@ def headline(form: JSON) -> str:
     alert = worst(form)
     if alert is None:
         return str(form.get("title") or form["id"])
-    text = level(alert)
-    if form.get("state") == "closed" or alert.get("state") == "resolved":
+    text, over = level(alert), form.get("state") == "closed" or alert.get("state") == "resolved"
+    if alert["signal"] == ABSENT and (over or text):
+        return f"{name(alert['entity'])}: {'was silent' if over else text}"
+    if over:
         text = f"is back at {text}" if _inside(alert) else "was abnormal"
     elif text:
         text = f"is {text}" if alert.get("value") is not None else f"- {text}"
@@ -97,7 +100,9 @@ def listed(items: Sequence[str], at_most: int = 5) -> str:
 
 def decision(action: JSON) -> str:
     """`asks for approval: Restart deployment shop/api`."""
-    return f"{DECISIONS.get(action['decision'], action['decision'])}: {action['type']} {name(action['target'])}"
+    said = (action.get("params") or {}).get("message")
+    return (f"{DECISIONS.get(action['decision'], action['decision'])}: {action['type']} {name(action['target'])}"
+            + (f": {said}" if said else ""))
 
 
 def outcome(form: JSON, action: JSON) -> JSON | None:

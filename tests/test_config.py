@@ -65,7 +65,7 @@ def test_the_document_of_the_design_loads(tmp_path: Path) -> None:
     assert loaded.source("kubernetes").logs.selector == "app in (api, gateway)"
     assert loaded.budget.per_day == 1.0
     assert loaded.detectors == ["baseline", "isolation_forest", "peers", "logs", "absence", "exhaustion"]
-    assert (loaded.policies, loaded.topology.file) == (tmp_path / "policies", tmp_path / "topology.yaml")
+    assert (loaded.policies.folder, loaded.topology.file) == (tmp_path / "policies", tmp_path / "topology.yaml")
     assert [s.kind for s in loaded.sinks] == ["slack", "webhook"]
     assert str(loaded.sinks[0].settings.token_file) == "/etc/aiops/slack-token"
     assert (str(loaded.store), loaded.listen, loaded.mode) == ("/var/lib/aiops", "127.0.0.1:8750", "observe")

@@ -156,7 +156,7 @@ def test_the_config_map_that_stops_everything_must_be_readable(httpserver: HTTPS
     config.write_text("apiVersion: v1\nkind: Config\n"
                       f"clusters: [{{name: c, cluster: {{server: '{httpserver.url_for('')[:-1]}'}}}}]\n"
                       "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n")
-    found = {f.what: f for f in doctor.kubernetes(Kubernetes(kubeconfig=config), True, "aiops/aiops-stop")}
+    found = {f.what: f for f in doctor.kubernetes(Kubernetes(kubeconfig=config), True, stop="aiops/aiops-stop")}
     assert found["rights: stop"].state == ("ok" if granted else "problem"), found
     [one] = [a for a in asked if "name" in a]
     assert (one["namespace"], one["name"], one["verb"]) == ("aiops", "aiops-stop", "get")

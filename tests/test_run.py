@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from aiops import app, build, cli, feeds, meaning
+from aiops import app, build, chain, cli, feeds, meaning
 from aiops.clock import ManualClock, WallClock
 from aiops.config import load
 from aiops.intake import Intake
@@ -182,6 +182,12 @@ def test_a_killed_run_loses_nothing(
     until(lambda: two.answers("/readyz"), READY_S, "ready again on the same store")
     assert two.end(signal.SIGTERM) == 0
     assert len(list((tmp_path / "state" / "journal").glob("*.gz"))) == 2, "the killed run's segment is closed, too"
+
+    assert cli.main(["audit", "verify", str(tmp_path / "state")]) == 0
+    found = list(chain.entries(tmp_path / "state" / "audit"))
+    begun = [e["what"] for e in found if e["kind"] == "started"]
+    assert len(begun) == 2 and begun[0] == begun[1], "the same version, configuration and policies"
+    assert [e["what"] for e in found if e["kind"] == "stopped"] == [{"orderly": True}], "the killed run did not say so"
 
 
 @pytest.mark.slow

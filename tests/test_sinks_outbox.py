@@ -413,6 +413,14 @@ def test_an_entity_cannot_forge_markup(tmp_path: Path) -> None:
     assert built["blocks"][0]["text"]["type"] == "plain_text"
 
 
+def test_what_is_over_was_wrong() -> None:
+    """The last message of an incident does not say that something is."""
+    form = serial.incident(incident())
+    for state, said in (("open", "*What is wrong*"), ("closed", "*What was wrong*")):
+        texts = [b["text"]["text"] for b in message("resolved", {**form, "state": state})["blocks"] if b["type"] == "section"]
+        assert [t.split("\n")[0] for t in texts if "wrong*" in t] == [said]
+
+
 def test_messages_stay_within_the_limits_of_slack() -> None:
     """Hundreds of signals, causes and actions with long names: at most 50 blocks of 3000 characters, header of 150."""
     one, long = incident(), "&" * 5000

@@ -54,6 +54,16 @@ def test_a_closed_incident_says_that_the_signal_is_back() -> None:
     assert story.headline(serial.incident(incident(state="closed", closed_at=T0))) == "pod shop/db-0: memory_usage was abnormal"
 
 
+def test_who_fell_silent_is_said_to_be_silent() -> None:
+    """And not that his 'absent' was abnormal."""
+    text = "silent for 26 s; it used to report every 5 s"
+    nan = float("nan")
+    quiet = alert(DB, "absent", 1e-5, value=nan, expected=nan, lower=nan, upper=nan, text=text)
+    form = serial.incident(incident(alerts=(quiet,)))
+    assert story.headline(form) == f"pod shop/db-0: {text}"
+    assert story.headline({**form, "state": "closed"}) == "pod shop/db-0: was silent"
+
+
 def test_durations_count_from_the_beginning_not_from_the_opening() -> None:
     """The signals were wrong two minutes before the incident was opened."""
     form = serial.incident(incident())

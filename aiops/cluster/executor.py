@@ -13,7 +13,7 @@ from typing import Any
 
 from aiops import plugins
 from aiops.changes import Change, Changed
-from aiops.interfaces import Ambiguous, Begun, Cluster, Log, Plan, Refused, Retry
+from aiops.interfaces import Ambiguous, Begun, Cluster, Failed, Log, Plan, Refused, Retry
 from aiops.types import Action, Outcome
 
 Check = Callable[[Action, Sequence[Change], Cluster], None]
@@ -49,6 +49,8 @@ class Executor:
             raise
         except Refused as e:
             return Outcome(action.id, "refused", at, e.reason + self._put_back(action))
+        except Failed as e:
+            return Outcome(action.id, "failed", at, e.reason)
         except Ambiguous as e:
             return Outcome(action.id, "unknown", at, f"{e.reason}; it may have been done and is not repeated")
         except Exception as e:  # noqa: BLE001 - one broken remediation must not stop the daemon
@@ -79,7 +81,8 @@ class Executor:
 
     # ----------------------------------------------------------------------------------------------------- one turn
     def _act(self, action: Action, at: float) -> Outcome:
-        plan = plugins.load_type("remediations", action.type)().plan(action, self._cluster)
+        so_far = replace(action, params={**action.params, "written": [c.entity for c in self._log.writes(action.id)]})
+        plan = plugins.load_type("remediations", action.type)().plan(so_far, self._cluster)
         self._take(action, plan)
         if plan.rest:
             raise Retry(plan.rest, plan.after_s)
@@ -100,6 +103,7 @@ class Executor:
     def _take(self, action: Action, plan: Plan) -> None:
         self._gate(action)
         changes, fewer = self._allowed(action, [c for c in plan.changes if c.verb != "patch" or c.edits])
+        self._not_again(action, changes)
         possible, later = self._possible(changes)
         later = fewer or later
         if possible:
@@ -119,6 +123,13 @@ class Executor:
             except Fewer as e:
                 changes, fewer = e.changes, e
         return changes, fewer
+
+    def _not_again(self, action: Action, changes: Sequence[Change]) -> None:
+        """What an earlier turn created and somebody deleted is not created again. Raises Refused."""
+        creates = {c.entity for c in changes if c.verb == "create"}
+        gone = next((c.entity for c in self._log.inverses(action.id) if c.entity in creates), None) if creates else None
+        if gone:
+            raise Refused(f"{gone} was made by this action, and somebody deleted it. Hands off.")
 
     def _possible(self, changes: Sequence[Change]) -> tuple[list[Change], Retry | None]:
         """What the API server would take now. A pod whose disruption budget forbids it does not keep others waiting."""
@@ -175,6 +186,7 @@ class Notes:
         self.plans: list[tuple[str, Plan]] = []
         self.outcomes: list[Outcome] = []
         self._inverses: dict[str, list[Change]] = {}
+        self._written: dict[str, list[Change]] = {}
 
     def begin(self, action: Action) -> None:
         """Nothing outlives this process."""
@@ -184,8 +196,12 @@ class Notes:
         return 0
 
     def written(self, action: str, number: int, inverse: Change | None) -> None:
+        self._written.setdefault(action, []).append(self.plans[-1][1].changes[number])
         if inverse is not None:
             self._inverses.setdefault(action, []).insert(0, inverse)
+
+    def writes(self, action: str) -> Sequence[Change]:
+        return self._written.get(action, [])
 
     def inverses(self, action: str) -> Sequence[Change]:
         return self._inverses.get(action, [])

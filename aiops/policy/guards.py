@@ -21,9 +21,9 @@ HALF_OPEN_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
-    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before; `stopped`
-    says who stopped everything; `recovers`: it gives back what was taken away."""
+    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence; `maintenance` says
+    which window somebody concerned is in, `explained` which incident explains this one; `own` is the attempt itself, where it
+    was asked before; `stopped` says who stopped everything; `recovers`: it gives back what was taken away."""
 
     policy: str
     spec: Spec
@@ -38,6 +38,7 @@ class Question:
     own: str = ""
     stopped: str = ""
     recovers: bool = False
+    explained: str = ""
 
     @property
     def namespace(self) -> str:
@@ -88,6 +89,11 @@ def evidence(q: Question) -> str | None:
     if not math.isfinite(q.age_s):
         return "no evidence is known any more"
     return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def explained(q: Question) -> str | None:
+    """Who treats symptoms hurts the innocent: what it depends on comes first."""
+    return f"{q.explained} explains this: what this depends on is treated first" if q.explained else None
 
 
 def busy(q: Question) -> str | None:
@@ -182,7 +188,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    stopped, namespace, maintenance, window, evidence, busy, breaker, cooldown, rate, unavailable)
+    stopped, namespace, maintenance, window, evidence, explained, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from aiops.types import Action, Decision
 
 State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "worse", "failed", "unknown", "refused",
-                "rejected", "expired"]
+                "rejected", "expired", "withdrawn"]
 LIVE: frozenset[str] = frozenset({"asked", "submitted", "verifying"})
 USELESS: frozenset[str] = frozenset({"no_help", "worse"})
 """Done, and it was no good: not again for the same evidence."""
@@ -154,6 +154,11 @@ class Ledger:
         new = category not in seen
         seen.setdefault(category, now)
         return new
+
+    def forget_said(self, policy: str) -> None:
+        """Its refusals are said again: it has changed, and may refuse for other reasons."""
+        for pair in [p for p in self.said if p.split("|", 1)[0] == policy]:
+            del self.said[pair]
 
     def prune(self, now: float, busy: Iterable[str]) -> None:
         """Forget what ended a week ago, of incidents that are not in `busy`, and the oldest beyond KEEP_MOST."""

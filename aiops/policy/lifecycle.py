@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiops import plugins
 from aiops.meaning import Meanings
 from aiops.policy import answers, guards
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import USELESS, Attempt, Ledger, action_id
+from aiops.policy.ledger import USELESS, Attempt, Ledger, State, action_id
 from aiops.policy.load import Policy
 from aiops.policy.turn import Turn
 from aiops.policy.verify import Look, good, judge
@@ -25,7 +25,10 @@ NO_ANSWER_S = 900.0
 
 @dataclass(slots=True)
 class Lifecycle:
-    """Moves attempts on. Holds no state of its own but the ledger and the track record that it is given."""
+    """Moves attempts on. Holds no state of its own but the ledger and the track record that it is given.
+
+    changed: names of policies that say something else since the last turn.
+    """
 
     policies: Mapping[str, Policy]
     mode: str
@@ -33,6 +36,7 @@ class Lifecycle:
     ledger: Ledger
     record: TrackRecord
     stops: Stops
+    changed: set[str] = field(default_factory=set)
 
     def look(self, turn: Turn, policy: Policy, incident: str, attempt: Attempt | None = None) -> Look:
         """What verification sees now; of an attempt also what became of its trigger, and of its neighbours."""
@@ -98,7 +102,8 @@ class Lifecycle:
     def _said(self, turn: Turn, attempt: Attempt, policy: Policy | None, command: Command, by: str) -> Attempt:
         """The attempt with this answer. Raises ValueError where it is none."""
         if command.params and policy:
-            wanted = answers.altered(policy, attempt, turn.incidents.get(attempt.incident), command.params)
+            incident = turn.incidents.get(attempt.incident)
+            wanted = answers.altered(policy, attempt, incident, turn.around(attempt.incident), command.params)
             attempt = answers.changed(attempt, wanted, by, turn.now)
         if by in attempt.approvals:
             raise ValueError("has approved it already; somebody else has to")
@@ -115,25 +120,34 @@ class Lifecycle:
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
-            stopped=self.stops.reason, recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
+            explained=turn.evidence.explained(incident), stopped=self.stops.reason,
+            recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
         attempt = self.ledger.change(attempt, state=state, ended_at=turn.now)
         turn.actions.append(attempt.action("refused", turn.now, state, reason))
 
+    def recall(self, turn: Turn) -> None:
+        """Withdraw questions whose policy says something else now: an answer to them would be to another question."""
+        for attempt in [a for a in self.ledger.live() if a.state == "asked" and a.policy in self.changed]:
+            self._withdraw(turn, attempt, f"policy {attempt.policy} was changed after it had asked", "withdrawn")
+        self.changed.clear()
+
     def expire(self, turn: Turn) -> None:
-        """Withdraw questions that nobody answered, or whose incident is over. The record still says that it was asked."""
+        """Withdraw questions that nobody answered, or whose incident is over, or policy gone. The record still says that it was
+        asked."""
         for attempt in [a for a in self.ledger.live() if a.state == "asked"]:
             policy = self.policies.get(attempt.policy)
-            within = policy.spec.guards.approval_within if policy else 0.0
             if attempt.incident not in turn.open:
                 self._withdraw(turn, attempt, "the incident ended before anybody approved")
-            elif turn.now - attempt.decided_at >= within:
+            elif policy is None:
+                self._withdraw(turn, attempt, f"policy {attempt.policy} is not loaded any more", "withdrawn")
+            elif turn.now - attempt.decided_at >= (within := policy.spec.guards.approval_within):
                 self._withdraw(turn, attempt, f"nobody approved within {format_duration(within)}")
 
-    def _withdraw(self, turn: Turn, attempt: Attempt, reason: str) -> None:
-        self.ledger.change(attempt, state="expired", ended_at=turn.now)
+    def _withdraw(self, turn: Turn, attempt: Attempt, reason: str, state: State = "expired") -> None:
+        self.ledger.change(attempt, state=state, ended_at=turn.now)
         turn.outcomes.append(Outcome(attempt.id, "refused", turn.now, reason))
 
     # ------------------------------------------------------------------------------------------------- verify

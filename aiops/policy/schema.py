@@ -43,8 +43,22 @@ Positive = Annotated[Duration, AfterValidator(_positive)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 
 
+FROM_THE_SERVER = frozenset({"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "selfLink",
+                             "deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "generateName"})
+"""What an API server adds to `metadata`: ignored, so that a policy exported from a cluster is a good file."""
+
+
+def _without(value: object, names: frozenset[str]) -> object:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else value
+
+
 class Metadata(Strict):
     """As Kubernetes writes it. `namespace` is where unqualified targets are looked for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, FROM_THE_SERVER)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
     namespace: str | None = None
@@ -84,31 +98,38 @@ class Match(Strict):
 
 
 class Correlation(Strict):
-    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` (a regular expression, lines counted).
+    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` or `events: PATTERN` (regular expressions; lines and
+    events are counted, of an event its reason and text).
 
     It is `correlation.NAME`; a pattern is `correlation["logs:PATTERN"]`, or `correlation.AS` with `name: AS`.
     """
 
     metric: Name | None = None
     logs: Regex | None = None
+    events: Regex | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Correlation:
-        if (self.metric is None) == (self.logs is None):
-            raise ValueError("exactly one of metric and logs is needed.")
+        if sum(x is not None for x in (self.metric, self.logs, self.events)) != 1:
+            raise ValueError("exactly one of metric, logs and events is needed.")
         return self
 
     @property
     def key(self) -> str:
         """Its name in the map `correlation`."""
-        return self.name or self.metric or f"logs:{self.logs}"
+        return self.name or self.plain
+
+    @property
+    def plain(self) -> str:
+        """What it would be called without a name of its own."""
+        return self.metric or (f"logs:{self.logs}" if self.logs else f"events:{self.events}")
 
 
 class Diagnosis(Strict):
     """What is measured before the conditions are read."""
 
-    correlations: tuple[Correlation, ...] = ()
+    correlations: Annotated[tuple[Correlation, ...], Field(max_length=100)] = ()
 
 
 class ActionRule(Strict):
@@ -188,7 +209,7 @@ class Guards(Strict):
     max_actions: Annotated[MaxActions, Field(alias="maxActions")] = MaxActions()
     max_unavailable: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_share),
                                Field(alias="maxUnavailable")] = 1
-    namespaces: tuple[Name, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
     approvals: Annotated[int, Field(ge=1, le=10)] = 1
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
@@ -235,7 +256,7 @@ class Expect(Strict):
 
 
 class TestAnomaly(Strict):
-    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for."""
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it has lasted."""
 
     __test__ = False
 
@@ -243,15 +264,28 @@ class TestAnomaly(Strict):
     entity: str = "pod/default/example-0"
     score: Annotated[float, Field(ge=0, le=1)] = 1.0
     detector: str | None = None
+    since: Duration = 0.0
+
+
+class TestAround(Strict):
+    """Names of what the cause of a test belongs to, or runs on."""
+
+    __test__ = False
+
+    workload: Name | None = None
+    service: Name | None = None
+    node: Name | None = None
 
 
 class Case(Strict):
-    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `at`: when."""
+    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `around`: the
+    `workload`, `service` and `node` of the cause; `at`: when."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
     severity: Severity = "warning"
     cause: str | None = None
+    around: TestAround = TestAround()
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0
     at: Annotated[float | None, BeforeValidator(parse_moment)] = None
@@ -271,7 +305,7 @@ class Spec(Strict):
     undo: bool = True
     feedback: Feedback = Feedback()
     escalate: Escalate = Escalate()
-    tests: tuple[Case, ...] = ()
+    tests: Annotated[tuple[Case, ...], Field(max_length=100)] = ()
 
     @model_validator(mode="after")
     def _earned_needs_learning(self) -> Spec:
@@ -281,7 +315,12 @@ class Spec(Strict):
 
 
 class RemediationPolicy(Strict):
-    """One document, as a file and as a custom resource."""
+    """One document, as a file and as a custom resource (whose `status` is no part of it)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, frozenset({"status"}))
 
     api_version: Annotated[Literal["aiops.io/v1"], Field(alias="apiVersion")]
     kind: Literal["RemediationPolicy"]

@@ -58,7 +58,8 @@ def _impact(form: JSON) -> list[JSON]:
 def _signals(form: JSON) -> list[JSON]:
     alerts = sorted(form["alerts"], key=lambda a: a["p_value"])
     lines = [f"• {code(a['entity'])} {mrkdwn(a['signal'])} {mrkdwn(story.level(a))}" for a in alerts]
-    return [_section(_lines("*What is wrong*", lines, 6))] if len(lines) > 1 else []
+    title = f"*What {'was' if form['state'] == 'closed' else 'is'} wrong*"
+    return [_section(_lines(title, lines, 6))] if len(lines) > 1 else []
 
 
 def _causes(form: JSON) -> list[JSON]:

@@ -254,8 +254,22 @@ class Said(Form):
     by: str
 
 
+class Why(Form):
+    """The one state in which a signal of the incident has ended, and who or what (`by`) holds it there."""
+
+    at: float
+    since: float
+    entity: str
+    signal: str
+    state: str
+    by: str
+    text: str
+    policy: str
+
+
 class IncidentWithPoints(Incident):
     points: list[Point]
+    why: list[Why] = Field(default=[], description="What was done about each signal, or why nothing was.")
     feedback: list[Said] = []
 
 
@@ -340,6 +354,8 @@ class SourceHealth(Form):
     error: str | None
     last_success: float | None
     failures: int
+    next_try: float | None = None
+    notes: list[str] = []
     rejected: dict[str, int] = {}
 
 

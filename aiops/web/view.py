@@ -39,7 +39,8 @@ class View(Protocol):
         ...
 
     def incident(self, name: str) -> JSON | None:
-        """The same form with `points` [{at, entity, signal, value, expected, lower, upper}]; None when not known."""
+        """The same form with `points` [{at, entity, signal, value, expected, lower, upper}] and `why`, in which state each of
+        its signals has ended (aiops.serial.end_state); None when not known."""
         ...
 
     def status(self) -> JSON:

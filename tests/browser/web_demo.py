@@ -275,7 +275,8 @@ def busy(token: str | None = None) -> DemoView:
     """Two open incidents, one closed, a failing source."""
     counts = Counts(24_800, 61_400_000, 1_204_330, 48_210, 312, 14, 9, 5, 4_180, 3_912, 3_846, {"late": 1204, "not a number": 88})
     failing = source("kubernetes", "failing", "connection refused (10.96.0.1:443)", 31)
-    sources = [source("prometheus"), failing, source("remote_write")]
+    absent = "GPU 0: not supported by this GPU or driver: CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS"
+    sources = [source("prometheus"), failing, {**source("remote_write"), "notes": [absent]}]
     return DemoView([throttling(), disk(), leak()], token, vitals(), counts, sources)
 
 

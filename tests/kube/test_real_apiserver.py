@@ -1,138 +1,30 @@
-"""The Kubernetes source against a real kube-apiserver with a real etcd, under the rights of deploy/role-read.yaml.
-
-KUBEBUILDER_ASSETS names a folder with `kube-apiserver` and `etcd`; without it these tests are skipped.
-"""
+"""The Kubernetes source against a real kube-apiserver with a real etcd, under the rights of deploy/role-read.yaml."""
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import socket
-import ssl
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes.collected import Collected
+from kube.controlplane import BASE, Control, missing
 from ruamel.yaml import YAML
 
 from aiops.sources.kubernetes.api import KubeError
 from aiops.sources.kubernetes.source import KubernetesSource
 
 ROOT = Path(__file__).parents[2]
-START_S = 120.0
-ASSETS = os.environ.get("KUBEBUILDER_ASSETS", "")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), *([pytest.mark.real] if ASSETS else [])]
-
-
-class Control:
-    """One etcd and one kube-apiserver on loopback, with an administrator and a reader called `aiops`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.etcd_port, self.peer_port, self.port = (free_port() for _ in range(3))
-        self.url = f"https://127.0.0.1:{self.port}"
-        subprocess.run(["openssl", "genrsa", "-out", folder / "sa.key", "2048"], check=True, capture_output=True)
-        (folder / "tokens.csv").write_text('admin-token,admin,1,"system:masters"\nread-token,aiops,2\n')
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start_etcd()
-        self.start()
-
-    def start_etcd(self) -> None:
-        at, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self.peer_port}"
-        self.run("etcd", "--data-dir", str(self.folder / "etcd"), "--listen-client-urls", at, "--advertise-client-urls", at,
-                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}")
-        until(lambda: self.etcd_version() is not None)
-
-    def start(self) -> None:
-        key = str(self.folder / "sa.key")
-        self.run("kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.etcd_port}", f"--cert-dir={self.folder}",
-                 "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={self.port}",
-                 "--authorization-mode=RBAC", f"--token-auth-file={self.folder / 'tokens.csv'}",
-                 "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-signing-key-file={key}",
-                 f"--service-account-key-file={key}", "--disable-admission-plugins=ServiceAccount",
-                 "--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true")
-        until(self.ready)
-
-    def run(self, program: str, *arguments: str) -> None:
-        with (self.folder / f"{program}.log").open("ab") as log:
-            self.processes[program] = subprocess.Popen([Path(ASSETS) / program, *arguments], stdout=log, stderr=log,
-                                                       cwd=self.folder)
-
-    def stop(self, program: str) -> None:
-        """As a crash does: an orderly end would wait for every watch."""
-        process = self.processes.pop(program)
-        process.kill()
-        process.wait()
-
-    def etcd_version(self) -> Any:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.etcd_port}/version", timeout=5) as answer:
-                return json.load(answer)
-        except OSError:
-            return None
-
-    def compact(self) -> None:
-        """etcd forgets all history: a watch from an earlier version is answered with 410."""
-        key = base64.b64encode(b"x").decode()
-        at = f"http://127.0.0.1:{self.etcd_port}/v3/kv"
-        with urllib.request.urlopen(urllib.request.Request(f"{at}/range", json.dumps({"key": key}).encode()), timeout=10) as a:
-            revision = json.load(a)["header"]["revision"]
-        body = json.dumps({"revision": revision, "physical": True}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{at}/compaction", body), timeout=30).close()
-
-    def ready(self) -> bool:
-        assert self.processes["kube-apiserver"].poll() is None, (self.folder / "kube-apiserver.log").read_text()[-2000:]
-        try:
-            return self.call("GET", "/readyz", raw=True) == b"ok"
-        except OSError:
-            return False
-
-    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json") -> Any:
-        context = ssl.create_default_context(cafile=str(self.folder / "apiserver.crt"))
-        headers = {"Authorization": "Bearer admin-token", "Content-Type": content, "User-Agent": "tester/1"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as e:
-            raise OSError(f"{method} {path}: {e.code}: {e.read()[:500]!r}") from None
-        return text if raw else json.loads(text)
-
-    def create(self, path: str, item: dict[str, Any]) -> Any:
-        return self.call("POST", path, item)
-
-    def patch(self, path: str, body: dict[str, Any]) -> Any:
-        return self.call("PATCH", path, body, content="application/merge-patch+json")
-
-
-def until(holds: Callable[[], bool], within_s: float = START_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "did not come"
-        time.sleep(0.2)  # another process has to get somewhere
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    if not all((Path(ASSETS) / name).exists() for name in ("kube-apiserver", "etcd")) or not ASSETS:
-        pytest.skip("KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd")
-    control = Control(tmp_path_factory.mktemp("control"))
-    try:
+    """Its own, without controllers: it is stopped, and its etcd forgets."""
+    if why := missing(BASE):
+        pytest.skip(why)
+    with Control(tmp_path_factory.mktemp("own-control"), {"aiops": "read-token"}) as control:
         role = YAML(typ="safe").load((ROOT / "deploy" / "role-read.yaml").read_text())
         control.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
         control.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
@@ -140,9 +32,6 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aiops-read"}})
         control.create("/api/v1/namespaces", {"metadata": {"name": "shop"}})
         yield control
-    finally:
-        for program in list(control.processes):
-            control.stop(program)
 
 
 def now() -> float:
@@ -154,19 +43,13 @@ def stamp(at: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def source(control: Control, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesSource]:
+def source(control: Control) -> Iterator[KubernetesSource]:
     """The reader, with a token in a file, which is wrong at first."""
-    folder = tmp_path_factory.mktemp("reader")
-    (folder / "token").write_text("an-old-token")
-    (folder / "kubeconfig").write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab", "clusters": [{"name": "lab", "cluster": {
-            "server": control.url, "certificate-authority": str(control.folder / "apiserver.crt")}}],
-        "users": [{"name": "me", "user": {"tokenFile": str(folder / "token")}}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}]}))
-    made = KubernetesSource(kubeconfig=folder / "kubeconfig")
+    kubeconfig = control.kubeconfig("reader", "an-old-token")
+    made = KubernetesSource(kubeconfig=kubeconfig)
     with pytest.raises(KubeError, match=r"HTTP 401: Unauthorized\. Check the credentials\."):
         made.poll(now(), Collected())
-    (folder / "token").write_text("read-token")
+    kubeconfig.with_suffix(".token").write_text("read-token")
     yield made
     made.close()
 
