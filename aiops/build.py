@@ -126,8 +126,8 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
                   webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop
-    all. webhooks: whom actions may call.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop all.
+    webhooks: whom actions may call.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect

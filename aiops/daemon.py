@@ -120,12 +120,12 @@ class Daemon:
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes()], brake=self.brake)
+        self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
+                           self.brake.counted, gauge=True)
         self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
                            self.policies.counts, gauge=True)
         self.metrics.watch("aiops_policy_reloads", "Changes of policies while the daemon runs.", "result",
                            lambda: self.policies.reloads)
-        self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
-                           self.brake.counted, gauge=True)
         self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",

@@ -88,9 +88,9 @@ def _coverage(source: Prometheus, api: PromApi) -> Iterator[Finding]:
 
 
 # ------------------------------------------------------------------------------------------------------ Kubernetes
-def kubernetes(source: Kubernetes, acts: bool, policies: bool = False) -> Iterator[Finding]:
+def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str | None = None) -> Iterator[Finding]:
     """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem; `policies`: those
-    for RemediationPolicies are asked about, too."""
+    for RemediationPolicies are asked about, too; `stop`: the ConfigMap that is to be obeyed."""
     from kubernetes import client
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -113,6 +113,8 @@ def kubernetes(source: Kubernetes, acts: bool, policies: bool = False) -> Iterat
         yield _rights("read", rbac.READ | (rbac.SECRETS if source.secrets else frozenset()), allowed, True)
         for name, rights in rbac.actions().items():
             yield _rights(name, rights, allowed, acts)
+        if stop:
+            yield _stop(stop, client.AuthorizationV1Api(api))
     except (client.ApiException, HTTPError, OSError) as e:
         yield Finding("rights", "problem", f"{_short(e)}. The cluster does not say what is allowed.")
 
@@ -157,6 +159,19 @@ def _rights(name: str, rights: frozenset[Right], allowed: Callable[[Right], bool
     return Finding(f"rights: {name}", "problem" if needed else "info", f"missing: {', '.join(missing)}. {remedy}")
 
 
+def _stop(stop: str, api: Any) -> Finding:
+    """Whether the one ConfigMap may be read."""
+    from kubernetes import client
+
+    namespace, _, name = stop.partition("/")
+    attributes = client.V1ResourceAttributes(group="", resource="configmaps", verb="get", namespace=namespace, name=name)
+    body = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    if api.create_self_subject_access_review(body, _request_timeout=10).status.allowed:
+        return Finding("rights: stop", "ok", f"ConfigMap {stop} may be read.")
+    return Finding("rights: stop", "problem", f"missing: get configmap {stop}. Until it is granted no action is done. "
+                   "Apply deploy/role-stop.yaml with that name.")
+
+
 def _short(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return f"HTTP {error.status} {reason}" if getattr(error, "status", None) else str(reason).rstrip(".")  # type: ignore[attr-defined]
@@ -187,7 +202,7 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
 
 _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
     "prometheus": lambda s, _: prometheus(s),
-    "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes),
+    "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes, c.stop.config_map),
     "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
     "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
     "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),

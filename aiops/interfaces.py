@@ -178,9 +178,9 @@ class Remediation(Protocol):
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
     `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
-    `examples`: targets as policies write them; the contract tests run every one. False where it is not said: `takes_back`, it
-    takes back what somebody just changed, which others leave alone; `recovers`, it gives back what was taken away, so no breaker
-    holds it up.
+    `examples`: targets as policies write them; the contract tests run every one. `takes_back` (False where it is not said): it
+    takes back what somebody just changed, which others leave alone. `recovers` (False where it is not said): it gives back what
+    was taken away, so no breaker holds it up.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]

@@ -22,6 +22,7 @@ class Resume:
     target: ClassVar = JobTarget
     disruptive: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, object], ...]] = ({"job": "paused"}, {"cronjob": "shop/paused"})
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
         ("batch", "jobs", "get"), ("batch", "jobs", "patch"), ("batch", "cronjobs", "get"), ("batch", "cronjobs", "patch"),

@@ -21,6 +21,7 @@ class Uncordon:
     target: ClassVar = NodeTarget
     disruptive: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, object], ...]] = ({"node": "gpu-3"},)
     verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({("", "nodes", "get"), ("", "nodes", "patch")})
 

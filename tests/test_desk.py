@@ -259,6 +259,22 @@ def test_equal_windows_started_at_once_have_one_name(page):
     assert len(page.desk.maintenance()) == 1 and "not started: it is known already" in report.notes[0]
 
 
+def test_a_stop_is_told_at_once_and_approvals_wait_for_the_start(page):
+    """The pipeline hears of it, and people are told what to do first."""
+    page.publish(Report(T0, incidents=(INCIDENT,), actions=(ASKED,)))
+    page.desk.stop("anna", "storm", False)
+    assert [(c.verb, c.by, c.reason) for c in page.said] == [("stop", "anna", "storm")]
+    assert [s["by"] for s in page.desk.status()["stops"]] == ["anna"]
+    with pytest.raises(NotPossible, match=r"stopped by anna at .*: storm\. Start everything first: aiops start"):
+        page.desk.approve("a-1", "ben")
+    page.desk.reject("a-1", "ben")
+    page.desk.start("ben", "")
+    assert page.desk.status()["stops"] == []
+    with pytest.raises(NotPossible, match="nothing is stopped"):
+        page.desk.start("ben", "")
+    assert [c.verb for c in page.said] == ["stop", "reject", "start"]
+
+
 def test_an_incident_says_why_nothing_was_done(page):
     """One state for each of its signals; /metrics counts them, and the command line shows them."""
     run(page, ticks=50)
@@ -291,19 +307,3 @@ def test_the_published_schema_knows_all_that_a_source_says():
     told = Supervised(OwnSource(dict, interval_s=5.0), ManualClock(T0)).status()
     assert set(told) == set(SourceHealth.model_fields)
     SourceHealth.model_validate(told)
-
-
-def test_a_stop_is_told_at_once_and_approvals_wait_for_the_start(page):
-    """The pipeline hears of it, and people are told what to do first."""
-    page.publish(Report(T0, incidents=(INCIDENT,), actions=(ASKED,)))
-    page.desk.stop("anna", "storm", False)
-    assert [(c.verb, c.by, c.reason) for c in page.said] == [("stop", "anna", "storm")]
-    assert [s["by"] for s in page.desk.status()["stops"]] == ["anna"]
-    with pytest.raises(NotPossible, match=r"stopped by anna at .*: storm\. Start everything first: aiops start"):
-        page.desk.approve("a-1", "ben")
-    page.desk.reject("a-1", "ben")
-    page.desk.start("ben", "")
-    assert page.desk.status()["stops"] == []
-    with pytest.raises(NotPossible, match="nothing is stopped"):
-        page.desk.start("ben", "")
-    assert [c.verb for c in page.said] == ["stop", "reject", "start"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.kube_api import KubeApi
 from pytest_httpserver import HTTPServer
 
-from aiops import findings, reach
-from aiops.inputs import Journald, Logs, Loki
+from aiops import doctor, findings, reach
+from aiops.inputs import Journald, Kubernetes, Logs, Loki
 from aiops.remote_write import native
 from aiops.sources.access import Access
 
@@ -129,3 +131,32 @@ def test_files_that_are_right_are_not_mentioned(pair: Path) -> None:
     """The server is asked then."""
     way = Access(ca_file=pair / "one.pem", cert_file=pair / "one.pem", key_file=pair / "one.key")
     assert list(findings.files("Prometheus", way)) == []
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_the_config_map_that_stops_everything_must_be_readable(httpserver: HTTPServer, tmp_path: Path, granted: bool) -> None:
+    """Where it is not, no action is done: asked for that one ConfigMap in its namespace."""
+    server, asked = KubeApi(), []
+    answer = server.answer
+
+    def reviewed(request: Any, path: str, body: Any, trial: bool) -> Any:
+        asked.append((body or {}).get("spec", {}).get("resourceAttributes", {}))
+        if asked[-1].get("resource") == "configmaps" and "name" in asked[-1]:
+            return server.json({"status": {"allowed": granted}, "spec": {"resourceAttributes": {}}})
+        if path.startswith("/version"):
+            return server.json({"gitVersion": "v1.36.0", "major": "1", "minor": "36", "buildDate": "x", "compiler": "gc",
+                                "gitCommit": "x", "gitTreeState": "clean", "goVersion": "go", "platform": "linux"})
+        if path.endswith("selfsubjectaccessreviews"):
+            return server.json({"status": {"allowed": True}, "spec": {"resourceAttributes": {}}})
+        return answer(request, path, body, trial)
+
+    server.answer = reviewed
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(server)
+    config = tmp_path / "kubeconfig"
+    config.write_text("apiVersion: v1\nkind: Config\n"
+                      f"clusters: [{{name: c, cluster: {{server: '{httpserver.url_for('')[:-1]}'}}}}]\n"
+                      "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n")
+    found = {f.what: f for f in doctor.kubernetes(Kubernetes(kubeconfig=config), True, stop="aiops/aiops-stop")}
+    assert found["rights: stop"].state == ("ok" if granted else "problem"), found
+    [one] = [a for a in asked if "name" in a]
+    assert (one["namespace"], one["name"], one["verb"]) == ("aiops", "aiops-stop", "get")

@@ -114,13 +114,6 @@ class Executor:
         if later:
             raise later
 
-    def _not_again(self, action: Action, changes: Sequence[Change]) -> None:
-        """What an earlier turn created and somebody deleted is not created again. Raises Refused."""
-        creates = {c.entity for c in changes if c.verb == "create"}
-        gone = next((c.entity for c in self._log.inverses(action.id) if c.entity in creates), None) if creates else None
-        if gone:
-            raise Refused(f"{gone} was made by this action, and somebody deleted it. Hands off.")
-
     def _allowed(self, action: Action, changes: Sequence[Change]) -> tuple[Sequence[Change], Retry | None]:
         """What every check lets pass, and why the rest has to wait."""
         fewer: Fewer | None = None
@@ -130,6 +123,13 @@ class Executor:
             except Fewer as e:
                 changes, fewer = e.changes, e
         return changes, fewer
+
+    def _not_again(self, action: Action, changes: Sequence[Change]) -> None:
+        """What an earlier turn created and somebody deleted is not created again. Raises Refused."""
+        creates = {c.entity for c in changes if c.verb == "create"}
+        gone = next((c.entity for c in self._log.inverses(action.id) if c.entity in creates), None) if creates else None
+        if gone:
+            raise Refused(f"{gone} was made by this action, and somebody deleted it. Hands off.")
 
     def _possible(self, changes: Sequence[Change]) -> tuple[list[Change], Retry | None]:
         """What the API server would take now. A pod whose disruption budget forbids it does not keep others waiting."""

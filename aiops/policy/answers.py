@@ -17,10 +17,11 @@ KEPT = "max_unavailable"
 """A limit that the policy gave the action; nobody who answers can raise it."""
 
 
-def altered(policy: Policy, attempt: Attempt, incident: Incident | None, given: Mapping[str, object]) -> dict[str, object]:
+def altered(policy: Policy, attempt: Attempt, incident: Incident | None, around: Mapping[str, str],
+            given: Mapping[str, object]) -> dict[str, object]:
     """The parameters of an action with some fields of its target as a person wants them, checked by the action's own model.
 
-    Whom it is aimed at stays. Raises ValueError in words for the person.
+    Whom it is aimed at stays. around: of the incident's cause, see Evidence. Raises ValueError in words for the person.
     """
     step = policy.steps[attempt.index] if attempt.index < len(policy.steps) else None
     if step is None or step.type != attempt.type or incident is None:
@@ -31,7 +32,7 @@ def altered(policy: Policy, attempt: Attempt, incident: Incident | None, given: 
     own = {**step.target, **given}
     if kind in own:
         own[kind] = name if not namespace or name.startswith("selector:") else f"{namespace}/{name}"
-    target, params = replace(step, target=own).aim(scope.template_values(incident, {}), namespace)
+    target, params = replace(step, target=own).aim(scope.template_values(incident, around), namespace)
     if target != attempt.target:
         raise ValueError(f"that would be {target}, and what was asked is about {attempt.target}")
     return params | ({KEPT: attempt.params[KEPT]} if KEPT in attempt.params else {})

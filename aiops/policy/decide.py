@@ -63,6 +63,7 @@ class PolicyBook:
         self.revision = 0
         self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record, self.stops)
         self._remembered: dict[str, Incident] = {}
+        self._around: dict[str, Mapping[str, str]] = {}
 
     def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
                outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
@@ -92,6 +93,7 @@ class PolicyBook:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
         return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+
     def reload(self, texts: Texts) -> tuple[str, ...]:
         """Go on with the policies of these texts, and say what has changed. Attempts, cooldowns and records stay.
 
@@ -118,7 +120,8 @@ class PolicyBook:
         policy = self.policies.get(attempt.policy) if attempt else None
         if attempt is None or policy is None:
             raise ValueError("it is not asked any more")
-        return answers.altered(policy, attempt, self._remembered.get(attempt.incident), given)
+        return answers.altered(policy, attempt, self._remembered.get(attempt.incident),
+                               self._around.get(attempt.incident, {}), given)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
@@ -137,6 +140,7 @@ class PolicyBook:
         """Incidents that an attempt still needs, even after they are closed; the rest is forgotten."""
         needed = {a.incident for a in self.ledger.live()}
         self._remembered = {key: i for key, i in turn.incidents.items() if key in needed}
+        self._around = {key: turn.around(key) for key in self._remembered}
         self.ledger.prune(turn.now, turn.open)
 
     # -------------------------------------------------------------------------------------------- one policy
@@ -186,8 +190,8 @@ class PolicyBook:
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
-            stopped=self.stops.reason, recovers=getattr(choice.step.remediation, "recovers", False),
-            explained=turn.evidence.explained(incident))
+            explained=turn.evidence.explained(incident), stopped=self.stops.reason,
+            recovers=getattr(choice.step.remediation, "recovers", False))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)

@@ -36,9 +36,9 @@ class Question:
     rehearsal: bool = False
     maintenance: str = ""
     own: str = ""
-    explained: str = ""
     stopped: str = ""
     recovers: bool = False
+    explained: str = ""
 
     @property
     def namespace(self) -> str:

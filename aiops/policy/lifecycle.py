@@ -102,7 +102,8 @@ class Lifecycle:
     def _said(self, turn: Turn, attempt: Attempt, policy: Policy | None, command: Command, by: str) -> Attempt:
         """The attempt with this answer. Raises ValueError where it is none."""
         if command.params and policy:
-            wanted = answers.altered(policy, attempt, turn.incidents.get(attempt.incident), command.params)
+            incident = turn.incidents.get(attempt.incident)
+            wanted = answers.altered(policy, attempt, incident, turn.around(attempt.incident), command.params)
             attempt = answers.changed(attempt, wanted, by, turn.now)
         if by in attempt.approvals:
             raise ValueError("has approved it already; somebody else has to")
@@ -119,8 +120,8 @@ class Lifecycle:
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
-            stopped=self.stops.reason, recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False),
-            explained=turn.evidence.explained(incident)))
+            explained=turn.evidence.explained(incident), stopped=self.stops.reason,
+            recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:

@@ -45,6 +45,11 @@ class Turn:
         known = self.incidents.get(incident)
         return self.evidence.clear(known) if known else None
 
+    def around(self, incident: str) -> Mapping[str, str]:
+        """What is known of the place of its first cause."""
+        known = self.incidents.get(incident)
+        return self.evidence.around(known.causes[0].entity) if known and known.causes else {}
+
     def measure(self, name: str, incident: str) -> float | None:
         known = self.incidents.get(incident)
         return self.evidence.measure(name, known) if known else None

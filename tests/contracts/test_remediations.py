@@ -141,7 +141,8 @@ def test_the_declared_rights_are_those_that_are_used(name, httpserver):
     world, kind = Real(httpserver), plugins.load_type("remediations", name)
     for i, example in enumerate(kind.examples):
         world.fill()
-        radius = Radius(Limits(), itertools.count(0, 10).__next__)
+        wide = Limits.model_validate({"nodes": {"count": 3, "share": "100%"}})
+        radius = Radius(wide, itertools.count(0, 100).__next__)
         executor = Executor(world.cluster, Notes(), [not_paused, radius])
         assert carry_out(executor, action(name, example, f"a-{i}")).status == "done"
         carry_out(executor, action(name, example, f"u-{i}", "undo", undo_of=f"a-{i}"))
