@@ -107,6 +107,9 @@ class Daemon:
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
                            lambda: intake.dropped)
+        if hasattr(self.actuator, "leads"):
+            self.metrics.watch("aiops_leader", "Whether this replica carries out actions: 1 it does.", "lease",
+                               self.actuator.leads, gauge=True)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
@@ -171,7 +174,7 @@ class Daemon:
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited)
+                                   awaited, build.lease(self.config))
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

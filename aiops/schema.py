@@ -275,6 +275,13 @@ class Capsules(Strict):
     keep: int = Field(default=200, ge=0, le=10_000)
 
 
+class LeaderElection(Strict):
+    """Of several replicas one acts. `enabled` None: where it runs in the cluster and may act. `lease`: NAMESPACE/NAME."""
+
+    enabled: bool | None = None
+    lease: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-a-z0-9.]{0,200}$")] | None = None
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -294,6 +301,7 @@ class Config(Strict):
     prices: Prices = Prices()
     capsules: Capsules = Capsules()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
+    leader_election: LeaderElection = Field(default=LeaderElection(), alias="leaderElection")
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
     token_file: Path | None = Field(default=None, alias="tokenFile")
