@@ -12,7 +12,7 @@ from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
 from aiops.generations import BandedGenerations, Generations, generations
-from aiops.interfaces import Clock, Refused, Sink
+from aiops.interfaces import Clock, Cluster, Refused, Sink
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
 from aiops.meaning import Meanings
@@ -126,12 +126,13 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     checks = [not_paused, hands_off]
     try:
         intents = Intents(ledger)
-        if lease is None:
-            return LiveActuator(KubernetesCluster(connect(kubeconfig, context)), clock, intents, awaited, checks)
-        several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease)
+        several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease) if lease else None
+        cluster: Cluster = KubernetesCluster(several.api if several else connect(kubeconfig, context))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
-    return LiveActuator(several.cluster, clock, several.ledger, awaited, checks, office=several.office)
+    if several is None:
+        return LiveActuator(cluster, clock, intents, awaited, checks)
+    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, office=several.office)
 
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

@@ -1,4 +1,4 @@
-"""What one of several replicas needs to act: a lease, a ledger that all see, and a way to write that both of them gate."""
+"""What one of several replicas needs to act: a lease, a ledger that all see, and a connection that writes only then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from aiops.cluster.election import Election, Gated, Office
-from aiops.cluster.kubernetes import KubernetesCluster
 from aiops.cluster.lease import TERMS, Lease, Terms
 from aiops.cluster.shared import Own, SharedLedger
 from aiops.cluster.transport import Api
@@ -19,11 +18,15 @@ LEDGER = "actions"
 
 
 class Several(NamedTuple):
-    """The parts of an actuator that acts only while it leads."""
+    """The parts of an actuator that acts only while it leads. `api` writes only then."""
 
-    cluster: Cluster
+    api: Api
     ledger: SharedLedger
     office: Office
+
+    def gated(self, cluster: Cluster) -> Cluster:
+        """The same cluster, which asks before each write: also before those that `api` does not see."""
+        return Gated(cluster, self.office.election.fence)
 
 
 def one_of_several(clock: Clock, own: Own, connect: Callable[..., Api], namespace: str, name: str,
@@ -35,4 +38,4 @@ def one_of_several(clock: Clock, own: Own, connect: Callable[..., Api], namespac
     election = Election(lease)
     api = connect(fence=election.fence)
     ledger = SharedLedger(own, api, namespace, f"{name}-{LEDGER}", holder)
-    return Several(Gated(KubernetesCluster(api), election.fence), ledger, Office(election, ledger))
+    return Several(api, ledger, Office(election, ledger))

@@ -140,7 +140,8 @@ def live(job: dict[str, Any], life: Life) -> dict[str, Any]:
         made[-1]._client.user_agent = job["agent"]
         return made[-1]
     several = one_of_several(clock, own, connected, "aiops", "aiops") if job["several"] else None
-    cluster = Outside(several.cluster if several else KubernetesCluster(connected()), folder / "calls", life)
+    outside = Outside(KubernetesCluster(several.api if several else connected()), folder / "calls", life)
+    cluster = several.gated(outside) if several else outside
     ledger = Mortal(several.ledger if several else own, life)
     mortal_requests(life)
     actuator = LiveActuator(cluster, clock, ledger, [action.id], [not_paused, hands_off], office=several and several.office)
