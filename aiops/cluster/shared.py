@@ -31,6 +31,10 @@ class Own(Protocol):
     """The ledger on this replica's disk: it remembers longer."""
 
     def begin(self, action: Action) -> None: ...
+    def writes(self, action: str) -> Sequence[Change]:
+        entry = self._entries.get(action, {"writes": ()})
+        return [from_json(w["change"]) for w in entry["writes"] if w["written"]]
+
     def result(self, action: Action, outcome: Outcome) -> None: ...
     def begun(self) -> Sequence[Begun]: ...
     def ended(self, actions: Iterable[str]) -> Mapping[str, Outcome]: ...
@@ -124,6 +128,10 @@ class SharedLedger:
     def inverses(self, action: str) -> Sequence[Change]:
         writes = self._entries[action]["writes"] if action in self._entries else ()
         return [from_json(w["inverse"]) for w in reversed(writes) if w["inverse"]]
+
+    def writes(self, action: str) -> Sequence[Change]:
+        entry = self._entries.get(action, {"writes": ()})
+        return [from_json(w["change"]) for w in entry["writes"] if w["written"]]
 
     def result(self, action: Action, outcome: Outcome) -> None:
         self._own.result(action, outcome)

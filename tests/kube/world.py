@@ -51,25 +51,28 @@ class World:
                 self._again(kind, name) if kind == "pod" else self._put_back(kind, now, wanted)
 
     def state(self) -> dict[str, Any]:
-        """What has become of everything: of pods whether they were replaced, of others what somebody wishes of them."""
+        """What has become of everything: of pods whether they were replaced, of others what is wished of them, what is new."""
         self.tend()
         there = {(kind, one["metadata"]["name"]): one for kind in {k for k, _ in self.wanted} for one in self._all(kind)}
-        return {f"{kind}/{name}": _another(kind, one, self.wanted[kind, name]) if kind == "pod" and (kind, name) in self.wanted
-                else _told(one) for (kind, name), one in there.items()}
+        return {f"{kind}/{name}": "new" if (kind, name) not in self.wanted else _another(kind, one, self.wanted[kind, name])
+                if kind == "pod" else _told(one) for (kind, name), one in there.items()}
 
     def tend(self) -> None:
         there = {one["metadata"]["name"]: one for one in self._all("pod")}
-        for kind, name in [key for key in self.wanted if key[0] == "pod"]:
-            if name not in there or "deletionTimestamp" in there[name]["metadata"]:
-                self._again(kind, name, started=self.at + 1.0)
+        gone = [n for k, n in self.wanted if k == "pod" and (n not in there or "deletionTimestamp" in there[n]["metadata"])]
+        free = next(n["metadata"]["name"] for n in self._all("node") if not n["spec"].get("unschedulable")) if gone else ""
+        for name in gone:
+            self._again("pod", name, free, self.at + 1.0)
         if "job" in {kind for kind, _ in self.wanted}:
             for job in self._all("job"):
                 if ("job", job["metadata"]["name"]) not in self.wanted and not job["status"].get("succeeded"):
                     self._end(job["metadata"]["name"])
 
     # ---------------------------------------------------------------------------------------------------- objects
-    def _make(self, kind: str, one: Mapping[str, Any], started: float | None = None) -> Json:
+    def _make(self, kind: str, one: Mapping[str, Any], node: str = "", started: float | None = None) -> Json:
         body = self._real(kind, copy.deepcopy(dict(one)))
+        if node:
+            body["spec"]["nodeName"] = node
         status = body.pop("status", None)
         path = self._path(kind)
         made = until(lambda: self._created(path, body), what=f"{kind} {body['metadata']['name']}")
@@ -82,7 +85,7 @@ class World:
     def _created(self, path: str, body: Json) -> Json | None:
         """None while one of that name is still on its way out."""
         try:
-            return self.admin.create(path, body)
+            return self.admin.create(path, body, fieldManager=_manager(body))
         except ApiError as e:
             if e.status != 409 or body["kind"] != "Pod":
                 if e.status == 409 and body["kind"] == "Namespace":
@@ -114,10 +117,10 @@ class World:
         owner["apiVersion"] = "v1" if owner["kind"] == "Node" else "apps/v1"
         owner["uid"] = found["metadata"]["uid"] if found else owner.get("uid") or "u"
 
-    def _again(self, kind: str, name: str, started: float | None = None) -> None:
+    def _again(self, kind: str, name: str, node: str = "", started: float | None = None) -> None:
         self._delete(kind, name)
         one = next(o for k, o in seeded() if (k, o["metadata"]["name"]) == (kind, name))
-        made = self._make(kind, one, started)
+        made = self._make(kind, one, node, started)
         if started is None:
             self.wanted[kind, name] = made
 
@@ -126,7 +129,7 @@ class World:
         body["metadata"] = {**now["metadata"], "labels": wanted["metadata"].get("labels", {}),
                             "annotations": wanted["metadata"].get("annotations", {})}
         body["metadata"].pop("managedFields", None)
-        self.admin.call("PUT", f"{self._path(kind)}/{now['metadata']['name']}", body)
+        self.admin.call("PUT", f"{self._path(kind)}/{now['metadata']['name']}?fieldManager={_manager(wanted)}", body)
 
     def _delete(self, kind: str, name: str) -> None:
         try:
@@ -178,6 +181,11 @@ def _containers(one: Json) -> Iterator[Json]:
     for inner in (spec, spec.get("template", {}).get("spec", {}),
                   spec.get("jobTemplate", {}).get("spec", {}).get("template", {}).get("spec", {})):
         yield from inner.get("containers", ())
+
+
+def _manager(one: Json) -> str:
+    """Whose hand it was: `aiops.io/cordoned-by` says that it was ours."""
+    return "aiops" if any(key.endswith("-by") for key in one["metadata"].get("annotations") or {}) else "person"
 
 
 def _another(kind: str, now: Json, wanted: Json) -> bool:
