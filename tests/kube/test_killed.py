@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from kube.audit import Request
-from kube.controlplane import BASE, Control, missing, until
+from kube.controlplane import Control
 from kube.world import World
 
-from aiops import plugins, rbac
+from aiops import plugins
 
 ROOT = Path(__file__).parents[2]
 TYPES = plugins.type_names("remediations")
@@ -29,36 +29,8 @@ POINTS: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="module")
-def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    """Its own: no controllers, so that nobody but actions writes. The user has the rights of all actions and of the leader."""
-    if why := missing(BASE):
-        pytest.skip(why)
-    with Control(tmp_path_factory.mktemp("killed"), {"aiops": "aiops-token"}) as control:
-        admin = control.admin
-        until(lambda: admin.find("namespaces", None, "default"), what="namespaces")
-        admin.create("namespaces", {"metadata": {"name": "aiops"}})
-        rights = rbac.EVERY_ACTION.union(*rbac.actions().values())
-        admin.create("clusterroles", rbac.cluster_role("aiops-acts", rights, "all"))
-        admin.create("clusterrolebindings", {
-            "metadata": {"name": "aiops-acts"}, "subjects": [{"kind": "User", "name": "aiops"}],
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aiops-acts"}})
-        admin.create("roles", rbac.leader_role(), "aiops")
-        binding = rbac.leader_binding() | {"subjects": [{"kind": "User", "name": "aiops"}]}
-        admin.create("rolebindings", binding, "aiops")
-        yield control
-
-
-@pytest.fixture(scope="module")
-def world(control: Control) -> World:
-    """An hour before the action: whoever made it all made it long ago."""
-    made = World(control.admin, float(round(time.time())) + 3600.0)
-    made.fill()
-    return made
-
-
-@pytest.fixture(scope="module")
-def lives(control: Control, world: World) -> Iterator[Lives]:
-    made = Lives(control, world)
+def lives(quiet: Control, world: World) -> Iterator[Lives]:
+    made = Lives(quiet, world)
     yield made
     made.close()
     total = sum(POINTS.values())
