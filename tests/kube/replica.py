@@ -18,13 +18,11 @@ from typing import Any
 
 import urllib3.connection
 
+from aiops import build
 from aiops.clock import WallClock
+from aiops.cluster import kubernetes
 from aiops.cluster.actuator import LiveActuator
-from aiops.cluster.checks import not_paused
-from aiops.cluster.kubernetes import KubernetesCluster, connect
-from aiops.cluster.replicas import one_of_several
 from aiops.cluster.transport import Api
-from aiops.store.intents import Intents
 from aiops.types import Action
 
 
@@ -57,17 +55,17 @@ def interrupt(number: int, stage: str) -> None:
 
 
 def main(name: str, kubeconfig: str, folder: str, number: str = "", stage: str = "") -> None:
-    clock, own = WallClock(), Intents(Path(folder) / f"{name}.sqlite")
+    real = kubernetes.connect
 
-    def connected(**given: Any) -> Api:
-        made = connect(Path(kubeconfig), **given)
+    def connected(*given: Any, **named: Any) -> Api:
+        made = real(*given, **named)
         made._client.user_agent = name
         return made
-    several = one_of_several(clock, own, connected, "aiops", "aiops")
+    kubernetes.connect = connected
     if number:
         interrupt(int(number), stage)
-    actuator = LiveActuator(several.gated(KubernetesCluster(several.api)), clock, several.ledger, checks=[not_paused],
-                            office=several.office)
+    actuator = build.live_actuator(WallClock(), Path(folder) / f"{name}.sqlite", Path(kubeconfig), None, [],
+                                   lease=("aiops", "aiops"))
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
     threading.Thread(target=listen, args=(actuator,), daemon=True).start()

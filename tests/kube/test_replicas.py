@@ -28,8 +28,8 @@ FAILOVER_S = 20.0
 class Replica:
     """A process. `told` is what it said of each action; `name` is its agent in the audit log."""
 
-    def __init__(self, control: Control, name: str, folder: Path, *interrupted: str) -> None:
-        self.control, self.name, self.told = control, name, dict[str, list[str]]()
+    def __init__(self, control: Control, at: float, name: str, folder: Path, *interrupted: str) -> None:
+        self.control, self.at, self.name, self.told = control, at, name, dict[str, list[str]]()
         kubeconfig = control.kubeconfig("aiops", "aiops-token")
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         self.process = subprocess.Popen([sys.executable, "-m", "kube.replica", name, str(kubeconfig), str(folder), *interrupted],
@@ -45,7 +45,7 @@ class Replica:
 
     def decides(self, key: str, target: str) -> None:
         """As its pipeline would: two more."""
-        action = Action(key, "ScaleUp", target, {"replicas": "+2"}, "i", "p", "act", "", time.time())
+        action = Action(key, "ScaleUp", target, {"replicas": "+2"}, "i", "p", "act", "", self.at)
         assert self.process.stdin
         self.process.stdin.write(json.dumps(asdict(action)) + "\n")
         self.process.stdin.flush()
@@ -85,7 +85,7 @@ def replica(quiet: Control, world: World, tmp_path: Path) -> Iterator[Callable[.
     made: list[Replica] = []
 
     def start(name: str, *interrupted: Any) -> Replica:
-        made.append(Replica(quiet, f"{name}-{tmp_path.name}", tmp_path, *map(str, interrupted)))
+        made.append(Replica(quiet, world.at, f"{name}-{tmp_path.name}", tmp_path, *map(str, interrupted)))
         return made[-1]
     yield start
     for one in made:
