@@ -17,6 +17,7 @@ from aiops.budget import Budget, K
 from aiops.habits import Habits
 from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder, Places
 from aiops.others import Others
+from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
 VERSION = 3
@@ -221,7 +222,9 @@ class Alerting:
         """After a restore columns may have other numbers than before; signals may appear one after the other."""
         self._lost_columns &= bool(self._tracks) or bool(self._ladder)
         if self._lost_columns:
-            of = {f"{s.entity}|{s.key}": s.id for s in frame.signals}
+            signals = columnar(frame.signals)
+            odd = {t.last.entity for t in self._tracks.values()} | set(self._ladder.entities())
+            of = {f"{s.entity}|{s.key}": s.id for s in (signals[k] for k in signals.places(odd).tolist())}
             for key, track in self._tracks.items():
                 if track.last.signal != NO_SIGNAL:
                     track.last = replace(track.last, signal=of.get(key, UNKNOWN))

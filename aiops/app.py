@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -74,7 +75,7 @@ class Player:
     """
 
     def __init__(self, folder: Path, policies: Path | None, run: str | None = None, budget: Budget | None = None) -> None:
-        self.folder = folder
+        self.folder, self._others = folder, policies is not None
         self.verdicts: dict[str, str] = {}
         self._capsule = Capsule(folder, policies, budget) if is_capsule(folder) else None
         self._source: Journal | FolderRecording = (
@@ -120,6 +121,7 @@ class Player:
 
     def _batches(self) -> Iterator[Batch]:
         for batch in (self._capsule or self._source).batches():
+            batch = replace(batch, policies=None) if self._others else batch
             self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))
             yield batch
 
@@ -137,9 +139,10 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
         raise RecordingError(f"{journal.folder}: the journal does not say with which configuration it was made.")
     about = journal.header
     known = build.meanings_from(about.get("packs", {}))
-    book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known)
+    beyond = config.policies.beyond
+    book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known, beyond)
     pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                              build.masks(config))
+                              build.masks(config), beyond)
     pipeline.costs.prices = config.prices
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])

@@ -11,19 +11,25 @@ from typing import Any, Literal
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.brake import Brake, StopMap, stop_in, stop_of
+from aiops.cluster.calls import Calls, WithCalls
+from aiops.cluster.executor import Check
 from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Cluster, Refused, Sink
+from aiops.limits import Limits
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Unusable
 from aiops.pipeline import Pipeline
 from aiops.policy.decide import PolicyBook
-from aiops.policy.load import Policy, compile_document
+from aiops.policy.load import Policy
 from aiops.policy.load import load as load_policies
-from aiops.schema import Chosen, Config, available, detector_name, detector_settings
+from aiops.policy.texts import Compiler, placed
+from aiops.policy.texts import read as read_policies
+from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
 from aiops.secretfile import Secret, SecretFile, header
-from aiops.yamlfile import Problem, Problems
+from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
@@ -59,29 +65,34 @@ def policies(folder: Path | None, known: Meanings) -> tuple[Policy, ...]:
     return load_policies([folder], known) if folder else ()
 
 
-def policies_from(texts: Mapping[str, str], known: Meanings) -> tuple[Policy, ...]:
-    """Policies from the texts that a journal keeps: file name -> YAML. Raises Problems."""
-    problems: list[Problem] = []
-    found = [compile_document(d, known, problems) for file, text in sorted(texts.items()) for d in yamlfile.parse(text, file)]
-    if problems:
-        raise Problems(problems)
-    return tuple(sorted((p for p in found if p), key=lambda p: p.name))
+def policies_from(texts: Mapping[str, str], known: Meanings, beyond: Sequence[str] = (),
+                  folder: Path | None = None) -> tuple[Policy, ...]:
+    """Policies from texts, as a journal keeps them (`aiops.policy.texts`). Raises Problems.
+
+    beyond: namespaces whose custom resources may act outside of them. folder: of the files, where problems are to name it.
+    """
+    compiled = Compiler(known, beyond)(texts)
+    if compiled.problems:
+        raise Problems(p if folder is None else placed(p, folder) for found in compiled.problems.values() for p in found)
+    return compiled.policies
 
 
 def policy_texts(folder: Path | None) -> dict[str, str]:
-    """The policy files of a folder, or of the program, as text: for the journal."""
-    folder = folder or SHIPPED_POLICIES
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in files}
+    """The policy files of a folder, or of the program, as text. Raises Problems where they cannot be read."""
+    if folder is None and not SHIPPED_POLICIES.is_dir():
+        return {}
+    return read_policies(folder or SHIPPED_POLICIES)
 
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[Chosen] = DEFAULT_DETECTORS,
-             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None) -> Pipeline:
+             incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None,
+             beyond: Sequence[str] = ()) -> Pipeline:
     """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out.
 
     Raises ConfigurationError for settings that a detector does not understand.
     """
-    return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known), masks)
+    return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known, beyond),
+                    masks)
 
 
 def models(detectors: Sequence[Chosen]) -> list[Generations]:
@@ -111,28 +122,32 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
-                  awaited: Sequence[str], lease: tuple[str, str] | None = None) -> LiveActuator:
+                  awaited: Sequence[str], limits: Limits, brake: Brake, stop: str | None = None,
+                  webhooks: Mapping[str, Callee] | None = None, lease: tuple[str, str] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. lease: namespace and name of the
-    one that the replicas share, where there may be several.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop
+    all. webhooks: whom actions may call. lease: namespace and name of the one that replicas share, where there may be several.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.cluster.ownership import hands_off
+    from aiops.cluster.radius import Radius
     from aiops.cluster.replicas import one_of_several
     from aiops.store.intents import Intents
 
-    checks = [not_paused, hands_off]
     try:
         intents = Intents(ledger)
         several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease) if lease else None
-        cluster: Cluster = KubernetesCluster(several.api if several else connect(kubeconfig, context))
+        cluster: Cluster = WithCalls(KubernetesCluster(several.api if several else connect(kubeconfig, context)),
+                                     calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
+    said: list[Check] = [StopMap(f"configmap/{stop}")] if stop else []
+    checks: list[Check] = [*said, not_paused, hands_off, Radius(limits, clock.monotonic)]
     if several is None:
-        return LiveActuator(cluster, clock, intents, awaited, checks)
-    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, office=several.office)
+        return LiveActuator(cluster, clock, intents, awaited, checks, gate=brake.gate)
+    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, gate=brake.gate, office=several.office)
 
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -152,6 +167,38 @@ def lease(config: Config) -> tuple[str, str] | None:
     except OSError:
         raise ConfigurationError("leaderElection: this does not run in a cluster, so the namespace of the lease is not known. "
                                  "Set leaderElection.lease to NAMESPACE/NAME, or enabled: false.") from None
+
+
+def stop_places(config: Config) -> dict[str, Callable[[], tuple[bool, str] | None]]:
+    """Where others may say stop, by the name under which it is shown. Raises ConfigurationError."""
+    places: dict[str, Callable[[], tuple[bool, str] | None]] = {"the configuration": lambda: None}
+    if config.stop.enabled:
+        places["the configuration"] = lambda: (False, "stop.enabled")
+    file, name = config.stop.file, config.stop.config_map
+    if file:
+        places[f"the file {file}"] = lambda: stop_in(file)
+    if name:
+        cluster = _cluster(config)
+        places[f"configmap {name}"] = lambda: stop_of(cluster.get(f"configmap/{name}"))
+    return places
+
+
+def _cluster(config: Config) -> Cluster:
+    from aiops.cluster.kubernetes import KubernetesCluster, connect
+
+    kubernetes = config.source("kubernetes")
+    try:
+        return KubernetesCluster(connect(kubernetes and kubernetes.kubeconfig, kubernetes and kubernetes.context, (2.0, 5.0)))
+    except (OSError, Refused) as e:
+        raise ConfigurationError(f"stop.configMap: {e}") from None
+
+
+def calls(webhooks: Mapping[str, Callee], clock: Clock) -> Calls:
+    """The endpoints that the action Webhook may call. Raises ConfigurationError where a secret cannot be read."""
+    from aiops.sinks.calls import Endpoint, WebhookCalls
+    from aiops.sinks.webhook import key
+    return WebhookCalls({name: Endpoint(w.url, secret(w.secret_file, key) if w.secret_file else "")
+                         for name, w in webhooks.items()}, clock)
 
 
 def page_address(config: Config) -> str:

@@ -20,6 +20,8 @@ Step = str | tuple[tuple[str, str], ...]
 """A field by its name, or the item of a list whose fields have these values."""
 Verb = Literal["patch", "evict", "create", "delete", "call"]
 PAUSED = "aiops.io/paused"
+MANAGER = "aiops"
+"""As whom the API server notes our writes down."""
 Standing = Literal["done", "not done", "unknown"]
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, tune, watching
+from aiops.commands import audit as records
+from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, stopping, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -23,6 +24,7 @@ OURS = (  # errors that are already written for people; looked up by name, becau
     ("aiops.sinks.journal", "JournalError", USAGE),
     ("aiops.store.database", "StoreError", USAGE),
     ("aiops.store.capsules", "CapsuleError", USAGE),
+    ("aiops.chain", "ChainError", USAGE),
     ("aiops.plugins", "UnknownPlugin", USAGE),
     ("aiops.build", "ConfigurationError", USAGE),
     ("aiops.score", "ScoreError", USAGE),
@@ -54,7 +56,8 @@ def version() -> None:
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check, incidents.incidents,
-    incidents.show, incidents.approve, incidents.reject, incidents.feedback, watching.readiness, costs.costs,
+    incidents.show, incidents.approve, incidents.reject, incidents.feedback, stopping.stop, stopping.start,
+    watching.readiness, costs.costs,
     checks.doctor, version)
 for command in COMMANDS:
     app.command()(command)
@@ -73,6 +76,11 @@ capsule = typer.Typer(no_args_is_help=True, help="Work on what incidents kept of
 capsule.command("list")(capsules.capsules)
 capsule.command("export")(capsules.export)
 app.add_typer(capsule, name="capsule")
+
+audit = typer.Typer(no_args_is_help=True, help="Work on the record of every decision.")
+audit.command("verify")(records.verify)
+audit.command("list")(records.entries)
+app.add_typer(audit, name="audit")
 
 config = typer.Typer(no_args_is_help=True, help="Work on the configuration.")
 config.command("view")(daemon.view)

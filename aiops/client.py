@@ -133,13 +133,21 @@ class Client:
         """End a window that a person started."""
         return self._post(f"/api/maintenance/{quote(name, safe='')}/end")
 
-    def approve(self, action: str) -> JSON:
-        """Let an action that asks for approval happen."""
-        return self._post(f"/api/actions/{quote(action, safe='')}/approve")
+    def approve(self, action: str, by: str, changes: JSON) -> JSON:
+        """Let an action that asks for approval happen; `changes`: fields of its target that are to be other than asked."""
+        return self._post(f"/api/actions/{quote(action, safe='')}/approve", {"by": by, "set": changes})
 
-    def reject(self, action: str) -> JSON:
+    def reject(self, action: str, by: str) -> JSON:
         """Refuse an action that asks for approval."""
-        return self._post(f"/api/actions/{quote(action, safe='')}/reject")
+        return self._post(f"/api/actions/{quote(action, safe='')}/reject", {"by": by})
+
+    def stop(self, by: str, reason: str, freeze: bool) -> JSON:
+        """Nothing is decided or done any more."""
+        return self._post("/api/stop", {"by": by, "reason": reason, "freeze": freeze})
+
+    def start(self, by: str, reason: str) -> JSON:
+        """Take back what people stopped."""
+        return self._post("/api/start", {"by": by, "reason": reason})
 
     def feedback(self, incident: str, verdict: str) -> JSON:
         """`verdict` is `false_alarm` or `useful`."""

@@ -24,7 +24,7 @@ __all__ = ["Config", "Loaded", "default_for", "in_cluster", "known_keys", "load"
 
 # Read elsewhere (client, tests), or put into every pod by Kubernetes for a Service that is called `aiops`.
 NOT_OURS = re.compile(r"AIOPS_(SERVER|TOKEN|DEBUG|REQUIRE_REAL|SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
-PATH_KEYS = frozenset({"policies", "store", "tokenFile", "packs", "file", "path", "paths", "kubeconfig", "webhookFile",
+PATH_KEYS = frozenset({"policies", "folder", "store", "tokenFile", "packs", "file", "path", "paths", "kubeconfig", "webhookFile",
                        "secretFile", "passwordFile", "caFile", "certFile", "keyFile", "directory"})
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from aiops.arrays import grown, renumbered
 from aiops.meaning import parse_labels
+from aiops.rows import columnar
 from aiops.schema import Prices
 from aiops.types import Entity, Floats, Frame, Signal
 from correlators.graph import Graph
@@ -161,7 +162,9 @@ class Costs:
     # ------------------------------------------------------------------------------------------------- who is whose
     def _watch(self, signals: Sequence[Signal], graph: Graph) -> None:
         """New columns, and who they belong to, which may change with the topology."""
-        more = [s for s in signals[self._size:] if s.name == BUSY or s.name in MEMORY or s.name in SIGNALS]
+        some = columnar(signals[self._size:])
+        wanted = some.by_kind(lambda s: s.name == BUSY or s.name in MEMORY or s.name in SIGNALS, np.bool_)
+        more = [some[k] for k in np.flatnonzero(wanted).tolist()]
         self._size = len(signals)
         if not more and graph is self._graph:
             return

@@ -12,22 +12,27 @@ from typing import Any
 
 import structlog
 
-from aiops import __version__, build, feeds, yamlfile
+from aiops import __version__, build, chain, feeds, yamlfile
 from aiops.build import ConfigurationError
 from aiops.clock import WallClock
+from aiops.cluster.brake import Brake, Watched
 from aiops.desk import Desk, Vitals
 from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
-from aiops.loop import NoActuator
+from aiops.loop import NoActuator, Recorded
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Pipeline
+from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.secretfile import header
+from aiops.sinks.audit import Audit
 from aiops.sinks.capsules import Bounds, Capsules, Origin
 from aiops.sinks.console import Console
 from aiops.sinks.journal import Journal, JournalError, JournalWriter, runs
 from aiops.sinks.metrics import Metrics
+from aiops.sources.kubernetes.api import Access
+from aiops.sources.kubernetes.policies import PolicyResources
 from aiops.sources.own import OwnSource
 from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
@@ -43,6 +48,8 @@ POLICIES, MASKS = "policy-memory.json", "mask-memory.json"
 SEGMENT_BYTES = 64 << 20
 RARELY = 100_000, 20, 100
 """Garbage is looked for after so many new objects: a million series are made of millions, and none of them is garbage."""
+POLICIES_S = 5.0
+"""So long the cluster has to tell its policies before the first step; then those of before the restart hold until it does."""
 RECORDED_S = 3600.0
 """At most so much of a killed run is gone through again: the daemon should be watching the present."""
 
@@ -74,16 +81,21 @@ class Daemon:
         """Makes all parts. The store comes first: its lock keeps a second daemon away from everything in the folder."""
         config, clock, now = self.config, self.clock, self.clock.now()
         known = build.meanings(config)
-        book = build.policies(config.policies, known)
+        beyond, texts = config.policies.beyond, build.policy_texts(config.policies.folder)
+        build.policies_from(texts, known, beyond, config.policies.folder or build.SHIPPED_POLICIES)
         folder(config.store)
         self.store = Store(config.store / "aiops.sqlite")
         self.metrics = Metrics(__version__)
+        self.policies = Policies(config.policies.folder, known, texts, beyond, self._policy_resources(),
+                                 config.store / "policy-resources.json")
+        book = build.policies_from(self.policies.in_force, known, beyond)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                                  build.masks(config))
+                                  build.masks(config), beyond)
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
         self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
+        self.brake = _brake(config.store / "stop.json")
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
         self.actuator = self._actuator(pipeline.decider.awaited())
         recorded = self._recorded()
@@ -92,17 +104,28 @@ class Daemon:
         vitals = Vitals(pipeline)
         console = [Console()] if build.has_console(config) else []
         self.capsules = self._capsules(pipeline)
-        sinks: list[Sink] = [self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, *console]
+        self.audit = Audit(config.store / "audit", config.audit.max_bytes, config.audit.keep_s, config.audit.redact_ips)
+        sinks: list[Sink] = [self.audit, self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies,
+                             *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
-        sources = [*feeds.sources(config, clock, known, self.models.since), own]
         intake = Intake(config.tick_s, config.series.max)
-        self.live = Live(pipeline, sources, intake, self.actuator, sinks, clock, config.tick_s, self._write,
+        for command in self.brake.unheard(pipeline.decider.stops.standing, now):
+            intake.command(command)
+        stop = feeds.Source(Watched(build.stop_places(config), self.brake, intake.command, min(config.tick_s, 15.0)), clock)
+        sources = [*feeds.sources(config, clock, known, self.models.since), own, stop]
+        self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
-                         PATIENCE_S if self.models.since is None else AGAIN_S)
+                         PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
         token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
-                    refused=lambda: [*self._unwritten(), *intake.notes()])
+                    refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes()], brake=self.brake)
+        self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
+                           self.policies.counts, gauge=True)
+        self.metrics.watch("aiops_policy_reloads", "Changes of policies while the daemon runs.", "result",
+                           lambda: self.policies.reloads)
+        self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
+                           self.brake.counted, gauge=True)
         self.metrics.watch("aiops_series_refused", "How often a new series was left out.", "reason",
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
@@ -110,6 +133,8 @@ class Daemon:
         if hasattr(self.actuator, "leads"):
             self.metrics.watch("aiops_leader", "Whether this replica carries out actions: 1 it does.", "lease",
                                self.actuator.leads, gauge=True)
+        self.metrics.watch("aiops_audit_entries", "Entries of the audit record, and those that could not be written.", "result",
+                           self.audit.counts)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
         self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
@@ -131,6 +156,13 @@ class Daemon:
         watch("aiops_remote_write_series", "Series whose labels are known.", "decoder", lambda: {pushed.decoder: pushed.known()},
               gauge=True)
 
+    def _about(self) -> dict[str, str]:
+        """What this run is, for the audit record: the hashes say whether another run had the same."""
+        config = self.config
+        whole = config.model_dump(mode="json", by_alias=True)
+        return {"version": __version__, "mode": config.mode, "config": chain.fingerprint(whole),
+                "policies": chain.fingerprint(build.policy_texts(config.policies.folder))}
+
     def _recorded(self) -> Iterable[Batch]:
         """What a killed run journalled after it last wrote down what it had learned."""
         folder, since, found = self.config.store / "journal", self.models.since, self.models.found
@@ -143,11 +175,18 @@ class Daemon:
             log.warning("the journal of the last run cannot be read", problem=str(e))
             return ()
 
+    def _policy_resources(self) -> PolicyResources | None:
+        """The RemediationPolicies of the cluster of the first kubernetes source, where they are asked for."""
+        source = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
+        if not self.config.policies.kubernetes or source is None:
+            return None
+        return PolicyResources(source.namespaces, Access(source.kubeconfig, source.context))
+
     def _journal(self, now: float) -> JournalWriter:
         """The journal of this run; what it knows at the beginning is put beside it, so that a replay begins alike."""
         config, found = self.config, self.models.found
         about = {"started_at": now, "version": __version__, "config": config.model_dump_json(by_alias=True),
-                 "policies": build.policy_texts(config.policies), "packs": build.pack_texts(config.packs),
+                 "policies": dict(self.policies.in_force), "packs": build.pack_texts(config.packs),
                  "policy_memory": self.memory.restored, "mask_memory": self.masks.restored, "learned_at": found and found.at}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
@@ -174,7 +213,8 @@ class Daemon:
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited, build.lease(self.config))
+                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks,
+                                   build.lease(self.config))
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem
@@ -198,12 +238,14 @@ class Daemon:
         for form in self.store.interrupt_open(self.clock.now()):
             for receiver in self.receivers:
                 receiver.tell(form, self.clock.now())
+        self.audit.began(self.clock.now(), self._about())
         self.capsules.resume(self.store.incident)
         for receiver in self.receivers:
             receiver.start()
         if hasattr(self.actuator, "start"):
             self.actuator.start()
         self.server.start()
+        self.policies.wait(POLICIES_S)
         self.live.start()
         if self.remote_write:
             log.info("remote-write is received", decoder=self.remote_write.decoder)
@@ -226,10 +268,19 @@ class Daemon:
         self.journal.close(self.live.pipeline.book.digest() if orderly else None)
         self.models.end(orderly)
         self.costs.close()
+        self.audit.ended(self.clock.now(), orderly)
         self.capsules.close()
+        self.policies.stop()
         for receiver in self.receivers:
             receiver.close()
         self.store.close()
+
+
+def _brake(path: Path) -> Brake:
+    try:
+        return Brake(path)
+    except ValueError as e:
+        raise ConfigurationError(f"store: {e}") from None
 
 
 def folder(path: Path) -> None:

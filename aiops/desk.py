@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
+
+import numpy as np
 
 from aiops import __version__, maintenance, readiness, serial
 from aiops.capsules.archive import pack
+from aiops.cluster.brake import Brake
 from aiops.pipeline import Pipeline
 from aiops.secretfile import Secret
 from aiops.sinks.metrics import Metrics
@@ -38,9 +42,8 @@ class Vitals:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._seen: tuple[Signal, ...] = ()
-        self._order: list[Signal] = []
-        self._by_key: dict[tuple[str, str], Signal] = {}
+        self._seen = pipeline.door.signals
+        self._first: list[Signal] = []
         self.plots: list[JSON] = []
         self.report: Report | None = None
         self.notes: list[str] = []
@@ -57,10 +60,12 @@ class Vitals:
         signals = self._pipeline.door.signals
         if signals is not self._seen:
             self._seen = signals
-            self._order = sorted(signals, key=lambda s: (FIRST.index(s.resource), s.entity.startswith("process/"), s.id))
-            self._by_key = {(s.entity, s.key): s for s in self._order}
-        hot = [s for a in report.alerts if a.state == "firing" and (s := self._by_key.get((a.entity, a.signal)))]
-        ordered = dict.fromkeys([*hot[:SHOWN], *self._order[:SHOWN * 2]])
+            rank = 2 * signals.by_kind(lambda s: FIRST.index(s.resource), np.uint8)
+            rank += signals.by_entity(lambda entity: entity.startswith("process/"), np.uint8)
+            self._first = [signals[k] for k in np.argsort(rank, kind="stable")[:SHOWN * 2].tolist()]
+        column = self._pipeline.door.column
+        hot = [signals[k] for a in report.alerts if a.state == "firing" and (k := column(a.entity, a.signal)) is not None]
+        ordered = dict.fromkeys([*hot[:SHOWN], *self._first])
         self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.models = self._pipeline.models.summaries()
@@ -87,14 +92,15 @@ class Desk:
 
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
     series that are left out, and of what cannot be written. capsules: their folder, and how the
-    making of them goes.
+    making of them goes. brake: what stops everything at once.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
                  sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: Secret | None = None,
                  stale_s: float = 300.0, notes: Sequence[str] = (),
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
-                 refused: Callable[[], Sequence[str]] = tuple) -> None:
+                 refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None) -> None:
+        self._brake = brake or Brake()
         self._token = token
         self._capsules, self._packing = capsules, threading.Lock()
         self._notes, self._refused = tuple(notes), refused
@@ -111,14 +117,16 @@ class Desk:
         return self._store.incidents(state, limit, offset)
 
     def incident(self, name: str) -> JSON | None:
-        return self._store.incident(name)
+        form = self._store.incident(name)
+        return form and {**form, "why": [serial.end_state(e) for e in self._vitals.pipeline.ends.of(name)]}
 
     def status(self) -> JSON:
         report = self._vitals.report
         counts = {**asdict(replace(report.counts, dropped={})), "dropped": dict(report.counts.dropped)} if report else {}
         return {
             "version": __version__, "mode": self._mode, "started_at": self._started_at, "at": report.at if report else None,
-            "counts": counts, "sources": list(self._sources()), "notes": [*self._notes, *self._refused(), *self._vitals.notes]}
+            "counts": counts, "sources": list(self._sources()), "notes": [*self._notes, *self._refused(), *self._vitals.notes],
+            "stops": self._brake.stops.state()}
 
     def vitals(self) -> Sequence[JSON]:
         return self._vitals.plots
@@ -175,19 +183,44 @@ class Desk:
             self._packing.release()
 
     # ------------------------------------------------------------------------------------------------------ writing
-    def approve(self, action: str, by: str) -> None:
-        self._answer("approve", action, by)
+    def approve(self, action: str, by: str, params: Mapping[str, object] | None = None) -> None:
+        self._answer("approve", action, by, params or {})
 
     def reject(self, action: str, by: str) -> None:
         self._answer("reject", action, by)
 
-    def _answer(self, verb: str, action: str, by: str) -> None:
+    def stop(self, by: str, reason: str, freeze: bool) -> None:
+        self._pull(Command(self._now(), "freeze" if freeze else "stop", "", by, reason=reason))
+
+    def start(self, by: str, reason: str) -> None:
+        stops = self._brake.stops
+        if stops.by("") is None:
+            others = f"{stops.reason}. Take it back there" if stops.standing else "nothing is stopped"
+            raise NotPossible(others)
+        self._pull(Command(self._now(), "start", "", by, reason=reason))
+
+    def _pull(self, command: Command) -> None:
+        """The pipeline is told whatever the disk says: then the stop holds, and is lost with the daemon."""
+        self._submit(command)
+        try:
+            self._brake.obey(command)
+        except OSError as e:
+            raise NotPossible(f"done, but it is lost with the daemon: {e.filename}: {(e.strerror or str(e)).lower()}") from None
+
+    def _answer(self, verb: str, action: str, by: str, params: Mapping[str, object] = MappingProxyType({})) -> None:
         known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
         if known is None:
             raise LookupError(action)
+        if verb == "approve" and self._brake.stops.standing:
+            raise NotPossible(f"{self._brake.stops.reason}. Start everything first: aiops start")
         if known["decision"] != "ask" or known["state"] not in ("", "asked"):
             raise NotPossible(f"{known['type']} on {known['target']} is not waiting for an answer: {known['decision']}")
-        self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by))
+        try:
+            if params:
+                self._vitals.pipeline.decider.altered(action, params)
+        except ValueError as e:
+            raise NotPossible(str(e).rstrip(".")) from None
+        self._submit(Command(self._now(), "approve" if verb == "approve" else "reject", action, by, params=dict(params)))
 
     def promote(self, detector: str, by: str) -> None:
         if self._model(detector)["candidate"] is None:
@@ -219,7 +252,7 @@ class Desk:
         name = "mnt-" + sha256(f"{now}|{begin}|{for_s}|{'|'.join(entities)}".encode()).hexdigest()[:8]
         window = maintenance.Maintenance(name, tuple(entities), Once(begin, begin + for_s), "*", reason, by)
         self._submit(Command(now, "maintenance_start", name, by, tuple(entities), begin, begin + for_s, reason))
-        known = {s.entity for s in self._vitals.pipeline.door.signals}
+        known, _ = self._vitals.pipeline.door.signals.distinct()
         return {**maintenance.as_json(window), "matches": sum(map(window.matches, known))}
 
     def end_maintenance(self, name: str, by: str) -> None:

@@ -40,6 +40,9 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
             yield _slack(sink.settings, env)
         elif isinstance(sink.settings, Webhook) and sink.settings.secret_file:
             yield secret("webhook", sink.settings.secret_file, key)
+    for name, callee in config.webhooks.items():
+        if callee.secret_file:
+            yield secret(f"webhook {name}", callee.secret_file, key)
 
 
 # ------------------------------------------------------------------------------------------------------ Prometheus
@@ -85,8 +88,9 @@ def _coverage(source: Prometheus, api: PromApi) -> Iterator[Finding]:
 
 
 # ------------------------------------------------------------------------------------------------------ Kubernetes
-def kubernetes(source: Kubernetes, acts: bool) -> Iterator[Finding]:
-    """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem."""
+def kubernetes(source: Kubernetes, acts: bool, policies: bool = False) -> Iterator[Finding]:
+    """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem; `policies`: those
+    for RemediationPolicies are asked about, too."""
     from kubernetes import client
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -104,6 +108,8 @@ def kubernetes(source: Kubernetes, acts: bool) -> Iterator[Finding]:
     yield Finding("Kubernetes", "ok", f"{api.configuration.host}: {version.git_version}")
     allowed = _reviewer(client.AuthorizationV1Api(api), source.namespaces)
     try:
+        if policies:
+            yield _rights("policies", rbac.POLICIES, allowed, True)
         yield _rights("read", rbac.READ | (rbac.SECRETS if source.secrets else frozenset()), allowed, True)
         for name, rights in rbac.actions().items():
             yield _rights(name, rights, allowed, acts)
@@ -180,7 +186,8 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
 
 
 _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
-    "prometheus": lambda s, _: prometheus(s), "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe"),
+    "prometheus": lambda s, _: prometheus(s),
+    "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes),
     "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
     "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
     "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),

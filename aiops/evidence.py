@@ -9,14 +9,20 @@ from functools import lru_cache
 
 from aiops.history import History
 from aiops.meaning import Meanings
+from aiops.rows import columnar
 from aiops.signals import STALE_S
-from aiops.types import Alert, Anomaly, Entity, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
 """An incident's window starts this long before it was opened: evidence comes before alerts."""
 KEEP_S = 1800.0
-MAX_LINES, MAX_ANOMALIES = 20_000, 20_000
+TOGETHER_S = 600.0
+"""Incidents that were opened further apart do not explain each other."""
+MOST_BELOW = 2000
+AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
+"""What policies may name by its place: see `RecentEvidence.around`."""
+MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
 
 
 class RecentEvidence:
@@ -26,18 +32,23 @@ class RecentEvidence:
         self._history, self._meanings, self._maintained = history, meanings, maintained
         self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
-        self._by_name: dict[str, list[Signal]] = {}
-        self._signals: Sequence[Signal] = ()
-        self._known = 0
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._signals = columnar(())
+        self._named, self._names = 0, set[str]()
         self._now = 0.0
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
+        self.incidents: Sequence[Incident] = ()
 
-    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly]) -> None:
+    def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
+               events: Sequence[Event] = ()) -> None:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
-        self._signals = signals
+        self._signals = columnar(signals)
         self._lines.extend(lines)
+        self._events.extend(events)
+        while self._events and self._events[0].time < now - KEEP_S:
+            self._events.popleft()
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
         while self._lines and self._lines[0].time < now - KEEP_S:
             self._lines.popleft()
@@ -46,14 +57,8 @@ class RecentEvidence:
 
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
-        self._by_name, self._known = {}, 0
-
-    def _called(self, name: str) -> list[Signal]:
-        """The signals of this name. They are sorted when somebody asks: few steps have an incident that is decided on."""
-        for signal in self._signals[self._known:]:
-            self._by_name.setdefault(signal.name, []).append(signal)
-        self._known = len(self._signals)
-        return self._by_name.get(name, [])
+        self._signals = columnar(())
+        self._named, self._names = 0, set()
 
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
@@ -66,19 +71,40 @@ class RecentEvidence:
         A raw metric that packs only use as an ingredient is answered by the first signal made from it.
         """
         name = self._meanings.current(name)
-        signals = self._called(name) or [s for n in self._meanings.used_by.get(name, ()) for s in self._called(n)]
-        scope = self._scope(incident)
-        near = [s for s in signals if s.entity in incident.entities] or [s for s in signals if s.entity in scope]
+        near = self._near(name, incident)
         values = [v for s in near if (v := self._value(s, incident)) is not None]
         if not values:
             return None
         return min(values) if near[0].direction == "down" else max(values)
+
+    def _near(self, name: str, incident: Incident) -> list[Signal]:
+        """Signals called this, or made of it where none is, on the incident's entities, else on their neighbours too."""
+        names = (name,) if self._known(name) else self._meanings.used_by.get(name, ())
+        for entities in (incident.entities, self._scope(incident)):
+            found = [self._signals[k] for k in self._signals.places(entities).tolist()]
+            near = [s for n in names for s in found if s.name == n]
+            if near:
+                return near
+        return []
+
+    def _known(self, name: str) -> bool:
+        """Whether anybody has a signal called this."""
+        if self._named != len(self._signals):
+            self._named = len(self._signals)
+            self._names = {kind.name for kind in self._signals.distinct()[1]}
+        return name in self._names
 
     def log_count(self, pattern: str, incident: Incident) -> int:
         """Lines on the incident's entities and their neighbours that match; 0 for a pattern that is no expression."""
         matches, scope = _matcher(pattern), self._scope(incident)
         since = incident.opened_at - LOOK_BACK_S
         return sum(1 for line in self._lines if line.time >= since and line.entity in scope and matches(line.text))
+
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        """Events of the incident's window on its entities, their neighbours, and the workloads of their pods."""
+        matches, scope, since = _matcher(pattern), self._scope(incident), incident.opened_at - LOOK_BACK_S
+        scope |= {owner for e in tuple(scope) if e.startswith("pod/") for owner in self.graph.owners(e)}
+        return sum(1 for e in self._events if e.time >= since and e.entity in scope and matches(f"{e.reason} {e.text}"))
 
     def age(self, incident: Incident) -> float:
         """Seconds since the newest anomaly, or alert of others, on the incident's entities."""
@@ -91,6 +117,36 @@ class RecentEvidence:
         concerned = [*named, *(owner for e in named for owner in self.graph.owners(e))]
         below = [e for c in concerned for e, _ in self.graph.dependencies(c)]
         return next((why for e in (*concerned, *below) if (why := self._maintained(e))), "")
+
+    def around(self, entity: Entity) -> dict[str, str]:
+        """Of a pod its owners and its node; of a service or workload those of its pods; of a GPU its node."""
+        parts = [entity, *self.graph.owned(entity)]
+        near = {entity, *(o for p in parts for o in self.graph.owners(p))}
+        near |= {host for p in parts for host, kind in self.graph.dependencies(p) if kind == "runs_on"}
+        near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
+        found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
+        return {word: names[0] for word, names in found.items() if len(names) == 1}
+
+    def explained(self, incident: Incident) -> str:
+        """Of two that explain each other, because they depend on each other, the later one is explained."""
+        mine = _cause(incident)
+        below = self._below(mine)
+        for other in self.incidents:
+            theirs = _cause(other)
+            if other.id == incident.id or theirs not in below or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
+                continue
+            if mine not in self._below(theirs) or (other.opened_at, other.id) < (incident.opened_at, incident.id):
+                return f"{other.id} ({theirs})"
+        return ""
+
+    def _below(self, entity: Entity) -> set[Entity]:
+        """All that an entity depends on, through the service that it is part of: callees, their pods, nodes, GPUs. Bounded."""
+        seen = {entity, *(o for o in self.graph.owners(entity) if entity.startswith("pod/"))}
+        edge = list(seen)
+        while edge and len(seen) < MOST_BELOW:
+            edge = [t for e in edge for t, _ in self.graph.dependencies(e) if t not in seen]
+            seen.update(edge)
+        return seen - {entity}
 
     def risen(self, incident: Incident, target: Entity, since: float) -> list[Alert]:
         """Near the incident or the target, after that time; what fell silent may just have been replaced."""
@@ -118,6 +174,10 @@ class RecentEvidence:
         if signal.additive:
             return float(values.sum())
         return float(values[-1]) if self._now - times[-1] <= STALE_S else None
+
+
+def _cause(incident: Incident) -> Entity:
+    return incident.causes[0].entity if incident.causes else incident.entities[0] if incident.entities else ""
 
 
 @lru_cache(maxsize=256)

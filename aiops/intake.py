@@ -47,6 +47,7 @@ class Intake:
         self._commands: list[Command] = []
         self._links: dict[str, Links] = {}
         self._links_changed = False
+        self._policies: dict[str, str] | None = None
         self._last_at = -np.inf
         self._alert_count = 0
         self.dropped: Counter[str] = Counter()
@@ -124,6 +125,11 @@ class Intake:
         """What a person said on the page or the command line."""
         with self._lock:
             self._commands.append(command)
+
+    def policies(self, texts: Mapping[str, str]) -> None:
+        """The whole set of policies that is in force from the next batch on."""
+        with self._lock:
+            self._policies = dict(texts)
 
     def notes(self) -> list[str]:
         """Which series are left out, and why: for people, bounded."""
@@ -203,7 +209,7 @@ class Intake:
         return Batch(
             at, *self._samples(),
             self.catalogue.taken(), tuple(self._lines), tuple(self._events), tuple(self._alerts),
-            None if told else self._merged(), outcomes, tuple(self._commands))
+            None if told else self._merged(), outcomes, tuple(self._commands), policies=self._policies)
 
     def _merged(self) -> Links | None:
         return merged(self._links[k] for k in sorted(self._links)) if self._links_changed else None
@@ -212,7 +218,7 @@ class Intake:
         self._series, self._times, self._values = [], [], []
         self._blocks, self._waiting, self._over = [], 0, []
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
-        self._links_changed = False
+        self._links_changed, self._policies = False, None
 
 
 def _tell_refused(texts: list[str]) -> None:

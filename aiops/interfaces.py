@@ -111,6 +111,10 @@ class Cluster(Protocol):
         ...
 
 
+NOT_NOW = "not now: "
+"""How the reason of a refusal begins that has nothing to do with the action itself: with fresh evidence it may be asked again."""
+
+
 class Ambiguous(Exception):  # noqa: N818 - a verdict, not an error class
     """The request was sent and nobody knows whether it was carried out. Never repeated."""
 
@@ -129,6 +133,14 @@ class Retry(Exception):  # noqa: N818 - a verdict, not an error class
 
 class Refused(Exception):  # noqa: N818
     """The request was understood and will not be carried out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Failed(Exception):  # noqa: N818
+    """It was done and did not work. What it made is left to be looked at."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -166,7 +178,9 @@ class Remediation(Protocol):
 
     `verbs` are the RBAC rights it needs: `{("apps", "deployments/scale", "patch"), …}`. `target` is its `Target` model.
     `disruptive`: pods go away while it works. `reversible`: what it patches or creates is put back where it did not help.
-    `examples`: targets as policies write them; the contract tests run every one.
+    `examples`: targets as policies write them; the contract tests run every one. False where it is not said: `takes_back`, it
+    takes back what somebody just changed, which others leave alone; `recovers`, it gives back what was taken away, so no breaker
+    holds it up.
     """
 
     verbs: ClassVar[frozenset[tuple[str, str, str]]]
@@ -176,7 +190,11 @@ class Remediation(Protocol):
     examples: ClassVar[tuple[Mapping[str, object], ...]]
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        """Reads only. Planned again it goes on from what it finds. Raises `Refused` where it cannot work, with the reason."""
+        """Reads only. Planned again it goes on from what it finds; the parameter `written` lists the entities of what it wrote
+        so far, one for each write.
+
+        Raises `Refused` where it cannot work, with the reason, and `Failed` where what an earlier turn began did not work.
+        """
         ...
 
 
@@ -202,6 +220,10 @@ class Log(Protocol):
         ...
 
     def written(self, action: str, number: int, inverse: Change | None) -> None: ...
+    def writes(self, action: str) -> Sequence[Change]:
+        """What the action has written so far, in all its turns."""
+        ...
+
     def inverses(self, action: str) -> Sequence[Change]:
         """What undoes all that the action has written, the last write first."""
         ...

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.compiled import compiled
+from aiops.compiled import in_place
 
 Array = np.ndarray[Any, Any]
 
@@ -75,6 +75,8 @@ RADIUS = np.array([0.03, 0.02, 0.02, 0.02])
 NOVEL_CAP, NOVEL_NORM, NOVEL_FLOOR, NOVEL_WARM = 2.0, 0.1, 0.5, 200.0
 NOVEL_ALARM, NOVEL_MOST = 4.0 * math.log(10.0), 11.0
 """Nats of a novelty of 1, and of any novelty at most: how rare the never seen is cannot be known better."""
+SCRATCH = 7, TAILS
+"""What a step works with for one series at a time; it makes no arrays."""
 BAND_P = 1e-3
 HUGE, SINGLE = 1e150, 3e38
 """Larger values count as this: their differences and quotients stay numbers."""
@@ -95,19 +97,19 @@ def prior_bins() -> Array:
     return np.asarray(10.0 * np.array([math.erfc(min(e, 1e6) / math.sqrt(math.pi)) for e in edge]), np.float32)
 
 
-@compiled
+@in_place
 def wrapped(x: float, low: float, high: float) -> float:
     return min(max(x, low), high)
 
 
 # ----------------------------------------------------------------------------------------------------------- tails
-@compiled
+@in_place
 def place_of(z: float) -> float:
     """Where a score lies among the bins: 0 up to 0.1, then steps of 20 %, and the share of the step that it has passed."""
     return 0.0 if z <= BIN_FROM else min(math.log(z / BIN_FROM) / BIN_RATIO + 1.0, BINS - 0.5)
 
 
-@compiled
+@in_place
 def surprise(z: float, place: float, v: int, bins: Array, cuts: Array) -> float:
     """-ln p of a score under its own past: the empirical share above it, and beyond the 98 % quantile a Pareto tail.
 
@@ -123,21 +125,21 @@ def surprise(z: float, place: float, v: int, bins: Array, cuts: Array) -> float:
     return -math.log(min(1.0, max((above + 0.5) / (bins[v, 0] + 0.5), TAIL)))
 
 
-@compiled
+@in_place
 def at_most(place: float, v: int, bins: Array) -> float:
     """Nats: what many samples of the past were as odd as is not rarer than they were, whatever the tail says."""
     above = bins[v, int(place)] - bins[v, BINS - 1]  # the last bin has no end: what is in it may be very different
     return math.log((bins[v, 0] + 0.5) / (above + 0.5)) if above >= SEEN_OFTEN else np.inf
 
 
-@compiled
+@in_place
 def count(place: float, amount: float, v: int, bins: Array) -> None:
     """One more score at that place."""
     for j in range(int(place) + 1):
         bins[v, j] += amount
 
 
-@compiled
+@in_place
 def fit_tail(v: int, bins: Array, cuts: Array, keep: float) -> None:
     """Forget a little, then read the 98 % quantile and the Hill exponent off the histogram."""
     for j in range(BINS):
@@ -161,7 +163,7 @@ def fit_tail(v: int, bins: Array, cuts: Array, keep: float) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- novelty
-@compiled
+@in_place
 def distance(value: float, f: int, c: Array, leaders: Array) -> float:
     """Distance to the nearest remembered value of feature f, as a share of the range seen so far; 0 for the first."""
     n = int(c[COUNT + f])
@@ -178,7 +180,7 @@ def distance(value: float, f: int, c: Array, leaders: Array) -> float:
     return min(best / spread, NOVEL_CAP)
 
 
-@compiled
+@in_place
 def remember(value: float, far: float, f: int, c: Array, leaders: Array) -> None:
     """Keep a value that is far from all that are remembered; the oldest makes room."""
     if c[COUNT + f] == 0:
@@ -193,7 +195,7 @@ def remember(value: float, far: float, f: int, c: Array, leaders: Array) -> None
     c[HIGH + f] = max(c[HIGH + f], value)
 
 
-@compiled
+@in_place
 def rested(novel: float, at: float, c: Array, learn: bool) -> float:
     """Novelty relative to how much there usually is; for eight hours after a clear one only a much stronger one counts."""
     novel = novel / (c[NOVEL_MEAN] + NOVEL_NORM) * (c[N] / (c[N] + NOVEL_WARM))
@@ -206,13 +208,13 @@ def rested(novel: float, at: float, c: Array, learn: bool) -> float:
 
 
 # -------------------------------------------------------------------------------------------------------- the step
-@compiled
+@in_place
 def toward_bad(deviation: float, sign: float) -> float:
     """The size of a deviation in the bad direction: -1 down, 1 up, 0 both."""
     return abs(deviation) if sign == 0.0 else max(0.0, sign * deviation)
 
 
-@compiled
+@in_place
 def begin(c: Array, x: float, at: float) -> None:
     """The first sample of a series."""
     c[N], c[AT], c[FROM], c[DT], c[REST_AT] = 1.0, at, at, 0.0, -np.inf
@@ -221,7 +223,7 @@ def begin(c: Array, x: float, at: float) -> None:
         c[RECENT + k] = x
 
 
-@compiled
+@in_place
 def place_in_time(local: float, when: Array) -> None:
     """Fills when: hour, share of it gone, the nearest other hour and its weight, the same for slots, hour of week."""
     hour = (local // HOUR_S) % HOURS
@@ -237,7 +239,7 @@ def place_in_time(local: float, when: Array) -> None:
     when[8] = (local // HOUR_S) % WEEK_HOURS
 
 
-@compiled
+@in_place
 def seasonal_level(i: int, q: int, dt: float, when: Array, hour_level: Array, day: Array) -> float:
     """What this time of day usually is, between the middles of the two nearest slots; NaN where that is not known yet."""
     if q >= 0:
@@ -248,7 +250,7 @@ def seasonal_level(i: int, q: int, dt: float, when: Array, hour_level: Array, da
     return here
 
 
-@compiled
+@in_place
 def mixture(c: Array, p: Array, silent_s: float) -> float:
     """The predictions weighted by the inverse cube of their recent error; levels that have not learned for long count less."""
     total, expected = 0.0, 0.0
@@ -262,7 +264,7 @@ def mixture(c: Array, p: Array, silent_s: float) -> float:
     return expected / total
 
 
-@compiled
+@in_place
 def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, floor: float, sign: float, dt: float,
          z: Array) -> float:
     """Fills z with how odd the sample is in each view, in units of the usual; keeps what the views need of the last hour.
@@ -294,7 +296,7 @@ def look(c: Array, x: float, r: float, away: float, seasonal: float, s: float, f
     return twice
 
 
-@compiled
+@in_place
 def at_the_end(x: float, sign: float, c: Array) -> bool:
     """Within 1 % of the range from its bad end: the highest value ever, or the lowest where down is bad."""
     near = 0.01 * (c[HIGH] - c[LOW])
@@ -303,7 +305,7 @@ def at_the_end(x: float, sign: float, c: Array) -> bool:
     return c[LOW] <= x <= c[LOW] + near if sign < 0.0 else c[HIGH] >= x >= c[HIGH] - near
 
 
-@compiled
+@in_place
 def judge(z: Array, ready: bool, explained: bool, twice: float, bins: Array, cuts: Array,
           into: Array) -> tuple[float, float, int]:
     """Evidence of all views, and the nats and number of the loudest that may alarm (-1: none). Fills into with the places of z.
@@ -322,7 +324,7 @@ def judge(z: Array, ready: bool, explained: bool, twice: float, bins: Array, cut
     return evidence / WORTH, loudest, loud
 
 
-@compiled
+@in_place
 def describe(c: Array, x: float, residual: float, f: Array) -> None:
     """Fills f with what novelty remembers: value, its log, deviation of the last 6, mean of the last 12 seasonal residuals."""
     n = int(c[N])
@@ -341,7 +343,7 @@ def describe(c: Array, x: float, residual: float, f: Array) -> None:
     f[3] = over / min(n + 1.0, RESIDUALS * 1.0)
 
 
-@compiled
+@in_place
 def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, floor: float, dt: float, has: bool,
                  season: float) -> float:
     """Errors, levels and scales; all but the levels learn from winsorised deviations. Returns the winsorised residual."""
@@ -380,20 +382,20 @@ def learn_levels(c: Array, x: float, p: Array, r: float, away: float, s: float, 
     return inside
 
 
-@compiled
+@in_place
 def blend(old: float, new: float, share: float) -> float:
     """An exponential mean that begins with the first value; fits into single precision."""
     new = wrapped(new, -SINGLE, SINGLE)
     return new if math.isnan(old) else old + share * (new - old)
 
 
-@compiled
+@in_place
 def share_of(n: float, one: float) -> float:
     """What n samples weigh together where each alone weighs `one`."""
     return one if n == 1.0 else 1.0 - (1.0 - min(one, 1.0)) ** n
 
 
-@compiled
+@in_place
 def learn_hours(i: int, c: Array, at: float, dt: float, when: Array, hour_level: Array, hour_scale: Array) -> None:
     """Level and scale of this hour of the day, from the samples that waited. On the first day they are plain means."""
     first = 1.0 / (math.floor(when[1] * HOUR_S / dt) + 1.0) if at - c[FROM] < DAY_S else 0.0
@@ -404,7 +406,7 @@ def learn_hours(i: int, c: Array, at: float, dt: float, when: Array, hour_level:
     hour_level[hour, i] = blend(hour_level[hour, i], c[WAITING_LEVEL] / n, share)
 
 
-@compiled
+@in_place
 def learn_season(q: int, c: Array, at: float, dt: float, when: Array, day: Array, week: Array) -> None:
     """The slot of the day, and what this hour of the week adds to it. First passes are plain means."""
     age = at - c[GRANTED_AT]
@@ -417,7 +419,7 @@ def learn_season(q: int, c: Array, at: float, dt: float, when: Array, day: Array
     week[hour, q] = blend(week[hour, q], c[WAITING_HABIT] / n, share)
 
 
-@compiled
+@in_place
 def resume(c: Array, gap: float) -> None:
     """The usual interval; and after a mask, what was held must not linger in means of the last hour, and so in the tails."""
     if c[HELD] > 0.0:
@@ -425,7 +427,7 @@ def resume(c: Array, gap: float) -> None:
     c[DT] += 0.05 * (wrapped(gap, 0.5 * c[DT], 2.0 * c[DT]) - c[DT]) if c[DT] > 0.0 else gap
 
 
-@compiled
+@in_place
 def wait(c: Array, known: float, inside: float, habit: float, s: float) -> None:
     """One more sample that the seasons have yet to learn: its level, the size of its residual, what the hour of the week adds."""
     c[WAITING] += 1.0
@@ -434,7 +436,7 @@ def wait(c: Array, known: float, inside: float, habit: float, s: float) -> None:
     c[WAITING_HABIT] += wrapped(habit, -HABIT_CLIP * s, HABIT_CLIP * s)
 
 
-@compiled
+@in_place
 def learn_waiting(i: int, q: int, c: Array, at: float, dt: float, when: Array, hour_level: Array, hour_scale: Array,
                   day: Array, week: Array) -> None:
     """The seasons learn what waited, at the place in time where it was."""
@@ -445,12 +447,12 @@ def learn_waiting(i: int, q: int, c: Array, at: float, dt: float, when: Array, h
         forget_waiting(c)
 
 
-@compiled
+@in_place
 def forget_waiting(c: Array) -> None:
     c[WAITING] = c[WAITING_LEVEL] = c[WAITING_SIZE] = c[WAITING_HABIT] = 0.0
 
 
-@compiled
+@in_place
 def learn_tails(c: Array, into: Array, loudest: float, dt: float, bins: Array, cuts: Array) -> None:
     """What has raised suspicion itself counts half as one's own normal."""
     for v in range(TAILS):
@@ -461,18 +463,17 @@ def learn_tails(c: Array, into: Array, loudest: float, dt: float, bins: Array, c
             fit_tail(v, bins, cuts, keep)
 
 
-@compiled
+@in_place
 def step(at: float, local: float, values: Array, learns: Array, signs: Array, core: Array, bins: Array, cuts: Array,
-         hour_level: Array, hour_scale: Array, day: Array, week: Array, place: Array, leaders: Array, out: Array) -> None:
+         hour_level: Array, hour_scale: Array, day: Array, week: Array, place: Array, leaders: Array, out: Array,
+         scratch: Array) -> None:
     """Score, then learn, one sample of each series.
 
     at, local: seconds, UTC and in the time zone of the seasons. values float64[S] (NaN: none), learns bool[S], signs
     float64[S]: which direction is bad (-1, 0 both, 1). The arrays of the table are described in `Baseline`. Fills out
-    float64[S, 8], columns ALARM to REFERENCE.
+    float64[S, 8], columns ALARM to REFERENCE. scratch: float64[SCRATCH], anything.
     """
-    z, into, p = np.empty(TAILS), np.empty(TAILS), np.empty(4)
-    when, then = np.empty(9), np.empty(9)
-    f, far = np.empty(FEATURES), np.empty(FEATURES)
+    z, into, p, f, far, when, then = scratch
     place_in_time(local, when)
     for i in range(len(values)):
         c, o, tails, cut, values_seen = core[i], out[i], bins[i], cuts[i], leaders[i]

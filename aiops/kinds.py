@@ -32,12 +32,16 @@ KINDS = {
     "statefulset": Kind("apps", "v1", "statefulsets"),
     "daemonset": Kind("apps", "v1", "daemonsets"),
     "replicaset": Kind("apps", "v1", "replicasets"),
+    "controllerrevision": Kind("apps", "v1", "controllerrevisions"),
     "job": Kind("batch", "v1", "jobs"),
     "cronjob": Kind("batch", "v1", "cronjobs"),
     "horizontalpodautoscaler": Kind("autoscaling", "v2", "horizontalpodautoscalers"),
     "poddisruptionbudget": Kind("policy", "v1", "poddisruptionbudgets"),
     "httproute": Kind("gateway.networking.k8s.io", "v1", "httproutes"),
+    "endpointslice": Kind("discovery.k8s.io", "v1", "endpointslices"),
 }
+OUTSIDE = ("webhook", "person")
+"""Whom actions may be aimed at that is no object of the cluster."""
 
 
 def kind_of(name: str) -> Kind:
@@ -51,6 +55,11 @@ def parts(target: Entity) -> tuple[str, str, str]:
     """`deployment/shop/api`, `node//gpu-3` -> kind, namespace, name. Raises Refused where it is no such thing."""
     kind, _, rest = target.partition("/")
     namespace, _, name = rest.partition("/")
-    if not (kind and name) or "/" in name or (not namespace and kind_of(kind).namespaced):
+    if not (kind and name) or "/" in name or (not namespace and kind not in OUTSIDE and kind_of(kind).namespaced):
         raise Refused(f"{target!r} is not kind/namespace/name.")
     return kind, namespace, name
+
+
+def outside(target: Entity) -> bool:
+    """Whether it is no object of the cluster: nothing that could be looked up there."""
+    return target.partition("/")[0] in OUTSIDE

@@ -193,6 +193,10 @@ class Ladder:
         known = self.column >= 0
         self.column[known] = where[self.column[known]]
 
+    def entities(self) -> Iterable[Entity]:
+        """Those that something is known of."""
+        return self._entities.of
+
     def find_columns(self, of: Mapping[str, int]) -> None:
         """After a restart columns may have other numbers: `of` says which by key."""
         for key, row in self._keys.of.items():

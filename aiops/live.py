@@ -6,7 +6,7 @@ Everything here is about time and threads; what is decided is decided in `Pipeli
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -67,18 +67,20 @@ class Live:
 
     `sinks` hear every report, `receivers` (people) only those about now. recorded: what an earlier run saw and did not
     learn from any more; it is gone through first, like the history of the sources. patience_s: so long that history is waited
-    for where it cannot be read.
+    for where it cannot be read. policies: asked in every tick for the set of policies that is in force from now on, None while
+    it is the same.
     """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
                  timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = (),
-                 recorded: Iterable[Batch] = (), patience_s: float = PATIENCE_S) -> None:
+                 recorded: Iterable[Batch] = (), patience_s: float = PATIENCE_S,
+                 policies: Callable[[float], Mapping[str, str] | None] = lambda now: None) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
         self._journal, self._timed, self._receivers = journal, timed, receivers
         self._was_past = False
-        self._recorded, self._patience_s = recorded, patience_s
+        self._recorded, self._patience_s, self._policies = recorded, patience_s, policies
         self.lock = threading.RLock()
         self.last: Report | None = None
         self.started_at = clock.now()
@@ -116,8 +118,18 @@ class Live:
         with self.lock:
             if not self._caught_up:
                 self._catch_up()
+            self._reload()
             for batch in self.intake.drain(self._clock.now(), tuple(self._actuator.collect())):
                 self._step(batch)
+
+    def _reload(self) -> None:
+        try:
+            texts = self._policies(self._clock.now())
+        except Exception:
+            log.exception("policies cannot be looked at; those of before stay in force")
+            return
+        if texts is not None:
+            self.intake.policies(texts)
 
     def _catch_up(self) -> None:
         """The history of all sources in time order, before anything live is judged. Whoever fails for long is left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from aiops.interfaces import Actuator, Sink
 from aiops.pipeline import Pipeline
@@ -18,6 +19,34 @@ class NoActuator:
 
     def collect(self) -> Sequence[Outcome]:
         return ()
+
+
+class Record(Protocol):
+    """Who writes down what will be done. `recorded`: the actions of the last report that are on disk."""
+
+    @property
+    def recorded(self) -> frozenset[str]: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class Recorded:
+    """An actuator that carries out only what is on record. The record is a sink, so it hears of an action before this does."""
+
+    def __init__(self, actuator: Actuator, record: Record) -> None:
+        self._actuator, self._record = actuator, record
+        self._refused: list[Outcome] = []
+
+    def submit(self, actions: Sequence[Action]) -> None:
+        """Hands on what is on record; the rest is refused: nothing was done."""
+        there = self._record.recorded
+        self._refused += [Outcome(a.id, "refused", a.at, f"not done, because it is not on record: {self._record.problem}")
+                          for a in actions if a.id not in there]
+        self._actuator.submit([a for a in actions if a.id in there])
+
+    def collect(self) -> Sequence[Outcome]:
+        refused, self._refused = self._refused, []
+        return [*refused, *self._actuator.collect()]
 
 
 def advance(pipeline: Pipeline, batch: Batch, actuator: Actuator, sinks: Sequence[Sink]) -> Report:

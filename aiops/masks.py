@@ -24,6 +24,7 @@ import numpy as np
 from aiops.accepted import Accepted
 from aiops.maintenance import Calendar, Maintenance
 from aiops.quantities import format_duration
+from aiops.rows import Columns, columnar
 from aiops.types import Alert, Anomaly, Batch, Bools, Command, Entity, Incident, Signal
 from correlators.graph import Graph
 
@@ -54,8 +55,7 @@ class Masks:
         self.held: Mapping[Entity, Hold] = {}
         self.notes: list[str] = []
         self.revision = 0
-        self._columns: dict[Entity, list[int]] = {}
-        self._known = 0
+        self._signals = columnar(())
         self._cover = _Cover()
         self._changed: dict[Entity, float] = {}
         self._open: list[Incident] = []
@@ -78,13 +78,13 @@ class Masks:
     def learn(self, batch: Batch, signals: Sequence[Signal], graph: Graph) -> Bools:
         """bool[S]: what may be learned in this step. `held` tells the rest, and why."""
         now = batch.at
-        self._register(signals)
-        self._cover.update(self.calendar.active(now), graph, self._columns)
+        self._signals = columnar(signals)
+        self._cover.update(self.calendar.active(now), graph, self._signals.entities.number)
         self._changed |= {e.entity: now for e in batch.events if e.kind == "change"}
         self._changed = {e: t for e, t in self._changed.items() if now - t < AFTER_CHANGE_S}
         self.held = {**self._of_incidents(now), **self._of_changes(graph), **self._cover.holds}
         may = np.ones(len(signals), np.bool_)
-        may[[column for entity in self.held for column in self._columns.get(entity, ())]] = False
+        may[self.columns(self.held)] = False
         return may
 
     def _judge(self, command: Command) -> None:
@@ -97,27 +97,13 @@ class Masks:
         """Which maintenance an entity is under, with its end and reason; empty for none."""
         return self._cover.reason(entity)
 
-    def _register(self, signals: Sequence[Signal]) -> None:
-        for s in signals[self._known:]:
-            self._columns.setdefault(s.entity, []).append(s.id)
-        self._known = len(signals)
+    def columns(self, entities: Iterable[Entity]) -> Columns:
+        """int64: the columns of these entities' signals, as of the last step."""
+        return self._signals.places(entities)
 
-    def columns(self, entities: Iterable[Entity]) -> list[int]:
-        """The columns of these entities' signals, as of the last step."""
-        return [column for e in entities for column in self._columns.get(e, ())]
-
-    def renumber(self, gone: Iterable[Signal], moved: Iterable[tuple[Signal, int]]) -> None:
-        """From the next step on some columns are gone, and some have another number."""
-        for s in gone:
-            mine = self._columns[s.entity]
-            mine.remove(s.id)
-            self._known -= 1
-            if not mine:
-                del self._columns[s.entity]
-        for s, number in moved:
-            mine = self._columns[s.entity]
-            mine[mine.index(s.id)] = number
-        self._cover = _Cover()
+    def renumber(self) -> None:
+        """Columns have other numbers from the next step on."""
+        self._signals, self._cover = columnar(()), _Cover()
 
     def _of_changes(self, graph: Graph) -> dict[Entity, Hold]:
         """Who was deployed, all that it owns by now (the pods of a rollout come after its event), and whom those serve."""

@@ -86,13 +86,15 @@ def remembered(path: Path) -> dict[str, Any]:
 
 
 class PolicyMemory(Memory):
-    """The decider's: written whenever something was decided or came back."""
+    """The decider's: written whenever something was decided, came back, or was said."""
 
     def __init__(self, path: Path, decider: Decider) -> None:
         super().__init__(path, decider)
+        self._decider, self._written = decider, decider.revision
 
     def due(self, report: Report) -> bool:
-        return bool(report.actions or report.outcomes)
+        before, self._written = self._written, self._decider.revision
+        return bool(report.actions or report.outcomes) or self._written != before
 
 
 class MaskMemory(Memory):

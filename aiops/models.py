@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from aiops import plugins
 from aiops.interfaces import Detector
-from aiops.types import Anomaly, Frame
+from aiops.types import Anomaly, Bools, Floats, Frame
 
 Columns = NDArray[np.int64]
 Settings = Mapping[str, Any]
@@ -228,8 +228,12 @@ def _columns(array: NDArray[Any], columns: Columns) -> NDArray[Any]:
     return array[..., columns[columns < array.shape[-1]]]
 
 
-def still_there(entities: Sequence[str], heard: Sequence[float], at: float) -> Columns:
-    """The columns whose signals were heard lately: int64, rising. heard: event time of the last value of each."""
-    keep = [at - last <= (EPHEMERAL_KEEP_S if entity.startswith(EPHEMERAL) else KEEP_S)
-            for entity, last in zip(entities, heard, strict=True)]
-    return np.flatnonzero(np.array(keep, np.bool_))
+def still_there(ephemeral: Bools, heard: Floats, at: float) -> Columns:
+    """The columns whose signals were heard lately: int64, rising. ephemeral bool[S]: is it a signal of what comes and goes?
+    heard float64[S]: event time of the last value of each."""
+    return np.flatnonzero(at - heard <= np.where(ephemeral, EPHEMERAL_KEEP_S, KEEP_S))
+
+
+def ephemeral(entity: str) -> bool:
+    """Whether it comes and goes, as pods, containers and processes do."""
+    return entity.startswith(EPHEMERAL)

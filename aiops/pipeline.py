@@ -13,8 +13,9 @@ import numpy as np
 
 from aiops import xids
 from aiops.alerting import Alerting
-from aiops.arrays import Columns, packed, renumbered
+from aiops.arrays import packed
 from aiops.costs import Costs
+from aiops.endstates import EndStates
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
 from aiops.history import History
@@ -23,9 +24,11 @@ from aiops.interfaces import Detector, Relearns, Settles
 from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
-from aiops.models import Learned, still_there
+from aiops.models import Learned, ephemeral, still_there
 from aiops.readiness import Facts, of_baseline
+from aiops.rows import Rows
 from aiops.signals import Door
+from aiops.stops import Stops
 from aiops.types import (
     Action,
     Anomaly,
@@ -40,6 +43,7 @@ from aiops.types import (
     Outcome,
     Point,
     Report,
+    Standing,
 )
 from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
@@ -58,12 +62,20 @@ class Decided(Protocol):
     def outcomes(self) -> tuple[Outcome, ...]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def standings(self) -> Mapping[str, Sequence[Standing]]: ...
 
 
 class Decider(Protocol):
     def decide(self, now: float, incidents: Sequence[Incident], evidence: RecentEvidence,
                outcomes: Sequence[Outcome], commands: Sequence[Command]) -> Decided: ...
     def awaited(self) -> Sequence[str]: ...
+    def reload(self, texts: Mapping[str, str]) -> Sequence[str]: ...
+    def altered(self, action: str, given: Mapping[str, object]) -> Mapping[str, object]: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def stops(self) -> Stops: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -105,13 +117,12 @@ class Pipeline:
         self.graph = Graph()
         self.costs = Costs()
         self.book = IncidentBook()
+        self.ends = EndStates()
         self._totals = Totals()
         self._at = -np.inf
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
         self._gpus: dict[str, dict[str, str]] = {}
-        self._place: dict[tuple[str, str], int] = {}
-        self._placed = 0
 
     def step(self, batch: Batch) -> Report:
         """Everything that follows from one batch. Raises ValueError when time does not rise."""
@@ -136,16 +147,20 @@ class Pipeline:
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
+        reloaded = () if batch.policies is None else self.decider.reload(batch.policies)
+        self.evidence.incidents = self.book.open()
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
         events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
+        latest = {i.id: i for i in (*incidents, *changed)}.values()
+        ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
         self._count(batch, anomalies, alerts)
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *decided.notes, *(e.text for e in events)),
-            tuple(self._correlator.assigned), tuple(sorted(models.values())), events)
+            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *reloaded, *decided.notes, *(e.text for e in events)),
+            tuple(self._correlator.assigned), tuple(sorted(models.values())), events, ends, batch.commands, batch.policies)
 
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
@@ -159,10 +174,12 @@ class Pipeline:
         What was not heard of lately is forgotten. Where a model learns anew, the past may be handed in once more: those
         that know it pass it over.
         """
-        entities, heard = [row[0] for row in kept.door["signals"]], kept.door["heard"].tolist()
-        columns = still_there(entities, heard, kept.at) if self.models.movable else np.arange(len(entities))
-        self.models.begin(kept.lineages, columns if len(columns) < len(entities) else None, now)
-        self.door.restore(kept.door, columns.tolist(), samples=kept.at <= now and not self.models.fresh)
+        rows, heard = Rows.of(kept.door["signals"]), np.asarray(kept.door["heard"], np.float64)
+        columns = np.arange(len(rows))
+        if self.models.movable:
+            columns = still_there(rows.by_entity(ephemeral, np.bool_), heard, kept.at)
+        self.models.begin(kept.lineages, columns if len(columns) < len(rows) else None, now)
+        self.door.restore({**kept.door, "signals": rows}, columns, samples=kept.at <= now and not self.models.fresh)
         if "alerting" in kept.more:
             self.alerting.restore(kept.more["alerting"])
         if "xids" in kept.more:
@@ -185,35 +202,19 @@ class Pipeline:
             return
         abreast = self.models.abreast(at) and self.costs.at == at
         columns = packed(stays, self.models.edges()) if abreast else np.flatnonzero(stays)
-        self._rename(columns)
         self.models.move(columns)
         self.alerting.keep(columns, count)
         self.door.keep(columns)
         self.history.keep(columns)
         self.costs.keep(columns)
         self.evidence.renumber()
-
-    def _rename(self, columns: Columns) -> None:
-        """The maps from names to columns, before the columns move."""
-        signals = self.door.signals
-        gone = [signals[k] for k in np.flatnonzero(renumbered(columns, len(signals)) < 0).tolist()]
-        taken = np.flatnonzero(columns != np.arange(len(columns)))
-        moved = [(signals[old], new) for new, old in zip(taken.tolist(), columns[taken].tolist(), strict=True)]
-        self.masks.renumber(gone, moved)
-        known = self._placed
-        for s in gone:
-            if s.id < known and self._place.get((s.entity, s.key)) == s.id:
-                del self._place[s.entity, s.key]
-        for s, new in moved:
-            if known and (s.id >= known or self._place.get((s.entity, s.key)) == s.id):
-                self._place[s.entity, s.key] = new
-        self._placed = min(known, len(columns))
+        self.masks.renumber()
 
     def _stays(self, at: float) -> Bools:
         """bool[S]: what a series feeds, what is awaited after a restart, and what is not over yet."""
         stays, awaited = self.door.fed(), self.door.reserved()
-        heard = self.door.last_heard()[awaited]
-        stays[awaited[still_there([self.door.signals[k].entity for k in awaited.tolist()], heard.tolist(), at)]] = True
+        comes_and_goes = self.door.signals.take(awaited).by_entity(ephemeral, np.bool_)
+        stays[awaited[still_there(comes_and_goes, self.door.last_heard()[awaited], at)]] = True
         stays[self.alerting.columns(len(stays))] = True
         stays[self.masks.columns(e for i in self.book.open() for e in i.entities)] = True
         return stays
@@ -261,7 +262,7 @@ class Pipeline:
         none = np.full(len(frame.values), np.nan)
         expected, width = self._banded.band if self._banded and len(frame.values) else (none, none)
         self.history.add(frame.at, frame.values, expected, width)
-        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies)
+        self.evidence.update(frame.at, frame.signals, frame.lines, anomalies, frame.events)
         self.costs.update(frame, self.graph)
 
     # ----------------------------------------------------------------------------------------------- the way out
@@ -297,12 +298,11 @@ class Pipeline:
         if not changed and not self.book.open():
             self._drawn = set()
             return ()
-        by_key = self._places(frame)
         active: set[str] = set()
         for incident in (*changed, *self.book.open()):
             for alert in incident.alerts:
-                signal = by_key.get((alert.entity, alert.signal))
-                if signal is None or alert.key in active or len(points) > MAX_POINTS_A_STEP:
+                signal = None if alert.key in active else self.door.column(alert.entity, alert.signal)
+                if signal is None or len(points) > MAX_POINTS_A_STEP:
                     continue
                 active.add(alert.key)
                 since = frame.at if alert.key in self._drawn else incident.opened_at - LEAD_TICKS_S
@@ -312,12 +312,9 @@ class Pipeline:
         self._drawn = active
         return tuple(points)
 
-    def _places(self, frame: Frame) -> dict[tuple[str, str], int]:
-        """(entity, signal) -> column, extended when signals were added."""
-        for s in frame.signals[self._placed:]:
-            self._place[s.entity, s.key] = s.id
-        self._placed = len(frame.signals)
-        return self._place
+    def _usual_known(self, column: int) -> bool:
+        """Whether the baseline knows what is usual there."""
+        return self._banded is None or bool(np.isfinite(self._banded.band[1][column:column + 1]).any())
 
     @staticmethod
     def _notes(anomalies: Sequence[Anomaly]) -> list[str]:

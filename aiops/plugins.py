@@ -14,6 +14,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+ACRONYMS = frozenset({"hpa"})
+"""Words that YAML writes in capitals throughout."""
+
 
 class UnknownPlugin(ValueError):  # noqa: N818 - reads as what it is
     """No file of that name in the folder. The text names the nearest one that exists."""
@@ -31,8 +34,8 @@ def type_names(package: str) -> list[str]:
 
 
 def camel(name: str) -> str:
-    """`scale_up` -> `ScaleUp`."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+    """`scale_up` -> `ScaleUp`, `set_hpa` -> `SetHPA`."""
+    return "".join(part.upper() if part in ACRONYMS else part[:1].upper() + part[1:] for part in name.split("_"))
 
 
 def load(package: str, name: str) -> Any:

@@ -5,21 +5,33 @@ One source for the manifests (`scripts/rbac.py`) and for `aiops doctor`, which a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from aiops import plugins
-from aiops.sources.kubernetes import kinds
+from aiops.sources.kubernetes import kinds, policies
 
 Right = tuple[str, str, str]  # API group ("" is core), resource, verb
 
 READ: frozenset[Right] = kinds.RIGHTS | {("", "pods/log", "get")}
 SECRETS: frozenset[Right] = kinds.SECRETS.rights
 """Needed with `secrets: true` only: only the metadata is asked for, but who may list them may read them."""
+POLICIES: frozenset[Right] = policies.RIGHTS
+"""Needed with `policies: {kubernetes: true}` only: to follow RemediationPolicies and to write their status."""
 
 
 EVERY_ACTION: frozenset[Right] = frozenset({("", "namespaces", "get")})
 """Whether a namespace asks to be left alone."""
+
+LOOKS: tuple[tuple[frozenset[Right], frozenset[Right]], ...] = (
+    (frozenset({("", "nodes", "patch"), ("", "nodes", "delete")}), frozenset({("", "nodes", "list")})),
+    (frozenset({("", "pods/eviction", "create"), ("", "pods", "delete")}), frozenset({
+        ("", "pods", "list"), ("apps", "deployments", "get"), ("apps", "statefulsets", "get"),
+        ("apps", "daemonsets", "get"), ("apps", "replicasets", "get")})),
+    (frozenset({("apps", "deployments", "patch")}), frozenset({("", "pods", "list")})),
+)
+"""Who takes nodes or pods away looks first at how many are away already (aiops.cluster.radius)."""
 
 
 LEADER: dict[Right, str] = {
@@ -54,7 +66,12 @@ def actions() -> dict[str, frozenset[Right]]:
     """The rights of each remediation by its YAML type. Remediations that touch no cluster are left out."""
     names = plugins.names("remediations")
     found = {plugins.camel(name): frozenset(plugins.load("remediations", name).verbs) for name in names}
-    return {name: verbs | EVERY_ACTION for name, verbs in found.items() if verbs}
+    return {name: with_checks(verbs) for name, verbs in found.items() if verbs}
+
+
+def with_checks(verbs: frozenset[Right]) -> frozenset[Right]:
+    """What an action needs, and what is looked at before it may."""
+    return verbs.union(EVERY_ACTION, *(needed for taking, needed in LOOKS if verbs & taking))
 
 
 def rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
@@ -79,5 +96,5 @@ def cluster_role(name: str, rights: Iterable[Right], why: str) -> dict[str, Any]
 
 
 def kebab(name: str) -> str:
-    """`ScaleUp` -> `scale-up`."""
-    return "".join(("-" if c.isupper() and i else "") + c.lower() for i, c in enumerate(name))
+    """`ScaleUp` -> `scale-up`, `SetHPA` -> `set-hpa`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

@@ -17,6 +17,7 @@ import numpy as np
 
 from aiops.humanise import duration, utc
 from aiops.masks import Hold
+from aiops.rows import columnar
 from aiops.types import Entity, Floats, Signal
 
 State = Literal["ready", "masked", "constant", "no_season", "warming_up", "silent"]
@@ -75,7 +76,7 @@ def states(f: Facts) -> list[State]:
     size = len(f.signals)
     usual = np.fmax(SILENT_S, SILENT_INTERVALS * f.interval)
     silent = ~(f.at - f.heard <= usual)
-    masked = np.array([s.entity in f.held for s in f.signals], np.bool_) if f.held else np.zeros(size, np.bool_)
+    masked = columnar(f.signals).of_entities(f.held)
     young = f.known.samples < NEEDED
     order = (silent, masked, young, ~f.known.varies, f.known.span_s < DAY_KNOWN_S)
     names: tuple[State, ...] = ("silent", "masked", "warming_up", "constant", "no_season", "ready")
@@ -91,10 +92,15 @@ def counted(f: Facts) -> dict[str, int]:
 
 def page(f: Facts, entity: str = "", state: str = "", limit: int = 100, offset: int = 0) -> tuple[int, list[Readiness]]:
     """How many signals fit, and some of them: those first that are not ready. `entity`: a part of its name, in any case."""
-    found = [(STATES.index(x), s.entity, s.key, s, x) for s, x in zip(f.signals, states(f), strict=True)
-             if state in ("", x) and entity.lower() in s.entity.lower()]
-    found.sort(key=lambda item: item[:3])
-    return len(found), [_explained(f, s, x) for *_, s, x in found[offset:offset + limit]]
+    signals, part = columnar(f.signals), entity.lower()
+    told = np.array([STATES.index(x) for x in states(f)], np.int64)
+    found = np.flatnonzero(signals.by_entity(lambda name: part in name.lower(), np.bool_)
+                           & ((told == STATES.index(state)) if state in STATES else np.full(len(told), state == "")))
+    by_name = {name: k for k, name in enumerate(sorted(signals.entities.all))}
+    by_key = {key: k for k, key in enumerate(sorted({kind.key for kind in signals.kinds.all}))}
+    ranks = signals.by_kind(lambda kind: by_key[kind.key], np.int64), signals.by_entity(by_name.__getitem__, np.int64), told
+    shown = found[np.lexsort([rank[found] for rank in ranks])][offset:offset + limit].tolist()
+    return len(found), [_explained(f, signals[k], STATES[told[k]]) for k in shown]
 
 
 def _explained(f: Facts, s: Signal, state: State) -> Readiness:

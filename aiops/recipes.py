@@ -47,88 +47,77 @@ class Recipes:
     """One rule a signal, any number of ingredients. Signals are added at the end; `keep` renumbers them."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._flags: Flags = np.zeros(0, np.uint8)
-        self._scale = np.zeros(0)
-        self._forms: list[Form] = []
+        self._rule = np.zeros(0, np.int32)  # of each signal, its number in _rules
         self._made = np.zeros((3, 0), np.int32)  # signal, raw series, part
-        self._unsettled: list[_Asked] = []
-        self._new: list[tuple[int, int, int]] = []
-        self._asked: dict[int, _Asked] = {}
+        self._rules = [_NOTHING]
+        self._numbers: dict[int, int] = {}
+        self._forms: dict[Form, int] = {_NOTHING.form: 0}
+        self._table: tuple[Flags, Floats, Ints] = _tabulated(self._rules, self._forms)
 
-    def define(self, rule: SignalRule) -> int:
-        """A signal more; its column."""
-        asked = self._of(rule)
-        self._unsettled.append(asked)
-        self._forms.append(asked.form)
-        self.count += 1
-        return self.count - 1
+    @property
+    def count(self) -> int:
+        return len(self._rule)
+
+    def number(self, rule: SignalRule) -> int:
+        """What the rule is called here."""
+        known = self._numbers.get(id(rule))  # rules are few and hashing them is slow
+        if known is None:
+            known = self._numbers[id(rule)] = len(self._rules)
+            self._rules.append(_Asked(rule, _flags(rule), rule.scale, rule.form))
+            self._forms.setdefault(rule.form, len(self._forms))
+        return known
+
+    def _tables(self) -> tuple[Flags, Floats, Ints]:
+        """Flags, scale and form of each rule."""
+        if len(self._table[0]) != len(self._rules):
+            self._table = _tabulated(self._rules, self._forms)
+        return self._table
+
+    def define(self, rules: Ints) -> None:
+        """So many signals more, by rules of these numbers."""
+        self._rule = np.append(self._rule, rules.astype(np.int32))
 
     def reserve(self, count: int) -> None:
         """So many signals more that nothing is an ingredient of, until they are redefined."""
-        self._unsettled += [_NOTHING] * count
-        self._forms += [_NOTHING.form] * count
-        self.count += count
+        self.define(np.zeros(count, np.int32))
 
-    def redefine(self, column: int, rule: SignalRule) -> None:
-        """From now on the signal is made like this."""
-        asked, settled = self._of(rule), len(self._flags)
-        self._forms[column] = asked.form
-        if column < settled:
-            self._flags[column], self._scale[column] = asked.flags, asked.scale
-        else:
-            self._unsettled[column - settled] = asked
+    def redefine(self, columns: NDArray[np.int64], rules: Ints) -> None:
+        """From now on these signals are made like this."""
+        self._rule[columns] = rules
 
-    def fits(self, column: int, rule: SignalRule) -> bool:
-        """Whether series may be added to the signal by this rule: it is made in the same form."""
-        return self._forms[column] == self._of(rule).form
+    def fits(self, columns: NDArray[np.int64], rules: Ints) -> Bools:
+        """bool[n]: whether series may be added to the signal by this rule: it is made in the same form."""
+        form = self._tables()[2]
+        return np.asarray(form[self._rule[columns]] == form[rules])
 
-    def _of(self, rule: SignalRule) -> _Asked:
-        known = self._asked.get(id(rule))  # rules are few and hashing them is slow
-        if known is None:
-            known = self._asked[id(rule)] = _Asked(rule, _flags(rule), rule.scale, rule.form)
-        return known
-
-    def add(self, signal: int, raw: int, part: int) -> None:
-        """The series is an ingredient: of the numerator (part 0), or of the denominator (1)."""
-        self._new.append((signal, raw, part))
+    def add(self, signals: NDArray[np.int64], raw: NDArray[np.int64], parts: Ints) -> None:
+        """These series are ingredients: of the numerator (part 0), or of the denominator (1)."""
+        self._made = np.concatenate([self._made, np.array([signals, raw, parts], np.int32)], axis=1)
 
     def drop(self, raw: Bools) -> None:
         """These series (bool[R]) are ingredients of nothing any more."""
-        self._settle()
         self._made = self._made[:, ~raw[self._made[1]]]
 
     def keep(self, columns: NDArray[np.int64]) -> None:
-        """Only these signals stay, in this order, with their ingredients. columns[k] must not be less than k."""
-        self._settle()
+        """Only these signals stay, in this order, with their ingredients."""
         self._made[0] = renumbered(columns, self.count)[self._made[0]]
         self._made = self._made[:, self._made[0] >= 0]
-        self._flags, self._scale, self.count = self._flags[columns], self._scale[columns], len(columns)
-        moved = np.flatnonzero(columns != np.arange(len(columns)))
-        for new, old in zip(moved.tolist(), columns[moved].tolist(), strict=True):
-            self._forms[new] = self._forms[old]
-        del self._forms[len(columns):]
+        self._rule = self._rule[columns]
 
     def fed(self) -> Bools:
         """bool[S]: has the signal any ingredient?"""
-        self._settle()
         return np.bincount(self._made[0], minlength=self.count) > 0
 
     def plan(self) -> Plan:
         """A view that later changes do not touch."""
-        self._settle()
         signal, raw, part = self._made.copy()
-        return Plan.of(signal, raw, part, self._flags.copy(), self._scale.copy())
+        flags, scale, _ = self._tables()
+        return Plan.of(signal, raw, part, flags[self._rule], scale[self._rule])
 
-    def _settle(self) -> None:
-        """What was added one by one joins the arrays."""
-        if self._unsettled:
-            self._flags = np.append(self._flags, np.array([a.flags for a in self._unsettled], np.uint8))
-            self._scale = np.append(self._scale, [a.scale for a in self._unsettled])
-            self._unsettled = []
-        if self._new:
-            self._made = np.concatenate([self._made, np.array(self._new, np.int32).T], axis=1)
-            self._new = []
+
+def _tabulated(rules: list[_Asked], forms: dict[Form, int]) -> tuple[Flags, Floats, Ints]:
+    return (np.array([r.flags for r in rules], np.uint8), np.array([r.scale for r in rules], np.float64),
+            np.array([forms[r.form] for r in rules], np.int32))
 
 
 def _flags(rule: SignalRule) -> int:

@@ -23,7 +23,8 @@ from pydantic import (
 )
 
 from aiops.inputs import SourceItem
-from aiops.oneof import OneOf, Url, hint, words
+from aiops.limits import Limits
+from aiops.oneof import OneOf, Url, Words, hint, words
 from aiops.quantities import Bytes, Duration
 from aiops.windows import Once, When, entity_glob, format_moment, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
@@ -121,6 +122,13 @@ class Webhook(Strict):
     minimum: Severity = "info"
 
 
+class Callee(Strict):
+    """Whom the action Webhook may call, by the name that policies use."""
+
+    url: Url
+    secret_file: Path | None = Field(default=None, alias="secretFile")
+
+
 class Console(Strict):
     """One line for each change on stderr. Also without any sinks."""
 
@@ -189,6 +197,22 @@ class Maintenance(Strict):
         if self.weekly is None and self.since is not None and self.until is not None:
             return Once(self.since, self.until)
         raise ValueError("give either from and until, or weekly.")
+
+
+def _folder(value: object) -> object:
+    """`policies: FOLDER`."""
+    return {"folder": value} if isinstance(value, str | Path) else {} if value is None else value
+
+
+class PolicySources(Strict):
+    """Where policies come from: files of `folder` (None: those that come with aiops), and RemediationPolicies of the cluster.
+
+    beyond: namespaces whose RemediationPolicies may act outside of them, where their guards say so.
+    """
+
+    folder: Path | None = None
+    kubernetes: bool = False
+    beyond: Words = Field(default=[], max_length=100)
 
 
 class SeriesLimit(Strict):
@@ -268,6 +292,14 @@ def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
     return max(fits, key=lambda g: (len(g), g), default=None)
 
 
+class Audit(Strict):
+    """The record of every decision, and of why nothing was done. `redact_ips`: without addresses of machines."""
+
+    max_bytes: Bytes = Field(default=256 * 2**20, alias="maxBytes", ge=2**20)
+    keep_s: Duration = Field(default=365 * 86400.0, alias="keep", gt=0)
+    redact_ips: bool = Field(default=False, alias="redactIPs")
+
+
 class Capsules(Strict):
     """How many incidents keep their part of the journal, and how much room they may take. None do where `keep` is 0."""
 
@@ -282,6 +314,20 @@ class LeaderElection(Strict):
     lease: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-a-z0-9.]{0,200}$")] | None = None
 
 
+def _configmap(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value):
+        raise ValueError(f"{value!r} is not a ConfigMap. Write namespace/name, for example aiops/aiops-stop.")
+    return value
+
+
+class StopPlaces(Strict):
+    """Who may stop everything beside `aiops stop`: a ConfigMap whose key `stop` says true, a file while it is there, or this."""
+
+    enabled: bool = False
+    config_map: Annotated[str, AfterValidator(_configmap)] | None = Field(default=None, alias="configMap")
+    file: Path | None = None
+
+
 class Config(Strict):
     """Everything that can be set. Relative paths were made absolute by `load`."""
 
@@ -289,17 +335,22 @@ class Config(Strict):
     kind: Literal["Config"] = "Config"
     mode: Mode = "observe"
     budget: Budget = Budget()
+    limits: Limits = Limits()
+    stop: StopPlaces = StopPlaces()
     sources: list[SourceItem] = Field(default=[], min_length=1)
     topology: Topology = Topology()
     detectors: Detectors = Field(default_factory=lambda: _every_detector())
     packs: Path | None = None
-    policies: Path | None = None
+    policies: Annotated[PolicySources, BeforeValidator(_folder)] = PolicySources()
     sinks: list[SinkItem] = Field(default=[])
+    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], Callee] = Field(
+        default={}, max_length=100)
     store: Path = Path("/var/lib/aiops")
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()
     prices: Prices = Prices()
     capsules: Capsules = Capsules()
+    audit: Audit = Audit()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
     leader_election: LeaderElection = Field(default=LeaderElection(), alias="leaderElection")
     interval_s: Duration | None = Field(default=None, alias="interval")

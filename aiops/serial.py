@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiops.types import Action, Alert, Cause, Incident, ModelEvent, Outcome
+from aiops.types import Action, Alert, Cause, EndState, Incident, ModelEvent, Outcome
 
 JSON = dict[str, Any]
 
@@ -43,11 +43,16 @@ def cause(c: Cause) -> JSON:
 def action(a: Action) -> JSON:
     return {"id": a.id, "policy": a.policy, "type": a.type, "target": a.target, "params": dict(a.params),
             "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident,
-            "models": list(a.models)}
+            "models": list(a.models)} | ({"answers": list(a.answers)} if a.answers else {})
 
 
 def outcome(o: Outcome) -> JSON:
     return {"action": o.action, "status": o.status, "at": o.at, "reason": o.reason}
+
+
+def end_state(e: EndState) -> JSON:
+    return {"at": e.at, "since": e.since, "entity": e.entity, "signal": e.signal, "state": e.state, "by": e.by, "text": e.text,
+            "policy": e.policy}
 
 
 def model_event(e: ModelEvent) -> JSON:

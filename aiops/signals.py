@@ -13,12 +13,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aiops.arrays import grown, renumbered
+from aiops.arrays import grown
 from aiops.meaning import Meanings, Selector, SignalRule, format_labels, parse_labels
 from aiops.recipes import Recipes, Samples
+from aiops.rows import Columns, Distinct, Rows, Signals
 from aiops.types import Batch, Bools, Floats, Ints, Kind, Series, Signal
+from aiops.watched import Awaited, Told, Watched
 
 FUTURE_S = 300.0
 """A sample further ahead of its batch than this is not believed: it would make all that follow look late."""
@@ -36,6 +37,7 @@ DERIVED_S, LOOK_S = 3600.0, 600.0
 AWAITED_S = 7 * 86_400.0
 """The last sample of a series from before a restart is kept for so long, until the series is heard again."""
 _RAW = ("_time", "_last", "_level", "_delta", "_interval")
+_NOBODY = Awaited(Rows.of(()), np.zeros((len(_RAW), 0)))
 _HORIZON_S = Signal(-1, "", "").horizon_s
 
 
@@ -53,6 +55,16 @@ class _Use(NamedTuple):
     def of(cls, metric: str, name: str, rule: SignalRule, by: Sequence[str] | None) -> _Use:
         parts = tuple((k, s) for k, s in enumerate(rule.parts) if s.metric == metric)
         return cls(name, rule, parts, by, _about(_described(-1, "", name, "", rule)))
+
+
+class _Wanted(NamedTuple):
+    """Ingredients, int32[n] each: the number of the kind of signal, of the rule that makes it, which part, and whether it
+    counts where it cannot be had."""
+
+    kind: Ints
+    rule: Ints
+    part: Ints
+    counts: Bools
 
 
 class Derived(Protocol):
@@ -77,14 +89,14 @@ class Door:
 
     def __init__(self, meanings: Meanings) -> None:
         self._meanings = meanings
-        self.signals: tuple[Signal, ...] = ()
+        self._watched = Watched(Rows.of(()), ())
         self.dropped: Counter[str] = Counter()
-        self._names: dict[tuple[str, str, str], int] = {}
         self._uses: dict[tuple[str, bool], tuple[_Use, ...]] = {}
         self._counts: dict[tuple[str, Kind], bool] = {}
         self._recipes = Recipes()
         self._plan = self._recipes.plan()
-        self._series: dict[int, Series] = {}
+        self._told = Told()
+        self._known_count = 0
         self._free: list[int] = []
         self._row = np.zeros(0, np.int32)
         self._derived: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
@@ -97,14 +109,21 @@ class Door:
         self._level = np.zeros(0)
         self._delta = np.zeros(0)
         self._interval = np.zeros(0)
-        self._reserved: set[int] = set()
         self._heard = np.zeros(0)
-        self._past: dict[tuple[str, ...], int] = {}
-        self._past_raw = np.zeros((len(_RAW), 0))
+        self._past = _NOBODY
+
+    @property
+    def signals(self) -> Signals:
+        """What each column shows; replaced, never changed, when some are added."""
+        return self._watched.signals
+
+    def column(self, entity: str, key: str) -> int | None:
+        """The column of a signal as Prometheus writes it, `name{labels}`; None where there is none."""
+        return self._watched.column(entity, key)
 
     @property
     def series_count(self) -> int:
-        return len(self._series)
+        return self._known_count
 
     def values(self, batch: Batch, derived: Sequence[Derived] = ()) -> Floats:
         """One float64 a signal, NaN where it did not report in this tick."""
@@ -129,9 +148,11 @@ class Door:
     # ------------------------------------------------------------------------------------------------ registration
     def _introduced(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
         """The usable samples, after the new series have been given their rows."""
-        self._row = grown(self._row, max(s.id for s in batch.new_series) + 1, -1)
-        new = [s for s in batch.new_series if s.id >= 0 and self._row[s.id] < 0]
-        self._row[[s.id for s in new]] = self._register(new)
+        ids = np.array([s.id for s in batch.new_series], np.int64)
+        self._row = grown(self._row, int(ids.max()) + 1, -1)
+        new = np.flatnonzero(ids >= 0)
+        new = new[self._row[ids[new]] < 0]
+        self._row[ids[new]] = self._register([batch.new_series[k] for k in new.tolist()])
         return self._usable(batch)
 
     def _named(self, derived: Sequence[Derived]) -> Ints:
@@ -140,50 +161,49 @@ class Door:
         new = [key for key in keys if key not in self._derived]
         if new:
             rows = self._register([Series(-1, e, m, format_labels(dict(labels)), "gauge") for e, m, labels in new])
-            self._derived |= zip(new, rows, strict=True)
+            self._derived |= zip(new, rows.tolist(), strict=True)
         return np.array([self._derived[key] for key in keys], np.int32)
 
-    def _register(self, new: Sequence[Series]) -> list[int]:
-        """Their rows in the arrays. They become ingredients of signals, old or new."""
-        first_new = len(self.signals)
-        signals = list(self.signals)
+    def _register(self, new: Sequence[Series]) -> Columns:
+        """Their rows in the arrays, int64. They become ingredients of signals, old or new: what series of one metric with the
+        same labels feed is worked out once, and looked up for all of them together."""
+        entities, kinds = Distinct(), Distinct()
+        entity, kind = entities.codes(map(_entity, new)), kinds.codes(map(_identity, new))
+        met = Rows(entities, kinds, entity, kind)
         rows = self._rooms(len(new))
-        places, past, counters = np.array(rows, np.int64), [], []
-        self._series.update(zip(rows, new, strict=True))
-        for row, series in zip(rows, new, strict=True):
-            past.append(self._past.pop((series.entity, series.metric, series.labels), -1) if self._past else -1)
-            counters.append(self._is_counter(series.metric, series.kind))
-            self._add(row, series, counters[-1], signals)
-        self._known[places], self._counter[places] = True, counters
-        self._recall(places, np.array(past, np.int64))
-        if len(signals) != first_new:
-            self.signals = tuple(signals)
+        self._told.put(rows, met)
+        self._known[rows] = True
+        self._counter[rows] = met.by_kind(lambda it: self._is_counter(it[0], it[2]), np.bool_)
+        self._recall(rows, met)
+        self._feed(rows, met)
         self._plan = self._recipes.plan()
         return rows
 
-    def _rooms(self, count: int) -> list[int]:
+    def _rooms(self, count: int) -> Columns:
         """So many rows that are free."""
-        used, reused = len(self._series) + len(self._free), self._free[:count]
-        rows = [*reused, *range(used, used + count - len(reused))]
+        used, reused = self._known_count + len(self._free), self._free[:count]
+        rows = np.array([*reused, *range(used, used + count - len(reused))], np.int64)
         del self._free[:count]
-        size = max(rows, default=-1) + 1
+        self._known_count += count
+        size = int(rows.max(initial=-1)) + 1
         self._known, self._counter = grown(self._known, size, False), grown(self._counter, size, False)
         for name in _RAW:
             setattr(self, name, grown(getattr(self, name), size, np.nan))
         return rows
 
-    def _recall(self, rows: NDArray[np.int64], past: NDArray[np.int64]) -> None:
-        """The last sample from before a restart, of those that have one (`past` >= 0)."""
-        for name, values in zip(_RAW, self._past_raw, strict=True):
-            getattr(self, name)[rows[past >= 0]] = values[past[past >= 0]]
+    def _recall(self, rows: Columns, met: Rows) -> None:
+        """The last sample from before a restart, of those that have one."""
         if not self._past:
-            self._past_raw = np.zeros((len(_RAW), 0))
+            self._past = _NOBODY
+            return
+        back, values = self._past.take(met)
+        for name, mine in zip(_RAW, values, strict=True):
+            getattr(self, name)[rows[back]] = mine
 
-    def _awaited(self) -> dict[tuple[str, ...], int]:
+    def _awaited(self) -> tuple[Rows, Floats]:
         """Series that were not heard of since a restart, less those that were not for long before it."""
-        times = self._past_raw[_RAW.index("_time")]
         newest = np.fmax.reduce(self._time, initial=-np.inf)
-        return {name: k for name, k in self._past.items() if newest - times[k] <= AWAITED_S}
+        return self._past.rest(newest - self._past.kept(_RAW.index("_time")) <= AWAITED_S)
 
     def _rows_of(self, ids: Ints) -> Ints:
         """The rows of those ids that are known; they are known no more."""
@@ -202,13 +222,13 @@ class Door:
         self.shrunk = True
         gone = np.zeros(len(self._known), np.bool_)
         gone[rows] = gone[[self._derived.pop(key) for key in silent]] = True
-        for row in np.flatnonzero(gone).tolist():
-            del self._series[row]
-            self._free.append(row)
+        self._free += np.flatnonzero(gone).tolist()
+        self._known_count -= int(np.count_nonzero(gone))
         self._heard = self.last_heard()
         for name in _RAW:
             getattr(self, name)[gone] = np.nan
         self._known[gone] = False
+        self._told.tidy(np.flatnonzero(self._known))
         self._recipes.drop(gone)
         self._plan = self._recipes.plan()
 
@@ -216,35 +236,18 @@ class Door:
         """bool[S]: columns that a series feeds."""
         return self._recipes.fed()
 
-    def reserved(self) -> NDArray[np.int64]:
+    def reserved(self) -> Columns:
         """The columns from before a restart that nothing feeds yet, rising."""
-        return np.array(sorted(self._reserved), np.int64)
+        return np.flatnonzero(self._watched.reserved)
 
-    def keep(self, columns: NDArray[np.int64]) -> None:
-        """Only these columns stay, in this order; between two batches. columns[k] must not be less than k."""
+    def keep(self, columns: Columns) -> None:
+        """Only these columns stay, in this order; between two batches."""
         heard = self.last_heard()[columns]
-        self._past = self._awaited()
-        where = renumbered(columns, len(self.signals))
-        self._rename(columns, where)
-        self._reserved = set(where[self.reserved()].tolist()) - {-1}
+        self._past = Awaited(*self._awaited())
+        self._watched.keep(columns)
         self._heard = heard
         self._recipes.keep(columns)
         self._plan = self._recipes.plan()
-
-    def _rename(self, columns: NDArray[np.int64], where: NDArray[np.int64]) -> None:
-        """The work of those that go and of those that get another number; a name belongs to the last column that took it."""
-        signals, names = list(self.signals), self._names
-        for old in np.flatnonzero(where < 0).tolist():
-            key = _named(signals[old])
-            if names.get(key) == old:
-                del names[key]
-        taken = np.flatnonzero(columns != np.arange(len(columns)))
-        for new, old in zip(taken.tolist(), columns[taken].tolist(), strict=True):
-            s, key = signals[old], _named(signals[old])
-            signals[new] = Signal(new, *_describe(s))
-            if names.get(key) == old:
-                names[key] = new
-        self.signals = tuple(signals[:len(columns)])
 
     def _is_counter(self, metric: str, told: Kind) -> bool:
         known = self._counts.get((metric, told))
@@ -252,24 +255,73 @@ class Door:
             known = self._counts[metric, told] = self._meanings.kind(metric, told) == "counter"
         return known
 
-    def _add(self, row: int, series: Series, counter: bool, signals: list[Signal]) -> None:
-        """The series becomes an ingredient of the signals that it feeds: those of the packs, else itself."""
-        uses = self._uses_of(series.metric, counter)
+    def _feed(self, rows: Columns, met: Rows) -> None:
+        """These series become ingredients of the signals that they feed: those of the packs, else themselves."""
+        room = len(self.signals) < MAX_SIGNALS
+        which, wanted = self._wanted(met, room)
+        mine = np.unique(met.entity[which])
+        number = np.full(len(met.entities.all), -1, np.int32)
+        number[mine] = self._watched.entities([met.entities.all[k] for k in mine.tolist()], room)
+        columns = self._columns(number[met.entity[which]], wanted)
+        there = columns >= 0
+        self._count("too_many_signals", ~there & wanted.counts)
+        fits = there.copy()
+        fits[there] = self._recipes.fits(columns[there], wanted.rule[there])
+        self._count("defined_otherwise", there & ~fits & wanted.counts)
+        self._recipes.add(columns[fits], rows[which[fits]], wanted.part[fits])
+
+    def _wanted(self, met: Rows, room: bool) -> tuple[Columns, _Wanted]:
+        """What is wanted of each series in turn: int64[n], which one, and what of it."""
+        lists = [self._steps(*kind) for kind in met.kinds.all]
+        self._count("labels_malformed", np.array([steps is None for steps in lists], np.bool_)[met.kind])
+        steps = [step for steps in lists for step in steps or ()]
+        each = np.array([len(steps or ()) for steps in lists], np.int64)
+        count = each[met.kind]
+        which = np.repeat(np.arange(len(met)), count)
+        step = np.arange(len(which)) + np.repeat((np.cumsum(each) - each)[met.kind] - (np.cumsum(count) - count), count)
+        rule, part, counts = np.array([s[1:] for s in steps], np.int32).reshape(-1, 3)[step].T
+        return which, _Wanted(self._watched.kinds([s[0] for s in steps], room)[step], rule, part, counts.astype(np.bool_))
+
+    def _steps(self, metric: str, text: str, told: Kind) -> list[tuple[Signal, int, int, bool]] | None:
+        """What series of this metric with these labels feed: all of the signal but id and entity, the number of its rule, and
+        in which part; with False where that is said for the second time. None for labels that cannot be read."""
         try:
-            labels = parse_labels(series.labels) if series.labels else {}
+            labels = parse_labels(text) if text else {}
         except ValueError:
-            self.dropped["labels_malformed"] += 1
-            return
-        for use in uses:
+            return None
+        out = []
+        for use in self._uses_of(metric, self._is_counter(metric, told)):
             kept = labels if use.by is None else {k: labels[k] for k in use.by if k in labels}
-            text = format_labels(kept) if kept else ""
+            kind = Signal(-1, "", use.name, format_labels(kept) if kept else "", *use.about)
+            rule = self._recipes.number(use.rule)
             for part, selector in use.parts:
                 if not selector.where or selector.matches(labels):
-                    signal = self._signal(series.entity, use, text, signals)
-                    if signal is not None:
-                        self._recipes.add(signal, row, part)
-                        if use.rule.rest and part == 0:  # of [part, rest] the part belongs to the whole as well
-                            self._recipes.add(signal, row, 1)
+                    out.append((kind, rule, part, True))
+                    if use.rule.rest and part == 0:  # of [part, rest] the part belongs to the whole as well
+                        out.append((kind, rule, 1, False))
+        return out
+
+    def _columns(self, entity: Ints, wanted: _Wanted) -> Columns:
+        """int64[n]: the columns, which are added where there are none yet; -1 where there is no room."""
+        columns = self._confirmed(self._watched.find(entity, wanted.kind), wanted)
+        new = np.flatnonzero(columns < 0)
+        before = len(self.signals)
+        columns[new] = self._watched.add(entity[new], wanted.kind[new], MAX_SIGNALS)
+        first = new[np.unique(columns[new], return_index=True)[1]]
+        self._recipes.define(wanted.rule[first[columns[first] >= before]])
+        return columns
+
+    def _confirmed(self, columns: Columns, wanted: _Wanted) -> Columns:
+        """Reserved columns are made by the first rule that wants them. One whose meaning has changed since is left empty for
+        ever: -1, as if there were none."""
+        reserved = self._watched.reserved
+        waiting = np.flatnonzero(columns >= 0)
+        waiting = waiting[reserved[columns[waiting]]]
+        waiting = waiting[np.unique(columns[waiting], return_index=True)[1]]
+        same = self.signals.kind[columns[waiting]] == wanted.kind[waiting]
+        self._recipes.redefine(columns[waiting[same]], wanted.rule[waiting[same]])
+        reserved[columns[waiting]] = False
+        return np.where(np.isin(columns, columns[waiting[~same]]), -1, columns) if not same.all() else columns
 
     def _uses_of(self, metric: str, counter: bool) -> tuple[_Use, ...]:
         """What series of a metric are for, worked out once a metric."""
@@ -288,40 +340,16 @@ class Door:
             if default:
                 yield _Use.of(metric, name, default, None)
 
-    def _signal(self, entity: str, use: _Use, text: str, signals: list[Signal]) -> int | None:
-        key = (entity, use.name, text)
-        column = self._names.get(key)
-        if column is not None and (column not in self._reserved or self._confirmed(column, use)):
-            if self._recipes.fits(column, use.rule):
-                return column
-            self.dropped["defined_otherwise"] += 1
-            return None
-        if len(signals) >= MAX_SIGNALS:
-            self.dropped["too_many_signals"] += 1
-            return None
-        self._names[key] = self._recipes.define(use.rule)
-        signals.append(Signal(len(signals), entity, use.name, text, *use.about))
-        return self._names[key]
-
-    def _confirmed(self, column: int, use: _Use) -> bool:
-        """Whether this rule fills the reserved column. One whose meaning has changed since is left empty for ever."""
-        self._reserved.discard(column)
-        same: bool = _about(self.signals[column]) == use.about
-        if same:
-            self._recipes.redefine(column, use.rule)
-        return same
-
     # ----------------------------------------------------------------------------------------------- over a restart
     def state(self) -> dict[str, Any]:
         """signals: all but the id of each column; heard: when each last had a value, float64[S] (-inf: never);
         series: entity, metric and labels of each raw series with its last sample, `raw` float64[5, series], those not heard
         of since a restart included."""
         rows = np.flatnonzero(self._known & np.isfinite(self._time))
-        awaited = self._awaited()
+        awaited, kept = self._awaited()
         raw = np.array([getattr(self, name)[rows] for name in _RAW])
-        return {"signals": [_describe(s) for s in self.signals], "heard": self.last_heard(),
-                "series": [*(_identify(self._series[k]) for k in rows.tolist()), *awaited],
-                "raw": np.append(raw, self._past_raw[:, list(awaited.values())], axis=1)}
+        return {"signals": self.signals.rows(), "heard": self.last_heard(),
+                "series": self._told.rows(rows).joined(awaited), "raw": np.append(raw, kept, axis=1)}
 
     def last_heard(self) -> Floats:
         """float64[S]: event time of the last sample of each column, -inf where there was none."""
@@ -331,27 +359,26 @@ class Door:
         np.maximum.at(out, signal[told], self._time[raw[told]])
         return out
 
-    def restore(self, state: Mapping[str, Any], columns: Sequence[int], samples: bool = True) -> None:
+    def restore(self, state: Mapping[str, Any], columns: Sequence[int] | Columns, samples: bool = True) -> None:
         """Reserve these columns of an earlier run for its signals, in this order; before the first batch.
 
         samples: go on from the last sample of each series too, as if there had been no restart: what is not newer is late.
         """
-        self.signals = tuple(self._meant(i, Signal(i, *state["signals"][k])) for i, k in enumerate(columns))
-        self._names = {(s.entity, s.name, s.labels): s.id for s in self.signals}
-        self._reserved = set(self._names.values())
-        self._recipes.reserve(len(self.signals))
-        self._heard = np.asarray(state["heard"], np.float64)[np.array(columns, np.int64)]
+        where = np.array(columns, np.int64)
+        rows = Rows.of(state["signals"]).take(where)
+        self._watched = Watched(rows, [self._meant(Signal(-1, "", *kind)) for kind in rows.kinds.all])
+        self._recipes.reserve(len(rows))
+        self._heard = np.asarray(state["heard"], np.float64)[where]
         self._plan = self._recipes.plan()
         if samples:
-            self._past = {tuple(name): k for k, name in enumerate(state["series"])}
-            self._past_raw = np.asarray(state["raw"], np.float64)
+            self._past = Awaited(Rows.of(state["series"]), np.asarray(state["raw"], np.float64))
 
-    def _meant(self, column: int, s: Signal) -> Signal:
-        """The signal as the packs of today mean it; as it was where none has its name."""
-        rule = self._meanings.signals.get(s.name)
+    def _meant(self, kind: Signal) -> Signal:
+        """The kind of signal as the packs of today mean it; as it was where none has its name."""
+        rule = self._meanings.signals.get(kind.name)
         if rule is None:
-            return s
-        return replace(_described(column, s.entity, s.name, s.labels, rule), additive=s.additive)
+            return kind
+        return replace(_described(-1, "", kind.name, kind.labels, rule), additive=kind.additive)
 
     # ----------------------------------------------------------------------------------------------------- samples
     def _usable(self, batch: Batch) -> tuple[Ints, Floats, Floats]:
@@ -406,10 +433,9 @@ class Door:
             self.dropped[reason] += n
 
 
-_identify = attrgetter("entity", "metric", "labels")
+_entity, _identity = attrgetter("entity"), attrgetter("metric", "labels", "kind")
 _ABOUT = ("unit", "direction", "min_abs", "min_rel", "additive", "resource", "limit", "horizon_s")
-_named = attrgetter("entity", "name", "labels")
-_describe, _about = attrgetter("entity", "name", "labels", *_ABOUT), attrgetter(*_ABOUT)
+_about = attrgetter(*_ABOUT)
 
 
 def _described(column: int, entity: str, name: str, labels: str, rule: SignalRule) -> Signal:

@@ -100,7 +100,9 @@ def listed(items: Sequence[str], at_most: int = 5) -> str:
 
 def decision(action: JSON) -> str:
     """`asks for approval: Restart deployment shop/api`."""
-    return f"{DECISIONS.get(action['decision'], action['decision'])}: {action['type']} {name(action['target'])}"
+    said = (action.get("params") or {}).get("message")
+    return (f"{DECISIONS.get(action['decision'], action['decision'])}: {action['type']} {name(action['target'])}"
+            + (f": {said}" if said else ""))
 
 
 def outcome(form: JSON, action: JSON) -> JSON | None:

@@ -6,7 +6,7 @@ Conventions: times are UTC seconds since 1970 (float), durations end in `_s`, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,19 +104,23 @@ class Links:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
-    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector).
+    `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
+    `stop`, `freeze`, `start` (target = where it was said, empty for people).
 
-    A window covers `entities` (globs) from `since` (None: from `time`) until `until`, UTC seconds.
+    An approval may change parameters (`params`: field of the target -> value). A window covers `entities` (globs) from `since`
+    (None: from `time`) until `until`, UTC seconds.
     """
 
     time: float
-    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote"]
+    verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
+                  "stop", "freeze", "start"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()
     since: float | None = None
     until: float = 0.0
     reason: str = ""
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,8 @@ class Batch:
 
     series int32[n], time float64[n] (seconds), value float64[n]: one row a sample, unordered, possibly NaN.
     `new_series` introduces ids before their first sample. `retired` int32[m]: ids of which nothing comes any more, freed before
-    `new_series` gives some of them to others. `links` is None while the topology is unchanged.
+    `new_series` gives some of them to others. `links` is None while the topology is unchanged. `policies`: the whole set that
+    is in force from this batch on, as texts by name (`aiops.policy.texts`); None while it is unchanged.
     """
 
     at: float
@@ -158,6 +163,7 @@ class Batch:
     outcomes: tuple[Outcome, ...] = ()
     commands: tuple[Command, ...] = ()
     retired: Ints = field(default_factory=_no_ints)
+    policies: Mapping[str, str] | None = None
 
 
 # ---------------------------------------------------------------------------------------------- what is watched
@@ -209,7 +215,7 @@ class Frame:
     at: float
     values: Floats
     learn: Bools
-    signals: tuple[Signal, ...]
+    signals: Sequence[Signal]
     lines: tuple[LogLine, ...] = ()
     events: tuple[Event, ...] = ()
     held: frozenset[Entity] = frozenset()
@@ -302,7 +308,7 @@ class TimelineEntry:
 class Action:
     """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares.
 
-    `models`: ids of the models whose evidence it rests on.
+    `models`: ids of the models whose evidence it rests on. `answers`: what people said so far, where it asks.
     """
 
     id: str
@@ -316,6 +322,7 @@ class Action:
     at: float
     state: str = ""
     models: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,13 +404,56 @@ class ModelEvent:
     text: str
 
 
+EndName = Literal[
+    "acting", "waiting", "acted", "rehearsed", "rejected", "expired", "cooldown", "blocked", "no_target", "condition",
+    "no_policy", "no_incident", "inhibited", "maintenance", "suppressed", "pending", "not_learned_yet", "below_budget", "noted",
+    "resolved"]
+"""Where an alert or anomaly has ended for now: docs/audit.md says what each means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a policy stands on an open incident now. `by`: the guard, the action, or the status of what was done."""
+
+    policy: str
+    state: EndName
+    by: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndState:
+    """The one state in which an alert, or an anomaly that is none, has ended for now, and since when.
+
+    `by` names who or what holds it there (a guard, a window, a cause, an action), `text` says it for people. `alerted`:
+    it is an alert, or was one.
+    """
+
+    at: float
+    since: float
+    entity: Entity
+    signal: str
+    state: EndName
+    by: str = ""
+    text: str = ""
+    incident: str = ""
+    policy: str = ""
+    alerted: bool = True
+
+    @property
+    def new(self) -> bool:
+        """Whether it got there in this step."""
+        return self.since == self.at
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that one step found, decided and refused.
 
     `incidents` are those that changed in this step; `actions` the decisions taken in it; `points` feed the plots;
     `assigned` says for raw alerts of others (by index) which incident they went to. `models` are the ids of the models
-    that judged this step, sorted; `model_events` what became of models in it.
+    that judged this step, sorted; `model_events` what became of models in it. `ends`: where each alert and anomaly of the
+    step has ended for now; `commands`: what people said; `policies`: the texts of a new set of policies, by name.
     """
 
     at: float
@@ -418,3 +468,6 @@ class Report:
     assigned: tuple[tuple[int, str], ...] = ()
     models: tuple[str, ...] = ()
     model_events: tuple[ModelEvent, ...] = ()
+    ends: tuple[EndState, ...] = ()
+    commands: tuple[Command, ...] = ()
+    policies: Mapping[str, str] | None = None

@@ -18,6 +18,8 @@ def unused(config: Config) -> Unused:
     watches = any(item.kind == "kubernetes" for item in config.sources)
     if config.mode != "observe" and not watches:
         yield ("mode",), f"{config.mode!r}, but there is no kubernetes source: decisions are shown and nothing is carried out."
+    if config.policies.kubernetes and not watches:
+        yield ("policies", "kubernetes"), "there is no kubernetes source that says where the cluster is. Add one."
     yield from _sources(config)
     yield from _topology(config, watches)
     yield from _detectors(config)

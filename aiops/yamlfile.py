@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from aiops.quantities import format_bytes, format_duration, parse_bytes, parse_d
 
 Place = tuple[str | int, ...]
 MAX_BYTES = 16 * 1024 * 1024
+MOST_PROBLEMS = 100
+"""Of one document: each takes a look for what was meant, and nobody reads more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,19 @@ def dollar(place: Place) -> str:
 
 def read(path: Path) -> list[Document]:
     """The documents of a file, empty ones left out. Raises Problems where it cannot be read or parsed."""
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """What is in a file. Raises Problems where it cannot be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Problems([Problem(str(path), 0, "", f"larger than {MAX_BYTES >> 20} MiB. Split it.")])
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as e:
         raise Problems([Problem(str(path), 0, "", f"cannot be read: {(e.strerror or str(e)).lower()}.")]) from None
     except UnicodeDecodeError as e:
         raise Problems([Problem(str(path), 0, "", f"is not UTF-8 text (byte {e.start}).")]) from None
-    return parse(text, str(path))
 
 
 def parse(text: str, file: str) -> list[Document]:
@@ -153,9 +160,12 @@ def faults(document: Document, place: Place, data: Any, model: type[BaseModel]) 
 
 
 def _problems(document: Document, model: type[BaseModel], error: ValidationError) -> Iterator[Problem]:
-    for item in error.errors():
+    found = error.errors()
+    for item in found[:MOST_PROBLEMS]:
         place = _real_place(document.data, item["loc"])
         yield document.problem(place, _sentence(item, place, model, document.data))
+    if len(found) > MOST_PROBLEMS:
+        yield document.problem((), f"{len(found) - MOST_PROBLEMS} more mistakes. Mend these first.")
 
 
 def _real_place(data: Any, loc: tuple[str | int, ...]) -> Place:
@@ -185,7 +195,7 @@ _SHAPES = {"model_type": "must be a map, as {key: value}", "dict_type": "must be
 def _sentence(item: Any, place: Place, model: type[BaseModel], data: Any) -> str:
     name = str(place[-1]) if place else ""
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, _keys(model.model_json_schema()), n=1, cutoff=0.7)
+        close = difflib.get_close_matches(name, _keys_of(model), n=1, cutoff=0.7)
         return f"unknown key.{f' Did you mean {close[0]!r}?' if close else ''}"
     if item["type"] == "missing":
         return "missing, and there is no default. Add it."
@@ -228,6 +238,11 @@ def _bound(item: Any, written: Any) -> str:
         except ValueError:
             continue
     return f"must be {words} {limit:g}, got {_short(value)}."
+
+
+@lru_cache(maxsize=64)
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return sorted(_keys(model.model_json_schema()))
 
 
 def _keys(schema: Any) -> set[str]:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aiops.types import Bools, Entity, Floats, Signal
+from aiops.arrays import renumbered
+from aiops.rows import Distinct, Index, Signals, columnar, joined, lean
+from aiops.types import Bools, Entity, Floats, Ints, Signal
 
 Places = NDArray[np.int64]
 LEAST = 3
@@ -56,12 +58,12 @@ def _pool(node: str) -> str:
     return next((pattern.sub("", host) for pattern in _NODE if pattern.search(host)), host)
 
 
-def kin(signal: Signal) -> tuple[str, str, str]:
-    """Equal for signals that are to be compared: owner, name, and the labels without those that number the members."""
+def shown(signal: Signal) -> tuple[str, str]:
+    """What is to be compared: the signal's name, and its labels without those that number the members."""
     labels = signal.labels
     if labels:
         labels = ",".join(f'{k}="{v}"' for k, v in _LABEL.findall(labels) if k not in MEMBER_LABELS)
-    return owner(signal.entity), signal.name, labels
+    return signal.name, labels
 
 
 class Groups:
@@ -76,10 +78,9 @@ class Groups:
         self.count = 0
         self.columns: Places = np.zeros(0, np.int64)
         self.group: Places = np.zeros(0, np.int64)
-        self._number: dict[tuple[str, str, str], int] = {}
-        self._kins: list[tuple[str, str, str]] = []
-        self._free: list[int] = []
-        self._of: Places = np.zeros(0, np.int64)
+        self._owners, self._shown = Distinct(), Distinct()
+        self._index = Index()
+        self._of = np.zeros(0, np.int32)  # of each column, its kin
         self._came: Places = np.zeros(0, np.int64)
         self._coming = 0
         self._starts: Places = np.zeros(0, np.int64)
@@ -87,46 +88,59 @@ class Groups:
 
     def extend(self, signals: Sequence[Signal]) -> bool:
         """Takes in the signals that are new; true when a group has grown or a new one appeared."""
-        new = np.array([self._kin(signal) for signal in signals[self.seen:]], np.int64)
-        self._of = np.append(self._of, new)
-        self._came = np.append(self._came, self._coming + np.arange(len(new)))
-        self._coming += len(new)
+        new = columnar(signals[self.seen:])
         self.seen = len(signals)
-        grown = bool((np.bincount(self._of)[new] >= LEAST).any())
+        mine = self._kin(new)
+        self._of = np.append(self._of, mine)
+        self._came = np.append(self._came, self._coming + np.arange(len(mine)))
+        self._coming += len(mine)
+        grown = bool((np.bincount(self._of)[mine] >= LEAST).any())
         if grown:
             self._sort()
         return grown
 
-    def _kin(self, signal: Signal) -> int:
-        """The number of those it is kin to."""
-        key = kin(signal)
-        number = self._number.get(key)
-        if number is None:
-            number = self._number[key] = self._free.pop() if self._free else len(self._kins)
-            self._kins[number:number + 1] = [key]
-        return number
+    def _kin(self, signals: Signals) -> Ints:
+        """int32[n]: equal for signals that are to be compared: their owner, and what they show."""
+        owners = signals.by_entity(lambda entity: self._owners.code(owner(entity)), np.int32)
+        kinds = signals.by_kind(lambda kind: self._shown.code(shown(kind)), np.int32)
+        found = self._index.find(owners, kinds)
+        new = np.flatnonzero(found < 0)
+        _, first, inverse = np.unique(joined(owners[new], kinds[new]), return_index=True, return_inverse=True)
+        found[new] = self._index.count + inverse
+        first = new[first]
+        self._index.add(owners[first], kinds[first], found[first])
+        return found.astype(np.int32)
 
     def move(self, columns: Places) -> None:
         """Only these columns stay, in this order. Members stay in the order in which they came."""
         columns = columns[columns < self.seen]
-        before = np.bincount(self._of, minlength=len(self._kins))
-        self._of, self._came, self.seen = self._of[columns], self._came[columns], len(columns)
-        after = np.bincount(self._of, minlength=len(self._kins))
-        for number in np.flatnonzero((before > 0) & (after == 0)).tolist():
-            del self._number[self._kins[number]]
-            self._free.append(number)
+        of, self._came, self.seen = self._of[columns], self._came[columns], len(columns)
+        left = np.flatnonzero(np.bincount(of, minlength=self._index.count))
+        where = renumbered(left, self._index.count)
+        self._of = where[of].astype(np.int32)
+        self._index.keep(where)
+        self._forget()
         self._sort()
 
+    def _forget(self) -> None:
+        """The names that nobody has any more, once they are most."""
+        (owners, kinds), places = self._index.pairs(), self._index.places()
+        self._owners, owners = lean(self._owners, owners)
+        self._shown, kinds = lean(self._shown, kinds)
+        self._index = Index()
+        self._index.add(owners, kinds, places)
+
     def _sort(self) -> None:
-        order = np.lexsort((self._came, self._of))
-        sizes = np.bincount(self._of)  # numpy.unique is much slower where few are alike
+        sizes = np.bincount(self._of, minlength=self._index.count)  # numpy.unique is much slower where few are alike
+        columns = np.flatnonzero((sizes >= LEAST)[self._of])
+        columns = columns[np.lexsort((self._came[columns], self._of[columns]))]
+        sizes = sizes[sizes >= LEAST]
         firsts = np.cumsum(sizes) - sizes
-        large = np.flatnonzero(sizes >= LEAST)
-        large = large[np.argsort(self._came[order[firsts[large] + LEAST - 1]])]
-        sizes, firsts = sizes[large], firsts[large]
+        order = np.argsort(self._came[columns[firsts + LEAST - 1]])
+        sizes, firsts = sizes[order], firsts[order]
         self.count = len(sizes)
         self.group = np.repeat(np.arange(self.count), sizes)
-        self.columns = order[np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(self.group))]
+        self.columns = columns[np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(self.group))]
         self._starts = np.cumsum(sizes) - sizes
         widths = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
         self._tables = [self._table(np.flatnonzero(widths == width), int(width), sizes) for width in np.unique(widths)]

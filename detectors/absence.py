@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aiops.arrays import grown
 from aiops.logcounts import COUNTED
+from aiops.rows import columnar
 from aiops.types import Anomaly, Frame
 
 REGULAR_AFTER = 30
@@ -62,8 +63,13 @@ class Absence:
     def _register(self, frame: Frame) -> None:
         if len(self._of_signal) == len(frame.signals):
             return
-        new = [-1 if s.name in COUNTED else self._place(s.entity) for s in frame.signals[len(self._of_signal):]]
-        self._of_signal = np.concatenate([self._of_signal, np.array(new, np.int64)])
+        new = columnar(frame.signals[len(self._of_signal):])
+        counted = new.by_kind(lambda s: s.name in COUNTED, np.bool_)
+        told = new.take(np.flatnonzero(~counted))
+        for entity in told.in_order():
+            self._place(entity)
+        places = new.by_entity(lambda entity: self._index.get(entity, -1), np.int64)
+        self._of_signal = np.concatenate([self._of_signal, np.where(counted, -1, places)])
         for name in ("last", "interval", "spread", "n"):
             setattr(self, name, grown(getattr(self, name), len(self._names), 0.0))
         self.lasting = np.array([not name.startswith(EPHEMERAL) for name in self._names], np.bool_)

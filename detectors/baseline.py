@@ -25,6 +25,7 @@ from pydantic import field_validator
 
 from aiops import kernel
 from aiops.arrays import grown, pack, packed, renumbered, with_spare
+from aiops.rows import columnar
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints
 from aiops.yamlfile import Strict
 
@@ -100,14 +101,14 @@ class Baseline:
 
     def _step(self, at: float, values: Floats, learn: Bools, signs: Floats) -> None:
         kernel.step(at, at + self._offset_s, values, learn, signs, self.core, self.bins, self.cuts, self.hour_level,
-                    self.hour_scale, self.day, self.week, self.place, self.leaders, self.out)
+                    self.hour_scale, self.day, self.week, self.place, self.leaders, self.out, np.empty(kernel.SCRATCH))
 
     def _described(self, frame: Frame) -> tuple[Floats, Floats, Floats]:
         """Direction (-1, 0, 1) and minimum effects of all signals as arrays; those of new signals are added."""
-        new = frame.signals[self._about.shape[1]:]
-        if new:
+        if len(frame.signals) > self._about.shape[1]:
             sign = {"up": 1.0, "down": -1.0, "both": 0.0}
-            more = np.array([(sign[s.direction], s.min_abs, s.min_rel) for s in new]).T
+            new = columnar(frame.signals[self._about.shape[1]:])
+            more = new.by_kind(lambda s: (sign[s.direction], s.min_abs, s.min_rel)).T
             self._about = np.concatenate([self._about, more], axis=1)
         signs, min_abs, min_rel = self._about
         return signs, min_abs, min_rel

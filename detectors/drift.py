@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiops.humanise import count, quantity, utc
+from aiops.rows import columnar
 from aiops.types import Anomaly, Bools, Floats, Frame, Ints, Signal
 from detectors._crowd import Crowd
 
@@ -84,17 +85,18 @@ class Drift:
         return found
 
     def _register(self, signals: Sequence[Signal]) -> None:
-        new = signals[len(self.n):]
-        if not new and len(self._least[0]) == len(signals):
+        if len(self.n) == len(self._least[0]) == len(signals):
             return
+        new = columnar(signals[len(self.n):])
         for name, fill in _FRESH.items():
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((*old.shape[:-1], len(new)), fill, old.dtype)], axis=-1))
-        more = np.array([(s.min_abs, s.min_rel) for s in signals[len(self._least[0]):]]).reshape(-1, 2).T
+        more = columnar(signals[len(self._least[0]):]).by_kind(lambda s: (s.min_abs, s.min_rel)).reshape(-1, 2).T
         self._least = np.concatenate([self._least, more], axis=1)
         self._expected = self._expect()
         if new:
-            self.kind[-len(new):] = [self.crowd.place(s.entity.partition("/")[0]) for s in new]
+            entities = new.by_entity(lambda entity: entity.partition("/")[0], np.object_).tolist()
+            self.kind[-len(new):] = [self.crowd.place(kind) for kind in entities]
 
     def _add(self, values: Floats, learn: Bools) -> None:
         i = np.flatnonzero(np.isfinite(values))

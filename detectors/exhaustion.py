@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from aiops import passage
 from aiops.arrays import renumbered
 from aiops.humanise import duration
+from aiops.rows import columnar
 from aiops.types import Anomaly, Bools, Floats, Frame, Signal
 from detectors._trends import WINDOW_S, WINDOWS, Trends, arranged
 
@@ -94,7 +95,8 @@ class Exhaustion:
     def _register(self, signals: Sequence[Signal]) -> None:
         if self._known == len(signals):
             return
-        new = [s for s in signals[self._known:] if s.limit is not None]
+        some = columnar(signals[self._known:])
+        new = [some[k] for k in np.flatnonzero(some.by_kind(lambda s: s.limit is not None, np.bool_)).tolist()]
         if new or len(self._was):
             self._arrange([*range(len(self._column)), *(self._was[s.id] if s.id < len(self._was) else -1 for s in new)])
             self._was = np.zeros(0, np.int64)

@@ -25,6 +25,7 @@ from pydantic import Field
 from aiops.arrays import grown, pack, renumbered
 from aiops.calibration import Tail
 from aiops.quantities import Duration
+from aiops.rows import columnar
 from aiops.signals import HUGE
 from aiops.types import Anomaly, Bools, Floats, Frame
 from aiops.yamlfile import Strict
@@ -127,12 +128,13 @@ class IsolationForest:
 
     # --------------------------------------------------------------------------------------------------- bookkeeping
     def _register(self, frame: Frame) -> None:
-        new = frame.signals[self._seen:]
-        self._new_entities([e for e in dict.fromkeys(s.entity for s in new) if e not in self._of])
-        for signal in new:
-            place = self._of.get(signal.entity)
-            if place is not None and self._widths[place] < WIDTH:
-                self._columns[place, self._widths[place]] = signal.id
+        new = columnar(frame.signals[self._seen:])
+        self._new_entities([e for e in new.in_order() if e not in self._of])
+        places = new.by_entity(lambda entity: self._of.get(entity, -1), np.int64)
+        for k in np.flatnonzero(places >= 0).tolist():
+            place = int(places[k])
+            if self._widths[place] < WIDTH:
+                self._columns[place, self._widths[place]] = self._seen + k
                 self._widths[place] += 1
                 self._restart(place)
         self._seen = len(frame.signals)
@@ -320,9 +322,9 @@ class IsolationForest:
         for k in _PER_SIGNAL:
             setattr(self, k, np.array(state[k], np.float64))
         for k in _PER_ENTITY:
-            setattr(self, k, np.array(state[k], np.float64)[kept])
+            setattr(self, k, np.asarray(state[k], np.float64)[kept])
         for k, (shape, kind) in _ARRAYS.items():
-            setattr(self, k, np.array(state[k], kind).reshape(-1, *shape)[kept])
+            setattr(self, k, np.asarray(state[k], kind).reshape(-1, *shape)[kept])
         forests = unpacked(state["forests"], len(state["names"]))
         self._forests, self._stack = [forests[k] for k in kept], None
         self._arrange(np.where(place >= 0, np.searchsorted(kept, place), -1), slot)

@@ -14,7 +14,8 @@ import numpy as np
 
 from aiops.arrays import grown
 from aiops.humanise import quantity
-from aiops.types import CONSUMED, Anomaly, Frame
+from aiops.rows import columnar
+from aiops.types import CONSUMED, Anomaly, Frame, Signal
 
 YOUNG = 30
 SETTLED_TICKS = 30
@@ -39,7 +40,9 @@ class Newcomer:
             if self._ticks < SETTLED_TICKS:
                 self.n[before:] = YOUNG  # was there from the start
         heard = np.isfinite(frame.values)
-        found = [self._anomaly(frame, int(i)) for i in np.flatnonzero(heard & (self.n < YOUNG)) if _much(frame, int(i))]
+        young = np.flatnonzero(heard & (self.n < YOUNG))
+        least = columnar(frame.signals).take(young).by_kind(_much)
+        found = [self._anomaly(frame, i) for i in young[frame.values[young] >= least].tolist()]
         self.n[heard] = np.minimum(self.n[heard] + 1, YOUNG)
         self._ticks += 1
         return found
@@ -57,7 +60,6 @@ class Newcomer:
         self._ticks, self.n = int(state["ticks"]), np.array(state["n"], np.float64)
 
 
-def _much(frame: Frame, i: int) -> bool:
-    """More than the smallest deviation of that resource that is worth telling."""
-    s = frame.signals[i]
-    return s.resource in CONSUMED and s.direction != "down" and 0 < s.min_abs <= frame.values[i]
+def _much(kind: Signal) -> float:
+    """The smallest deviation of that resource that is worth telling; infinite for what is not used up."""
+    return kind.min_abs if kind.resource in CONSUMED and kind.direction != "down" and kind.min_abs > 0 else np.inf

@@ -26,6 +26,7 @@ from aiops.arrays import renumbered
 from aiops.calibration import Tail
 from aiops.humanise import figure, quantity
 from aiops.models import picked
+from aiops.rows import columnar
 from aiops.types import Anomaly, Bools, Floats, Frame
 from detectors._consensus import Consensus, Prediction
 from detectors._habit import Habit
@@ -65,7 +66,8 @@ CLEAR, CALM_SHARE = 6.0, 0.2
 """Nats told in a row that make an alarm anywhere (`aiops.alerting.MIN_LEVEL`); a calm tick takes a fifth of them away."""
 HUGE = 1e150
 _COLUMNS = ("n", "heard_at", "learned_at", "held", "scale", "window", "shift", "spread", "claimed", "since", "told")
-_UNKNOWN = {"heard_at": np.nan, "since": np.nan}
+_MEANT = ("_sign", "_min_abs", "_min_rel")
+_UNKNOWN = {"heard_at": np.nan, "since": np.nan, "_sign": np.nan}
 _TAILS = ("jumps", "drifts")
 
 
@@ -123,11 +125,12 @@ class Peers:
     def _take_in(self, frame: Frame) -> None:
         """Signals that are new, or all of them in the first frame after `restore`."""
         if self._groups.extend(frame.signals) or self._restored:
-            new = self._lay_out()
-            mine = [frame.signals[i] for i in self._columns[new].tolist()]
-            self._sign[new] = [{"up": 1.0, "down": -1.0, "both": 0.0}[s.direction] for s in mine]
-            self._min_abs[new] = [s.min_abs for s in mine]
-            self._min_rel[new] = np.maximum(PEER_MIN_REL, PEER_SHARE * np.array([s.min_rel for s in mine]))
+            self._lay_out()
+            new, sign = np.flatnonzero(np.isnan(self._sign)), {"up": 1.0, "down": -1.0, "both": 0.0}
+            mine = columnar(frame.signals).take(self._columns[new])
+            about = mine.by_kind(lambda s: (sign[s.direction], s.min_abs, s.min_rel)).reshape(-1, 3)
+            self._sign[new], self._min_abs[new], least = about.T
+            self._min_rel[new] = np.maximum(PEER_MIN_REL, PEER_SHARE * least)
         self._seen, self._restored = len(frame.signals), False
 
     def move(self, columns: Places) -> None:
@@ -141,21 +144,16 @@ class Peers:
         self._groups.move(columns)
         self._lay_out()
 
-    def _lay_out(self) -> Places:
-        """Moves what is known of each column to its new place, and what is known of each group to its new number. Returns the
-        places of which is not known what they mean."""
-        size, before = len(self._columns), self._groups.places_before(self._columns)
+    def _lay_out(self) -> None:
+        """Moves what is known of each column to its new place, and what is known of each group to its new number."""
+        before = self._groups.places_before(self._columns)
         group_before = self._groups.groups_before(before, self._group)
-        for name in _COLUMNS:
+        for name in (*_COLUMNS, *_MEANT):
             setattr(self, name, carried(getattr(self, name), before, _UNKNOWN.get(name, 0.0)))
         self._consensus.lay_out(before, group_before)
         self._habit.lay_out(before)
         self._columns, self._group = self._groups.columns, self._groups.group
         self.jumps, self.drifts = _numbered(self.jumps, group_before), _numbered(self.drifts, group_before)
-        if len(self._sign) != size:  # after a restore nothing is known of that
-            before = np.full(len(before), -1)
-        self._sign, self._min_abs, self._min_rel = (carried(x, before, 0.0) for x in (self._sign, self._min_abs, self._min_rel))
-        return np.flatnonzero(before < 0)
 
     def _count_time(self, at: float) -> None:
         tick = at - self._at
@@ -346,17 +344,17 @@ class Peers:
         grouped = np.array(state["grouped"], np.bool_)
         self._seen, self._restored = len(grouped), True
         self._columns = np.flatnonzero(grouped)
-        self._sign = self._min_abs = self._min_rel = np.zeros(0)
+        self._sign = self._min_abs = self._min_rel = np.full(len(self._columns), np.nan)
         self._group = np.arange(len(self._columns))
         self._at, self._tick_s, self._ticks = float(state["at"]), float(state["tick_s"]), int(state["ticks"])
-        self._habit.bits, self._habit.hour = np.array(state["habit"], np.uint8)[:, grouped], int(state["hour"])
+        self._habit.bits, self._habit.hour = np.asarray(state["habit"], np.uint8)[:, grouped], int(state["hour"])
         self.jumps, self.drifts = Tail(), Tail()
         for tail in _TAILS:
             getattr(self, tail).restore({name: array[..., grouped] for name, array in state[tail].items()})
         for name in (*Consensus.per_place, *Consensus.per_group):
-            setattr(self._consensus, name, np.array(state["consensus"][name], np.float64)[grouped])
+            setattr(self._consensus, name, np.asarray(state["consensus"][name], np.float64)[grouped])
         for name in _COLUMNS:
-            setattr(self, name, np.array(state[name], np.float64)[grouped])
+            setattr(self, name, np.asarray(state[name], np.float64)[grouped])
 
 
 def _numbered(tail: Tail, before: Places) -> Tail:

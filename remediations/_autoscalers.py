@@ -20,8 +20,8 @@ def autoscaler_of(cluster: Cluster, target: Entity) -> Object | None:
     return None
 
 
-def refuse_where_an_autoscaler_rules(cluster: Cluster, target: Entity) -> None:
-    """Raises Refused, naming it."""
+def refuse_where_an_autoscaler_rules(cluster: Cluster, target: Entity, remedy: str = "Raise its maxReplicas.") -> None:
+    """Raises Refused, naming it and the remedy."""
     found = autoscaler_of(cluster, target)
     if found:
-        raise Refused(f"{entity_of(found, HPA)} owns the replicas of {target} and would scale it back. Raise its maxReplicas.")
+        raise Refused(f"{entity_of(found, HPA)} owns the replicas of {target} and would scale it back. {remedy}")

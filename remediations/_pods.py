@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
 
 from aiops.changes import Object, entity_of, paused, value_at
 from aiops.interfaces import Cluster, Refused
 from aiops.kinds import parts
 from aiops.types import Action
-from remediations._targets import SELECTOR, looked_up
+from remediations._targets import SELECTOR, looked_up, moment
 
 FINISHED = ("Succeeded", "Failed")
 MIRROR = "kubernetes.io/config.mirror"
@@ -59,11 +58,7 @@ def owned(pod: Object) -> bool:
 
 def started_at(pod: Object) -> float:
     """UTC seconds; 0, long ago, where the pod does not say."""
-    text = value_at(pod, ("status", "startTime")) or pod["metadata"].get("creationTimestamp")
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else 0.0
-    except ValueError:
-        return 0.0
+    return moment(value_at(pod, ("status", "startTime")) or pod["metadata"].get("creationTimestamp"))
 
 
 def at_once(action: Action, pods: int) -> int:
@@ -72,3 +67,19 @@ def at_once(action: Action, pods: int) -> int:
     if isinstance(allowed, str):
         return max(1, math.floor(pods * int(allowed.rstrip("%")) / 100))
     return max(1, allowed) if isinstance(allowed, int) else 1
+
+
+def may_go(action: Action, pods: Sequence[Object], old: Sequence[Object]) -> list[Object]:
+    """Those of `old` that may go now, where `pods` are all that count. One that is not ready anyway costs nothing."""
+    broken = [p for p in old if not ready(p)]
+    away = sum(1 for p in pods if not ready(p) or leaving(p))
+    room = max(0, at_once(action, len(pods)) - away)
+    return broken + [p for p in old if ready(p)][:room]
+
+
+def old_ones(action: Action, pods: Sequence[Object]) -> list[Object]:
+    """Those that were there when it was decided and were not told to stop yet.
+
+    Kubernetes writes whole seconds: one of the second of the decision may have come after it, and is none of these.
+    """
+    return [p for p in pods if started_at(p) < math.floor(action.at) and not leaving(p)]

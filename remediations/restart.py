@@ -58,7 +58,7 @@ class Restart:
             return _rollout(action, looked_up(cluster, action.target))
         pods = _pods.replaceable(_pods.meant(action, cluster))
         old = _old(action, pods)
-        now = tuple(evict(p) for p in _next(action, pods, old))
+        now = tuple(evict(p) for p in _pods.may_go(action, pods, old))
         rest = f"{len(old)} of {len(pods)} pods are still to be replaced" if old and name.startswith(SELECTOR) else ""
         return Plan(_said(action, pods), now, rest, 10.0)
 
@@ -79,14 +79,5 @@ def _said(action: Action, pods: Sequence[Object]) -> str:
 
 
 def _old(action: Action, pods: Sequence[Object]) -> list[Object]:
-    """Pods that were there when it was decided and were not told to stop yet; the broken ones first."""
-    return sorted((p for p in pods if _pods.started_at(p) < action.at and not _pods.leaving(p)),
-                  key=lambda p: (_pods.ready(p), _pods.name_of(p)))
-
-
-def _next(action: Action, pods: Sequence[Object], old: Sequence[Object]) -> list[Object]:
-    """The pods that may go now. One that is not ready anyway costs nothing."""
-    broken = [p for p in old if not _pods.ready(p)]
-    away = sum(1 for p in pods if not _pods.ready(p) or _pods.leaving(p))
-    room = max(0, _pods.at_once(action, len(pods)) - away)
-    return broken + [p for p in old if _pods.ready(p)][:room]
+    """Pods that are still to be replaced; the broken ones first."""
+    return sorted(_pods.old_ones(action, pods), key=lambda p: (_pods.ready(p), _pods.name_of(p)))

@@ -1,4 +1,5 @@
-"""Writes the roles of deploy/: one to read, one for each remediation from the `verbs` that it declares, one to lead.
+"""Writes the roles of deploy/: one to read, one for each remediation from the `verbs` that it declares, one to follow
+policies, one to lead.
 
 usage: python scripts/rbac.py [--check]     --check writes nothing and exits 1 where a file is out of date
 """
@@ -24,9 +25,10 @@ def wanted() -> dict[Path, str]:
     read = rbac.cluster_role("aiops-read", rbac.READ, "Telemetry, topology and pod logs. Changes nothing.")
     acts = [rbac.cluster_role(f"aiops-{rbac.kebab(name)}", rights, f"What the action {name} needs.")
             for name, rights in sorted(rbac.actions().items())]
-    leader = [rbac.leader_role(), rbac.leader_binding()]
-    return {ROOT / "deploy" / "role-read.yaml": _text([read]), ROOT / "deploy" / "actions" / "roles.yaml": _text(acts),
-            ROOT / "deploy" / "actions" / "leader.yaml": _text(leader)}
+    policies = rbac.cluster_role("aiops-policies", rbac.POLICIES, "Follows RemediationPolicies and writes their status.")
+    leader, deploy = [rbac.leader_role(), rbac.leader_binding()], ROOT / "deploy"
+    return {deploy / "role-read.yaml": _text([read]), deploy / "actions" / "roles.yaml": _text(acts),
+            deploy / "policies" / "role.yaml": _text([policies]), deploy / "actions" / "leader.yaml": _text(leader)}
 
 
 def _text(documents: list[dict[str, object]]) -> str:

@@ -239,6 +239,19 @@ note: aiops.yaml:2: $.packs: /nowhere/packs: no such file or folder here. Make i
 """, "")
 
 
+def test_check_knows_whom_the_configuration_lets_actions_call(run: Any) -> None:
+    """A name that only the incident tells is looked up then; without a configuration nobody can know."""
+    names = ("ticket", "tickets", "${cause.name}")
+    actions = "".join(f"    - {{type: Webhook, target: {{webhook: '{name}'}}}}\n" for name in names)
+    Path("policies").mkdir()
+    Path("policies/x.yaml").write_text("apiVersion: aiops.io/v1\nkind: RemediationPolicy\nmetadata: {name: x}\nspec:\n"
+                                       f"  trigger: {{type: Incident}}\n  actions:\n{actions}", encoding="utf-8")
+    assert run("check") == (0, "1 file, no problems.\n", "")
+    Path("aiops.yaml").write_text("kind: Config\nwebhooks: {tickets: {url: 'http://t.example/'}}\n", encoding="utf-8")
+    assert run("check") == (1, "policies/x.yaml: $.spec.actions[0].target.webhook: no webhook is called 'ticket' in the "
+                               "configuration. Did you mean 'tickets'?\n", "")
+
+
 def test_help_names_what_may_be_left_out_once(run: Any) -> None:
     """`[PATH]...`, and not `[[PATH]...]...`."""
     assert "Usage: aiops check [OPTIONS] [PATH]...\n" in run("check", "--help")[1]

@@ -91,7 +91,7 @@ def test_only_the_leader_acts(world):
     two.actuator.run_due()
     [outcome] = two.actuator.collect()
     assert (outcome.status, outcome.reason) == (
-        "refused", f"not begun: gave up after 600 s: waits for the lease aiops/aiops: {one.lease.holder} leads")
+        "refused", f"not now: gave up after 600 s: waits for the lease aiops/aiops: {one.lease.holder} leads.")
 
 
 def test_the_intent_is_visible_before_the_write(world):
@@ -147,7 +147,7 @@ def test_what_another_did_to_the_same_target_is_not_done_again(world):
         two.actuator.run_due()
         told += two.actuator.collect()
     assert [(o.status, o.reason) for o in told] == [
-        ("refused", f"another replica, {one.lease.holder}, acted on {API} 15s ago: ScaleUp a-1.")]
+        ("refused", f"not now: another replica, {one.lease.holder}, acted on {API} 15s ago: ScaleUp a-1.")]
     assert len(world.calls()) == 1
 
 

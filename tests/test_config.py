@@ -65,7 +65,7 @@ def test_the_document_of_the_design_loads(tmp_path: Path) -> None:
     assert loaded.source("kubernetes").logs.selector == "app in (api, gateway)"
     assert loaded.budget.per_day == 1.0
     assert loaded.detectors == ["baseline", "isolation_forest", "peers", "logs", "absence", "exhaustion"]
-    assert (loaded.policies, loaded.topology.file) == (tmp_path / "policies", tmp_path / "topology.yaml")
+    assert (loaded.policies.folder, loaded.topology.file) == (tmp_path / "policies", tmp_path / "topology.yaml")
     assert [s.kind for s in loaded.sinks] == ["slack", "webhook"]
     assert str(loaded.sinks[0].settings.token_file) == "/etc/aiops/slack-token"
     assert (str(loaded.store), loaded.listen, loaded.mode) == ("/var/lib/aiops", "127.0.0.1:8750", "observe")
@@ -246,6 +246,11 @@ def test_state_goes_to_the_user_outside_of_a_cluster() -> None:
      "aiops.yaml:1: $.listen: 'localhost' is not an address. Write host:port, for example 127.0.0.1:8750."),
     ("mode: ask\nlisten: 0.0.0.0:8750", "aiops.yaml:2: $.listen: 0.0.0.0:8750 can be reached from other machines and there "
      "is no tokenFile. Set tokenFile, or listen on 127.0.0.1."),
+    ("limits:\n  nodes: {share: 0.1}", "aiops.yaml:2: $.limits.nodes.share: 0.1 is not a share. Write one from 1% to 100%, for "
+     "example 25%."),
+    ("limits:\n  nodes:\n    share: 120%", "aiops.yaml:3: $.limits.nodes.share: '120%' is not a share. Write one from 1% to "
+     "100%, for example 25%."),
+    ("limits:\n  service: {count: -1}", "aiops.yaml:2: $.limits.service.count: must be at least 0, got -1."),
     ("maintenance:\n  - {match: {entity: gpu-3}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match.entity: "
      "'gpu-3' is no entity. Write kind/namespace/name, like node//gpu-3 or pod/shop/api-*."),
     ("maintenance:\n  - {match: {}, weekly: 'Sun 02:00-04:00'}", "aiops.yaml:2: $.maintenance[0].match: names nobody. Give "

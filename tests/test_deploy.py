@@ -20,6 +20,7 @@ from aiops import __version__, config, rbac
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted(p for p in DEPLOY.rglob("*.yaml") if p.name != "kustomization.yaml")
+POLICIES = {"policies/crd.yaml", "policies/role.yaml", "policies/binding.yaml"}
 KUBERNETES = ("1.30.0", "1.33.0", "1.37.0")
 NO_HOST = re.compile(r"docker\.io|ghcr\.io|quay\.io|gcr\.io")
 
@@ -29,7 +30,8 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def one(kind: str) -> dict[str, Any]:
-    (found,) = [d for path in MANIFESTS for d in documents(path) if d["kind"] == kind]
+    """Of what is applied by default."""
+    (found,) = [d for path in MANIFESTS if path.parent == DEPLOY for d in documents(path) if d["kind"] == kind]
     return found
 
 
@@ -52,7 +54,8 @@ def test_the_validator_would_notice_a_misspelt_field() -> None:
 def test_kustomize_lists_every_manifest_and_none_that_grants_rights_to_act() -> None:
     """What is applied by default can only read."""
     listed = set(documents(DEPLOY / "kustomization.yaml")[0]["resources"])
-    assert listed == {str(p.relative_to(DEPLOY)) for p in MANIFESTS} - {"actions/roles.yaml", "actions/leader.yaml"}
+    assert listed == {str(p.relative_to(DEPLOY)) for p in MANIFESTS} - {"actions/roles.yaml", "actions/leader.yaml", *POLICIES}
+    assert {f"policies/{p}" for p in documents(DEPLOY / "policies" / "kustomization.yaml")[0]["resources"]} == POLICIES
     role = documents(DEPLOY / "role-read.yaml")[0]
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
     assert "secrets" not in {resource for rule in role["rules"] for resource in rule["resources"]}
@@ -109,6 +112,15 @@ def test_the_roles_are_what_the_code_declares() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_role_for_policies_writes_their_status_only() -> None:
+    """It cannot write a policy, and the binding gives it to the daemon alone."""
+    [role] = documents(DEPLOY / "policies" / "role.yaml")
+    assert {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"] if v in ("patch", "update")} == {
+        ("remediationpolicies/status", "patch"), ("remediationpolicies/status", "update")}
+    [binding] = documents(DEPLOY / "policies" / "binding.yaml")
+    assert (binding["roleRef"]["name"], binding["subjects"]) == (role["metadata"]["name"], one("ClusterRoleBinding")["subjects"])
+
+
 def test_each_action_has_its_own_role() -> None:
     """So that each can be granted alone; every right of the role is one that the remediation declares."""
     roles = {d["metadata"]["name"]: d for d in documents(DEPLOY / "actions" / "roles.yaml")}
@@ -127,7 +139,7 @@ def test_rules_join_only_resources_with_equal_verbs() -> None:
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
         {"apiGroups": ["apps"], "resources": ["pods"], "verbs": ["get"]}]
-    assert [rbac.kebab(n) for n in ("ScaleUp", "Restart", "SetHPA")] == ["scale-up", "restart", "set-h-p-a"]
+    assert [rbac.kebab(n) for n in ("ScaleUp", "Restart", "SetHPA")] == ["scale-up", "restart", "set-hpa"]
 
 
 # ------------------------------------------------------------------------------------------------------ the image

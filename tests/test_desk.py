@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
 
+from aiops.commands.story import story
 from aiops.desk import POINTS, SHOWN, Desk, Vitals
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
 from aiops.types import Action, Batch, Counts, Incident, Report
+from aiops.web import pages
 from aiops.web.view import NotPossible
 from aiops.windows import parse_weekly
 
@@ -80,7 +82,7 @@ def test_the_status_is_the_documented_one(page):
     """Version, mode, times, the funnel, sources and notes."""
     run(page)
     status = page.desk.status()
-    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes"}
+    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes", "stops"}
     assert (status["mode"], status["at"], status["sources"]) == ("ask", T0 + 590, [OK])
     assert set(status["counts"]) == set(Counts.__dataclass_fields__)
     assert status["counts"]["incidents"] == 1 and status["counts"]["dropped"] == {}
@@ -257,6 +259,28 @@ def test_equal_windows_started_at_once_have_one_name(page):
     assert len(page.desk.maintenance()) == 1 and "not started: it is known already" in report.notes[0]
 
 
+def test_an_incident_says_why_nothing_was_done(page):
+    """One state for each of its signals; /metrics counts them, and the command line shows them."""
+    run(page, ticks=50)
+    [open_one] = page.pipeline.book.open()
+    why = page.desk.incident(open_one.id)["why"]
+    assert [(w["entity"], w["state"], w["by"]) for w in why] == [
+        ("service//db", "no_policy", ""), ("service//shop", "inhibited", "service//db")]
+    text = page.desk.metrics_text()
+    assert 'aiops_alert_end_states_total{state="no_policy"} 1.0' in text
+    tables = [t for t in story(page.desk.incident(open_one.id)) if hasattr(t, "columns")]
+    [shown] = [list(t.columns[3].cells) for t in tables if [c.header for c in t.columns][3:4] == ["STATE"]]
+    assert shown == ["no policy", "inhibited"]
+    html = pages.incident(page.desk, page.desk.incident(open_one.id))
+    assert "or why nothing was" in html and "taken for a consequence of what is wrong with service//db" in html
+
+
+def test_an_incident_of_an_earlier_run_has_no_states(page):
+    """They are not known any more, which is said by none."""
+    page.publish(Report(T0, incidents=(INCIDENT,)))
+    assert page.desk.incident("i-1")["why"] == [] and page.desk.incident("nobody") is None
+
+
 def test_the_published_schema_knows_all_that_a_source_says():
     """What a supervised source tells of itself is what OpenAPI promises, no key more and none less."""
     from aiops.clock import ManualClock
@@ -267,3 +291,19 @@ def test_the_published_schema_knows_all_that_a_source_says():
     told = Supervised(OwnSource(dict, interval_s=5.0), ManualClock(T0)).status()
     assert set(told) == set(SourceHealth.model_fields)
     SourceHealth.model_validate(told)
+
+
+def test_a_stop_is_told_at_once_and_approvals_wait_for_the_start(page):
+    """The pipeline hears of it, and people are told what to do first."""
+    page.publish(Report(T0, incidents=(INCIDENT,), actions=(ASKED,)))
+    page.desk.stop("anna", "storm", False)
+    assert [(c.verb, c.by, c.reason) for c in page.said] == [("stop", "anna", "storm")]
+    assert [s["by"] for s in page.desk.status()["stops"]] == ["anna"]
+    with pytest.raises(NotPossible, match=r"stopped by anna at .*: storm\. Start everything first: aiops start"):
+        page.desk.approve("a-1", "ben")
+    page.desk.reject("a-1", "ben")
+    page.desk.start("ben", "")
+    assert page.desk.status()["stops"] == []
+    with pytest.raises(NotPossible, match="nothing is stopped"):
+        page.desk.start("ben", "")
+    assert [c.verb for c in page.said] == ["stop", "reject", "start"]

@@ -17,7 +17,7 @@ from aiops.ladder import CAP_SHARE
 from aiops.models import picked
 from aiops.types import Signal
 from detectors._habit import Habit
-from detectors._kin import Groups, kin, owner
+from detectors._kin import Groups, owner, shown
 from detectors.peers import CLEAR, PORTION, READY_AFTER, Peers
 
 TICK_S = 15.0
@@ -82,7 +82,7 @@ def test_the_owner_is_read_off_the_name(entity, expected):
 def test_labels_that_number_members_do_not_part_them():
     """A rank is a member, a device is another quantity."""
     one, two = Signal(0, "job//t", "x", 'device="a",rank="0"'), Signal(1, "job//t", "x", 'device="a",rank="1"')
-    assert kin(one) == kin(two) != kin(Signal(2, "job//t", "x", 'device="b",rank="1"')) != kin(Signal(3, "job//t", "y"))
+    assert shown(one) == shown(two) != shown(Signal(2, "job//t", "x", 'device="b",rank="1"')) != shown(Signal(3, "job//t", "y"))
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

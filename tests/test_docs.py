@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "deploy" / "README.md",
         ROOT / "docs" / "cli.md", ROOT / "docs" / "configuration.md", ROOT / "docs" / "models.md",
         ROOT / "docs" / "budget.md", ROOT / "docs" / "sources.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "gpus.md",
+        ROOT / "docs" / "audit.md",
         ROOT / "docs" / "decisions" / "006-what-a-restart-keeps.md",
         ROOT / "docs" / "decisions" / "001-layout.md", ROOT / "docs" / "decisions" / "002-dependencies-and-lock.md"]
 COMMON = {"--help", "--config", "--server", "--token-file", "--output"}
@@ -109,14 +110,15 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 
 def test_the_example_configuration_is_good(tmp_path: Path) -> None:
-    """It loads as it stands."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
+    """It loads as it stands, and with each of the parts that are shown further down."""
+    example, *parts = re.findall(r"```yaml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
     path = tmp_path / "aiops.yaml"
-    path.write_text(example, encoding="utf-8")
-    try:
-        config.load(path, {})
-    except Problems as e:
-        pytest.fail(str(e))
+    for part in ("", *parts):
+        path.write_text(example + part, encoding="utf-8")
+        try:
+            config.load(path, {})
+        except Problems as e:
+            pytest.fail(str(e))
 
 
 def test_defaults_in_the_tables_are_the_defaults() -> None:
@@ -171,3 +173,13 @@ def test_version_is_the_same_everywhere() -> None:
     assert f'version = "{__version__}"' in text("pyproject.toml")
     assert f"newTag: {__version__}" in text("deploy/kustomization.yaml")
     assert subprocess.run(["grep", "-c", __version__, "Dockerfile"], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def test_each_state_in_which_something_ends_is_documented() -> None:
+    """A row each, and no row for what does not exist."""
+    from typing import get_args
+
+    from aiops.types import EndName
+
+    [section] = re.findall(r"^## States.*?\n(.*?)^## ", text("docs/audit.md"), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(get_args(EndName))

@@ -12,7 +12,7 @@ from helpers import STEP_S, T0, alert, anomaly, graph, meanings
 from aiops.evidence import KEEP_S, LOOK_BACK_S, MAX_LINES, RecentEvidence
 from aiops.history import History
 from aiops.signals import STALE_S
-from aiops.types import Incident, LogLine, Signal
+from aiops.types import Event, Incident, LogLine, Signal
 
 OF = (Signal(0, "pod//a", "errors", direction="up"), Signal(1, "pod//b", "errors", direction="up"),
       Signal(2, "pod//far", "errors", direction="up"), Signal(3, "pod//a", "kills", additive=True),
@@ -185,6 +185,35 @@ def test_a_suppressed_alert_says_nothing_about_whether_it_is_well():
     assert Run().evidence.clear(incident("pod//a", alerts=[alert("pod//a y", state="suppressed")])) is None
 
 
+def test_events_are_counted_by_reason_and_text():
+    """On the incident's entities and their neighbours, since shortly before it was opened."""
+    run, old = Run(), T0 - LOOK_BACK_S - 1.0
+    xid = [Event(at, entity, "warning", "XID 79", "XID 79 (hardware, critical): off the bus.")
+           for at, entity in ((T0, "pod//a"), (T0, "service//s"), (T0, "pod//far"), (old, "pod//a"))]
+    run.k += 1
+    run.history.add(run.now, *[np.array(VALUES)] * 3)
+    run.evidence.update(run.now, OF, (), (), xid)
+    assert run.evidence.event_count(r"XID \d+ \(hardware", incident("pod//a")) == 2
+    assert run.evidence.event_count("^XID 79", incident("pod//far")) == 1
+    assert run.evidence.event_count("(", incident("pod//a")) == 2
+    run.tick(VALUES, steps=int(KEEP_S / STEP_S) + 1)
+    assert run.evidence.event_count("XID", incident("pod//a")) == 0
+
+
+def test_what_is_around_an_entity():
+    """Workload, service and node, where there is one of each."""
+    run = Run()
+    run.evidence.graph = graph(
+        "deployment/s/web owns pod/s/w-1", "deployment/s/web owns pod/s/w-2", "service/s/shop owns pod/s/w-1",
+        "pod/s/w-1 runs_on node//n1", "pod/s/w-2 runs_on node//n2", "node//n1 uses gpu/n1/0")
+    around = run.evidence.around
+    assert around("pod/s/w-1") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("service/s/shop") == {"workload": "web", "service": "shop", "node": "n1"}
+    assert around("deployment/s/web") == {"workload": "web", "service": "shop"}
+    assert around("gpu/n1/0") == {"node": "n1"} and around("node//n1") == {"node": "n1"}
+    assert around("service/s/unknown") == {"service": "unknown"}
+
+
 def test_what_rose_near_the_target_is_told():
     """Neighbours of the incident and of the target; not what is far, was there before, has no bad side, or fell silent."""
     run = Run()
@@ -196,3 +225,27 @@ def test_what_rose_near_the_target_is_told():
                            replace(new[0], detectors=("absence",)), replace(new[0], state="resolved")]
     assert run.evidence.risen(incident("pod//a"), "deployment//x", since) == [new[1]]
     assert run.evidence.risen(incident("service//s"), "pod//b", since) == new[:2]
+
+
+def test_who_depends_on_what_fails_is_explained_by_it():
+    """A callee, a sibling's node, a GPU below; not from above, not what was opened long before; of a circle the later one."""
+    run = Run()
+    run.evidence.graph = graph(
+        "service//front calls service//s", "service//s owns pod//a", "service//s owns pod//b", "pod//b runs_on node//n",
+        "node//n uses gpu//n/0", "service//x calls service//y", "service//y calls service//x")
+
+    def of(name, entity, after_s=0.0):
+        return replace(incident(entity, opened_at=T0 + after_s), id=name)
+
+    gpu, front, a = of("i-gpu", "gpu//n/0", 30.0), of("i-front", "service//front"), of("i-a", "pod//a")
+    run.evidence.incidents = [gpu, front, a]
+    assert run.evidence.explained(a) == "i-gpu (gpu//n/0)"
+    assert run.evidence.explained(front) == "i-gpu (gpu//n/0)"
+    assert run.evidence.explained(gpu) == ""
+    run.evidence.incidents = [front, a]
+    assert (run.evidence.explained(front), run.evidence.explained(a)) == ("i-a (pod//a)", "")
+    run.evidence.incidents = [of("i-old", "node//n", -601.0), a]
+    assert run.evidence.explained(a) == ""
+    x, y = of("i-x", "service//x"), of("i-y", "service//y", 15.0)
+    run.evidence.incidents = [x, y]
+    assert (run.evidence.explained(x), run.evidence.explained(y)) == ("", "i-x (service//x)")

@@ -76,6 +76,7 @@ def test_the_next_turn_drops_what_was_not_written(path):
     ledger.turn(ACTION, Plan("Once.", (CHANGE, CHANGE)))
     ledger.written("a-1", 0, None)
     assert ledger.turn(ACTION, Plan("Twice.", (CHANGE,))) == 1
+    assert ledger.writes("a-1") == [CHANGE]
     [begun] = ledger.begun()
     assert [n for n, _ in begun.doubtful] == [1]
 

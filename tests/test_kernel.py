@@ -51,6 +51,14 @@ def test_compiled_and_plain_python_agree():
     assert np.allclose(np.array(json.loads(plain.stdout), np.float64), ours, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
+def test_the_loop_counts_no_references_to_arrays():
+    """Each count is a locked addition, and a hundred of them a series were half the time of a step."""
+    numba = pytest.importorskip("numba")
+    fresh = numba.jit(**kernel.count.targetoptions)(kernel.count.py_func)  # what was kept of an earlier run cannot be looked into
+    fresh(3.0, 1.0, 0, kernel.prior_bins()[None])
+    assert "NRT_" not in fresh.inspect_llvm(fresh.signatures[0])
+
+
 def told(x, step_s=60.0, start=MONDAY, direction="both"):
     """Rows that alarm, with the view that spoke, of one series."""
     at = start + step_s * np.arange(len(x))

@@ -14,6 +14,8 @@ from aiops.types import Command, Incident, Outcome, Report
 class Decider:
     """Remembers one number."""
 
+    revision = 0
+
     def __init__(self, number: int = 0) -> None:
         self.number = number
 

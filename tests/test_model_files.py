@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 
 from aiops.models import Learned, Lineage, Saved
+from aiops.rows import Rows
 from aiops.store import models
+from aiops.store.chunks import Chunks, Damaged
 from aiops.store.models import ModelFiles, packed, unpacked
 
 STATE = {"n": np.arange(6.0).reshape(2, 3), "names": ["pod/a/ü", "b"], "tail": {"u": np.array([np.nan, -np.inf, 5e-324])},
@@ -143,6 +147,35 @@ def test_a_damaged_piece_costs_its_model_and_no_other(tmp_path: Path, damage: st
     found = files.read()
     assert found is not None and found.lineages == {} and same(found.door, DOOR)
     assert len(files.notes) == 1 and "toy" in files.notes[0]
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_pieces_of_earlier_versions_are_checked_by_their_name(tmp_path: Path, damage: bool) -> None:
+    """It is their SHA-256, without the CRC-32 that is checked now."""
+    data = np.random.default_rng(0).bytes(5000)
+    old, into = hashlib.sha256(data).hexdigest(), bytearray(5000)
+    new = Chunks(tmp_path).put(memoryview(data))
+    assert new == f"{old}-{zlib.crc32(data):08x}"
+    (tmp_path / old).write_bytes(data[:-1] + b"!" if damage else data)
+    with pytest.raises(Damaged, match="does not match") if damage else contextlib.nullcontext():
+        Chunks(tmp_path).get(old, memoryview(into))
+    Chunks(tmp_path).get(new, memoryview(into))
+    assert into == data and (tmp_path / old).exists() is not damage
+
+
+def test_rows_of_names_come_back_as_rows(tmp_path: Path) -> None:
+    """As two arrays and the few distinct names; lists of rows, as earlier versions wrote them, stay lists. What does not fit
+    together is set aside."""
+    told = [("pod/a/ü", "m", ""), ("pod/a/b", "m", ""), ("pod/a/ü", "m", 'k="v"'), ("pod/a/b", "m", "")]
+    files = ModelFiles(tmp_path / "m")
+    files.write(replace(LEARNED, door={**DOOR, "series": Rows.of(told)}))
+    found = files.read().door
+    assert isinstance(found["series"], Rows) and list(found["series"]) == told and found["signals"] == DOOR["signals"]
+    assert list(Rows.of(told[:2]).joined(Rows.of(told[2:]))) == told and Rows.of(found["series"]) is found["series"]
+    state = Rows.of(told).state()
+    for wrong in ({"kind": np.array([0, 1, 2, 3])}, {"entity": np.array([0, 1, 0, -1])}, {"entities": ["a", "a"]}, {"kind": [0]}):
+        with pytest.raises(ValueError, match="do not fit together"):
+            Rows.restored({**state, **wrong})
 
 
 @pytest.mark.slow

@@ -330,9 +330,9 @@ def test_what_cannot_be_moved_is_not_used_on_other_columns(toys: Toys):
 def test_what_was_silent_for_a_week_is_forgotten_and_pods_sooner():
     """Pods, containers and processes do not come back under the name they had."""
     entities = ["node//a", "node//b", "pod/x/a", "pod/x/b", "process//c", "node//never"]
-    heard = [T0 - models.KEEP_S, T0 - models.KEEP_S - 1, T0 - models.EPHEMERAL_KEEP_S, T0 - models.EPHEMERAL_KEEP_S - 1, T0,
-             -math.inf]
-    assert still_there(entities, heard, T0).tolist() == [0, 2, 4]
+    heard = np.array([T0 - models.KEEP_S, T0 - models.KEEP_S - 1, T0 - models.EPHEMERAL_KEEP_S, T0 - models.EPHEMERAL_KEEP_S - 1,
+                      T0, -math.inf])
+    assert still_there(np.array([models.ephemeral(e) for e in entities]), heard, T0).tolist() == [0, 2, 4]
 
 
 # ---------------------------------------------------------------------------------------------------- as a detector

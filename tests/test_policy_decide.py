@@ -31,6 +31,8 @@ class Facts:
     is_clear: bool = False
     window: str = ""
     rising: tuple = ()
+    elsewhere: str = ""
+    place: dict = field(default_factory=dict)
 
     def anomalies(self, incident):
         return self.seen
@@ -46,6 +48,12 @@ class Facts:
 
     def clear(self, incident):
         return self.is_clear
+
+    def around(self, entity):
+        return self.place
+
+    def explained(self, incident):
+        return self.elsewhere
 
     def risen(self, incident, target, since):
         return self.rising
@@ -446,6 +454,26 @@ def test_what_was_no_good_is_not_done_again_for_the_same_evidence():
     assert step(b, 9000, both).actions == ()
 
 
+def test_a_symptom_is_not_treated_while_its_cause_is():
+    """What fails below is treated first; also an approval is refused then."""
+    known = replace(BAD, elsewhere="inc-2 (node//gpu-1)")
+    assert refusal(book(), known) == ("explained", "inc-2 (node//gpu-1) explains this: what this depends on is treated first")
+    b = book(policy(mode="ask"))
+    question = ask(b)
+    [answer] = step(b, 10, known, commands=[Command(T0 + 10, "approve", question.id, "ann")]).actions
+    assert "explains this" in answer.reason
+
+
+def test_a_target_may_be_named_by_its_place():
+    """The workload that a pod belongs to, the node that it runs on; where that is not known, nothing is aimed at."""
+    actions = [{"type": "Restart", "condition": "cause.node == 'gpu-1'", "target": {"deployment": "${cause.workload}"}}]
+    known = replace(BAD, place={"workload": "chat", "node": "gpu-1"})
+    assert acted(book(policy(actions=actions)), known).target == "deployment/shop/chat"
+    assert refusal(book(policy(actions=actions)), replace(BAD, place={"node": "gpu-1"})) == (
+        "target", "no target for Restart: cause.workload is not known in this incident")
+    assert refusal(book(policy(actions=actions)))[0] == "condition"
+
+
 def test_what_helped_before_is_tried_first():
     """The file's order is only what is known at the beginning."""
     both, b = Facts({"http_error_rate": 0.9, "container_restarts": 9.0}), book()
@@ -455,14 +483,15 @@ def test_what_helped_before_is_tried_first():
 
 
 def test_who_helps_one_at_the_cost_of_its_neighbours_has_made_it_worse():
-    """Said at the first look, undone, and on record; what was odd before does not count, nor what fires no more."""
+    """After half the time to calm down; undone, and on record. What was odd before does not count, nor what fires no more."""
     good = Facts({"http_error_rate": 0.0})
     risen = Alert("n", "service/shop/db", "http_latency_seconds", "firing", T0 + 20, T0 + 70, 0.9, 1e-6, direction="up")
     b = book()
     finish(b, acted(b), 15, facts=good)
-    decision = step(b, 75, replace(good, rising=(risen,)))
+    assert step(b, 75, replace(good, rising=(risen,))).outcomes == ()
+    decision = step(b, 375, replace(good, rising=(risen,)))
     assert [(o.status, o.reason) for o in decision.outcomes] == [("worse", (
-        "service/shop/db: http_latency_seconds began to alert after the action, and still did 1m after it"))]
+        "service/shop/db: http_latency_seconds began to alert after the action, and still did 6m after it"))]
     assert [(a.state, a.decision) for a in decision.actions] == [("undo", "act")]
     assert b.record.of("http_error_rate|service", "ScaleUp of deployment") == Record(0, 1)
     known = replace(risen, entity=POD, signal="http_error_rate")

@@ -134,7 +134,7 @@ BROKEN = {
         "p.yaml:6: $.spec.diagnosis.correlations[0].logs: 'a(b' is not a regular expression: missing ), unterminated "
         "subpattern at position 1. To mean ( ) [ ] * + ? themselves, put a backslash before them."]),
     "metric_and_logs": (change("  actions:", "  diagnosis: {correlations: [{logs: a, metric: b}]}\n  actions:"), [
-        "p.yaml:6: $.spec.diagnosis.correlations[0]: exactly one of metric and logs is needed."]),
+        "p.yaml:6: $.spec.diagnosis.correlations[0]: exactly one of metric, logs and events is needed."]),
     "condition_does_not_compile": (change('"true"', "corelation.x > 1"), [
         "p.yaml:8: $.spec.actions[0].condition: condition, line 1, column 11: nothing is called 'corelation'. "
         "Did you mean 'correlation'?\n    corelation.x > 1\n              ^"]),

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from aiops import app, build, cli, feeds, meaning
+from aiops import app, build, chain, cli, feeds, meaning
 from aiops.clock import ManualClock, WallClock
 from aiops.config import load
 from aiops.intake import Intake
@@ -183,8 +183,43 @@ def test_a_killed_run_loses_nothing(
     assert two.end(signal.SIGTERM) == 0
     assert len(list((tmp_path / "state" / "journal").glob("*.gz"))) == 2, "the killed run's segment is closed, too"
 
+    assert cli.main(["audit", "verify", str(tmp_path / "state")]) == 0
+    found = list(chain.entries(tmp_path / "state" / "audit"))
+    begun = [e["what"] for e in found if e["kind"] == "started"]
+    assert len(begun) == 2 and begun[0] == begun[1], "the same version, configuration and policies"
+    assert [e["what"] for e in found if e["kind"] == "stopped"] == [{"orderly": True}], "the killed run did not say so"
+
 
 @pytest.mark.slow
+def test_a_stop_holds_at_once_and_over_a_crash(
+        tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
+    """`aiops stop`, a SIGKILL right after it, a file that stops too, and `aiops start`: on page, status and metrics."""
+    config = "kind: Config\nstore: state\nlisten: 127.0.0.1:0\nsources: [{host: {interval: 1s}}]\nstop: {file: STOP}\n"
+    first = started(tmp_path, config)
+    until(lambda: first.answers("/readyz"), READY_S, "ready")
+    assert cli.main(["stop", "--reason", "storm", "--by", "anna", "--server", first.url()]) == 0
+    first.end(signal.SIGKILL)
+    (tmp_path / "STOP").write_text("power cut")
+    second = started(tmp_path, config)
+    until(lambda: second.answers("/readyz"), READY_S, "ready")
+    until(lambda: len(second.status()["stops"]) == 2, 10.0, "the file stops")
+    stops = {s["source"]: (s["by"], s["reason"]) for s in second.status()["stops"]}
+    assert stops == {"": ("anna", "storm"), f"the file {tmp_path}/STOP": (f"the file {tmp_path}/STOP", "power cut")}
+    with urlopen(second.url(), timeout=5) as answer:
+        page = answer.read().decode()
+    assert "Stopped by anna since" in page and ": storm." in page
+    until(lambda: any("stopped by the file" in n for n in second.status()["notes"]), 10.0, "a note")
+    with urlopen(second.url() + "/metrics", timeout=5) as answer:
+        assert 'aiops_stopped{by="people"} 1.0' in answer.read().decode()
+    assert cli.main(["start", "--by", "ben", "--server", second.url()]) == 0
+    assert cli.main(["start", "--server", second.url()]) == 1
+    assert "Take it back there" in capsys.readouterr().err
+    (tmp_path / "STOP").unlink()
+    until(lambda: second.status()["stops"] == [], 10.0, "nobody stops any more")
+    assert second.end(signal.SIGTERM) == 0
+    assert replayed(tmp_path / "state" / "journal", capsys)
+
+
 def test_what_was_learned_outlives_the_process_and_can_be_called_back(
     tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
     """The next one is ready at once; other settings are tried beside it, let in with one command, taken back with another;

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aiops import stops
 from aiops.arrays import grown
 from aiops.sinks.journal import Journal
 from aiops.types import Batch, Bools, Command, Edge, Entity, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert, Series
@@ -27,7 +28,8 @@ MAX_LINKS = 50
 @dataclass
 class Slice:
     """One incident's part. Rows are in the order in which they came: series (index into `series`), time, value, and `at`, the
-    event time of their batch. `ats`: of every batch. `left_out`: what did not fit, by reason."""
+    event time of their batch. `ats`: of every batch. `policies`: the last set that was told before the span, and each within it.
+    `left_out`: what did not fit, by reason."""
 
     series: list[Series] = field(default_factory=list)
     ids: Ints = field(default_factory=lambda: np.empty(0, np.int32))
@@ -41,6 +43,7 @@ class Slice:
     links: list[tuple[float, Links]] = field(default_factory=list)
     outcomes: list[tuple[float, Outcome]] = field(default_factory=list)
     commands: list[tuple[float, Command]] = field(default_factory=list)
+    policies: list[tuple[float, Mapping[str, str]]] = field(default_factory=list)
     entities: tuple[Entity, ...] = ()
     learned_entities: tuple[Entity, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
@@ -136,6 +139,9 @@ def _collect(found: Slice, journal: Journal, span: tuple[float, float], incident
         if batch.at > span[1]:
             break
         to = _numbered(to, batch, place)
+        if batch.policies is not None:
+            found.policies = [x for x in found.policies if x[0] >= span[0]] if batch.at < span[0] else found.policies
+            found.policies.append((batch.at, batch.policies))
         if batch.at < span[0]:
             continue
         found.ats.append(batch.at)
@@ -176,7 +182,8 @@ def _listen(found: Slice, batch: Batch, mine: set[Entity], incident: Mapping[str
     found.alerts += [(at, x) for x in batch.alerts if x.entity in mine]
     found.outcomes += [(at, x) for x in batch.outcomes if x.action in actions]
     targets = actions | {incident["id"]}
-    found.commands += [(at, x) for x in batch.commands if x.target in targets or x.verb.startswith("maintenance_")]
+    for_all = ("maintenance_start", "maintenance_end", *stops.VERBS)
+    found.commands += [(at, x) for x in batch.commands if x.target in targets or x.verb in for_all]
     if len(found.lines) > 2 * MAX_LINES:
         _trim_lines(found, set(incident["entities"]))
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from aiops.redaction import IPV4, IPV6
+
 _WORDS = Path(__file__).with_name("words.txt")
 _TOKEN = re.compile(r"\w+")
 _PIECE = re.compile(r"[^\W_]+")
@@ -22,8 +24,6 @@ _ENDING = re.compile(r"(.+?)(Error|Exception|Failure)\Z")
 _NUMBERED = re.compile(r"([^\W\d_]+)(\d{1,3})\Z")
 _HASH = re.compile(r"(?=.*[0-9])[bcdfghjklmnpqrstvwxz2456789]{3,10}\Z|[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
 _HEX = re.compile(r"(?=.*\d)(?:0x)?[0-9a-fA-F]{8,}\Z")
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
-_IPV6 = re.compile(r"(?<![\w:])(?=[0-9a-fA-F:]*(?:::|[a-fA-F]))(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])")
 _LONG = 5
 """Digits in a row that could be somebody's number."""
 CONSONANTS, VOWELS, DIGITS, KUBERNETES, HEX = "bdfgklmnprtvz", "aeiou", "0123456789", "bcdfghjklmnpqrstvwxz", "0123456789abcdef"
@@ -66,8 +66,8 @@ class Names:
 
     def text(self, text: str) -> str:
         """Free text: a log line, a reason."""
-        text = _IPV6.sub(lambda m: self._made("ip", m[0].lower(), lambda x: _spelled(x, "", 8)), text)
-        text = _IPV4.sub(lambda m: self._made("ip", m[0], lambda x: _spelled(x, "", 8)), text)
+        text = IPV6.sub(lambda m: self._made("ip", m[0].lower(), lambda x: _spelled(x, "", 8)), text)
+        text = IPV4.sub(lambda m: self._made("ip", m[0], lambda x: _spelled(x, "", 8)), text)
         return _TOKEN.sub(lambda m: m[0] if self._stays(m[0]) else _PIECE.sub(lambda p: self._word(p[0]), m[0]), text)
 
     def id(self, text: str) -> str:

@@ -40,6 +40,7 @@ class Run(msgspec.Struct, frozen=True):
     level: float
     config: dict[str, Any] = {}
     policies: dict[str, str] = {}
+    policy_changes: list[tuple[float, dict[str, str]]] = []
     packs: dict[str, str] = {}
     policy_memory: dict[str, Any] = {}
     mask_memory: dict[str, Any] = {}
@@ -86,6 +87,7 @@ class CapsuleRecording(FolderRecording):
         ats, run = self.ats, self.run
         links, lines, events = _by_time(run.links, ats), _by_time(self._lines_of, ats), _by_time(self._events_of, ats)
         alerts, outcomes, commands = _by_time(self._alerts_of, ats), _by_time(run.outcomes, ats), _by_time(run.commands, ats)
+        policies = _by_time(run.policy_changes, ats)
         start = 0
         for k, (at, end) in enumerate(zip(self.ats.tolist(), cuts.tolist(), strict=True)):
             here = ids[start:end]
@@ -93,7 +95,8 @@ class CapsuleRecording(FolderRecording):
             told[fresh] = True
             yield Batch(at, here, times[start:end], values[start:end], tuple(series[i] for i in fresh.tolist()),
                         tuple(lines.get(k, ())), tuple(events.get(k, ())), tuple(alerts.get(k, ())),
-                        links[k][-1] if k in links else None, tuple(outcomes.get(k, ())), tuple(commands.get(k, ())))
+                        links[k][-1] if k in links else None, tuple(outcomes.get(k, ())), tuple(commands.get(k, ())),
+                        policies=policies[k][-1] if k in policies else None)
             start = end
 
     def _rows(self) -> tuple[tuple[Series, ...], Any, Any, Any, Any]:
@@ -160,11 +163,12 @@ class Capsule:
         self.source = CapsuleRecording(folder)
         run = self.source.run
         known_packs = build.meanings_from(run.packs)
-        book = build.policies(policies, known_packs) if policies else build.policies_from(run.policies, known_packs)
         config = _config(run, folder)
+        beyond = config.policies.beyond
+        book = build.policies(policies, known_packs) if policies else build.policies_from(run.policies, known_packs, beyond)
         self.budget = budget or config.budget
         self.pipeline = build.pipeline(known_packs, book, config.mode, config.detectors, self.budget.incidents,
-                                       self.budget.per_s, build.masks(config))
+                                       self.budget.per_s, build.masks(config), beyond)
         self._held = None if budget else run.level
         self._learned = known.read(folder / "learned")
         self._take_up(run, folder)

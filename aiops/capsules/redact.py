@@ -25,6 +25,7 @@ from aiops.capsules.write import parquet
 from aiops.meaning import format_labels, parse_labels
 from aiops.models import Learned, Lineage
 from aiops.policy.ledger import action_id
+from aiops.policy.texts import RESOURCE
 from aiops.sources.recording.record import write_yaml
 from aiops.store.capsules import CapsuleError, manifest, seal
 from aiops.yamlfile import Problems
@@ -237,12 +238,15 @@ class _Redaction:
         run, config = self.run, dict(self.run.get("config", {}))
         if config.get("maintenance"):
             config["maintenance"] = [self._window(m) for m in config["maintenance"]]
+        if config.get("policies"):
+            config["policies"] = {"beyond": self._beyond()}
         packs = {f"pack-{n}.yaml": _yaml(_without(d.data)) for n, (file, text) in enumerate(sorted(run.get("packs", {}).items()))
                  for d in yamlfile.parse(text, file)}
         memory = self.walk(run.get("policy_memory", {}))
         links = [[at, {"nodes": [self.walk(n) for n in part["nodes"]], "edges": [
             {**self.walk(e), "kind": e["kind"]} for e in part["edges"]]}] for at, part in run["links"]]
         return {**run, "config": config, "packs": packs, "policies": self._policies(run.get("policies", {})), "links": links,
+                "policy_changes": [[at, self._policies(texts)] for at, texts in run.get("policy_changes", [])],
                 "policy_memory": _same_kinds(run.get("policy_memory", {}), memory),
                 "mask_memory": self.walk(run.get("mask_memory", {})),
                 "outcomes": [[at, {**self.walk(o), "status": o["status"]}] for at, o in run["outcomes"]],
@@ -254,17 +258,22 @@ class _Redaction:
 
     def _policies(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Those that can still be read without their names; how many cannot is counted."""
+        beyond = self._beyond()
         out: dict[str, str] = {}
         for n, (file, text) in enumerate(sorted(texts.items())):
             for m, document in enumerate(yamlfile.parse(text, file)):
-                new = _yaml(self._policy(_without(document.data)))
+                data, resource = self._policy(_without(document.data)), file.startswith(RESOURCE)
+                new = json.dumps(data, ensure_ascii=False) if resource else _yaml(data)
                 try:
-                    build.policies_from({file: new}, self.meanings)
+                    build.policies_from({file: new}, self.meanings, beyond)
                 except Problems:
                     self.left_out["policies"] = self.left_out.get("policies", 0) + 1
                     continue
-                out[f"policy-{n}-{m}.yaml"] = new
+                out[f"{RESOURCE}policy-{n}-{m}" if resource else f"policy-{n}-{m}.yaml"] = new
         return out
+
+    def _beyond(self) -> list[str]:
+        return [self.names.text(n) for n in self.run.get("config", {}).get("policies", {}).get("beyond", [])]
 
     def _policy(self, value: Any, field: str = "") -> Any:
         if isinstance(value, Mapping):

@@ -37,15 +37,26 @@ def write(part: Path, found: Slice, incident: Mapping[str, Any], header: Mapping
     _json(part / "run.json", {
         "ats": found.ats, "level": level, **settings(header), **memories,
         "links": [[at, asdict(x)] for at, x in found.links], "outcomes": [[at, asdict(x)] for at, x in found.outcomes],
-        "commands": [[at, asdict(x)] for at, x in found.commands]})
+        "commands": [[at, asdict(x)] for at, x in found.commands], **policies(found)})
     write_yaml(part / "fixture.yaml", fixture(found, incident, header, level, step_s))
 
 
 def settings(header: Mapping[str, Any]) -> JSON:
     """What the run says of itself that decides verdicts."""
     config = json.loads(str(header.get("config") or "{}"))
-    return {"config": {k: config[k] for k in KEPT_SETTINGS if config.get(k) is not None}, "version": header.get("version", ""),
+    kept = {k: config[k] for k in KEPT_SETTINGS if config.get(k) is not None}
+    policies = config.get("policies")
+    if isinstance(policies, dict) and policies.get("beyond"):
+        kept["policies"] = {"beyond": policies["beyond"]}
+    return {"config": kept, "version": header.get("version", ""),
             "policies": header.get("policies", {}), "packs": header.get("packs", {})}
+
+
+def policies(found: Slice) -> JSON:
+    """The policies in force at the beginning, where they are not those with which the run began, and what became of them."""
+    before = [texts for at, texts in found.policies if not found.ats or at < found.ats[0]]
+    later = [[at, dict(texts)] for at, texts in found.policies if found.ats and at >= found.ats[0]]
+    return ({"policies": dict(before[-1])} if before else {}) | ({"policy_changes": later} if later else {})
 
 
 def fixture(found: Slice, incident: Mapping[str, Any], header: Mapping[str, Any], level: float, step_s: float) -> JSON:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from aiops.cluster.election import Office
 from aiops.cluster.executor import Check, Executor, Notes
 from aiops.cluster.lease import Deposed, Waits
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import Begun, Clock, Cluster, Log, Refused, Retry
+from aiops.interfaces import NOT_NOW, Begun, Clock, Cluster, Log, Refused, Retry
 from aiops.types import Action, Outcome
 
 PATIENCE_S = 600.0
@@ -82,11 +82,12 @@ class LiveActuator:
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, ledger: Ledger, awaited: Sequence[str] = (),
-                 checks: Sequence[Check] = (), patience_s: float = PATIENCE_S, office: Office | None = None) -> None:
+                 checks: Sequence[Check] = (), patience_s: float = PATIENCE_S,
+                 gate: Callable[[Action], None] = lambda action: None, office: Office | None = None) -> None:
         self._clock, self._ledger, self._patience_s, self._office = clock, ledger, patience_s, office
         self._started, self._awaited, self._claim_at = clock.monotonic(), list(awaited), 0.0
         self._hear_at = 0.0
-        self._executor = Executor(cluster, ledger, checks)
+        self._executor = Executor(cluster, ledger, checks, gate)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
         self._unsettled: dict[str, Begun] = {}
@@ -212,7 +213,7 @@ class LiveActuator:
     def _in_others_hands(self, action: Action, at: float, reason: str) -> Outcome:
         if self._office is not None and self._office.began(action.id):
             return Outcome(action.id, "unknown", at, f"begun, and not finished here: {reason}")
-        return Outcome(action.id, "refused", at, f"not begun: {reason}")
+        return Outcome(action.id, "refused", at, f"{NOT_NOW}{reason}.")
 
     def _run(self) -> None:
         while True:

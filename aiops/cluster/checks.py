@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from aiops.changes import PAUSED, Change, paused
 from aiops.interfaces import Cluster, Refused
-from aiops.kinds import parts
+from aiops.kinds import outside, parts
 from aiops.types import Action
 
 
 def not_paused(action: Action, changes: Sequence[Change], cluster: Cluster) -> None:
     """Raises Refused where somebody annotated the object, or its namespace, to be left alone."""
-    targets = [action.target] if "selector:" not in action.target else []
+    targets = [action.target] if "selector:" not in action.target and not outside(action.target) else []
     for target in dict.fromkeys([*targets, *(c.entity for c in changes if c.verb in ("patch", "evict", "delete"))]):
         _, namespace, _ = parts(target)
         for one in (target, f"namespace//{namespace}" if namespace else ""):

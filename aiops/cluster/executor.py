@@ -13,18 +13,27 @@ from typing import Any
 
 from aiops import plugins
 from aiops.changes import Change, Changed
-from aiops.interfaces import Ambiguous, Begun, Cluster, Log, Plan, Refused, Retry
+from aiops.interfaces import Ambiguous, Begun, Cluster, Failed, Log, Plan, Refused, Retry
 from aiops.types import Action, Outcome
 
 Check = Callable[[Action, Sequence[Change], Cluster], None]
-"""Looks at what is about to be written; raises Refused or Retry where it must not be."""
+"""Looks at what is about to be written; raises Refused or Retry where it must not be, Fewer where only some of it may be."""
+
+
+class Fewer(Retry):
+    """Only `changes` may be written now; the rest in `after_s` seconds."""
+
+    def __init__(self, reason: str, after_s: float, changes: Sequence[Change]) -> None:
+        super().__init__(reason, after_s)
+        self.changes = changes
 
 
 class Executor:
-    """Carries actions out on a cluster. `checks` are asked before each turn, in this order."""
+    """Carries actions out on a cluster. `checks` are asked before each turn, in this order, and `gate` before each write."""
 
-    def __init__(self, cluster: Cluster, log: Log, checks: Sequence[Check] = ()) -> None:
-        self._cluster, self._log, self._checks = cluster, log, checks
+    def __init__(self, cluster: Cluster, log: Log, checks: Sequence[Check] = (),
+                 gate: Callable[[Action], None] = lambda action: None) -> None:
+        self._cluster, self._log, self._checks, self._gate = cluster, log, checks, gate
 
     def carry_out(self, action: Action, at: float) -> Outcome:
         """One turn. Raises Retry where more is to come, or nothing could be changed yet; all else becomes an Outcome."""
@@ -40,6 +49,8 @@ class Executor:
             raise
         except Refused as e:
             return Outcome(action.id, "refused", at, e.reason + self._put_back(action))
+        except Failed as e:
+            return Outcome(action.id, "failed", at, e.reason)
         except Ambiguous as e:
             return Outcome(action.id, "unknown", at, f"{e.reason}; it may have been done and is not repeated")
         except Exception as e:  # noqa: BLE001 - one broken remediation must not stop the daemon
@@ -70,7 +81,8 @@ class Executor:
 
     # ----------------------------------------------------------------------------------------------------- one turn
     def _act(self, action: Action, at: float) -> Outcome:
-        plan = plugins.load_type("remediations", action.type)().plan(action, self._cluster)
+        so_far = replace(action, params={**action.params, "written": [c.entity for c in self._log.writes(action.id)]})
+        plan = plugins.load_type("remediations", action.type)().plan(so_far, self._cluster)
         self._take(action, plan)
         if plan.rest:
             raise Retry(plan.rest, plan.after_s)
@@ -89,16 +101,35 @@ class Executor:
         return Outcome(action.id, "undone", at, text)
 
     def _take(self, action: Action, plan: Plan) -> None:
-        changes = [c for c in plan.changes if c.verb != "patch" or c.edits]
-        for check in self._checks if changes else ():
-            check(action, changes, self._cluster)
+        self._gate(action)
+        changes, fewer = self._allowed(action, [c for c in plan.changes if c.verb != "patch" or c.edits])
+        self._not_again(action, changes)
         possible, later = self._possible(changes)
+        later = fewer or later
         if possible:
             first = self._log.turn(action, replace(plan, changes=tuple(possible), rest=plan.rest or str(later or "")))
             for number, change in enumerate(possible, first):
+                self._gate(action)
                 self._log.written(action.id, number, self._write(action, change))
         if later:
             raise later
+
+    def _not_again(self, action: Action, changes: Sequence[Change]) -> None:
+        """What an earlier turn created and somebody deleted is not created again. Raises Refused."""
+        creates = {c.entity for c in changes if c.verb == "create"}
+        gone = next((c.entity for c in self._log.inverses(action.id) if c.entity in creates), None) if creates else None
+        if gone:
+            raise Refused(f"{gone} was made by this action, and somebody deleted it. Hands off.")
+
+    def _allowed(self, action: Action, changes: Sequence[Change]) -> tuple[Sequence[Change], Retry | None]:
+        """What every check lets pass, and why the rest has to wait."""
+        fewer: Fewer | None = None
+        for check in self._checks if changes else ():
+            try:
+                check(action, changes, self._cluster)
+            except Fewer as e:
+                changes, fewer = e.changes, e
+        return changes, fewer
 
     def _possible(self, changes: Sequence[Change]) -> tuple[list[Change], Retry | None]:
         """What the API server would take now. A pod whose disruption budget forbids it does not keep others waiting."""
@@ -136,6 +167,7 @@ class Executor:
         inverses = self._log.inverses(action.id) if action.state != "undo" else ()
         try:
             for change in inverses:
+                self._gate(replace(action, state="undo"))
                 self._cluster.write(change)
         except (Changed, Retry, Refused, Ambiguous) as e:
             return f" What it had changed could not be put back: {e}"
@@ -154,6 +186,7 @@ class Notes:
         self.plans: list[tuple[str, Plan]] = []
         self.outcomes: list[Outcome] = []
         self._inverses: dict[str, list[Change]] = {}
+        self._written: dict[str, list[Change]] = {}
 
     def begin(self, action: Action) -> None:
         """Nothing outlives this process."""
@@ -163,8 +196,12 @@ class Notes:
         return 0
 
     def written(self, action: str, number: int, inverse: Change | None) -> None:
+        self._written.setdefault(action, []).append(self.plans[-1][1].changes[number])
         if inverse is not None:
             self._inverses.setdefault(action, []).insert(0, inverse)
+
+    def writes(self, action: str) -> Sequence[Change]:
+        return self._written.get(action, [])
 
     def inverses(self, action: str) -> Sequence[Change]:
         return self._inverses.get(action, [])

@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiops import plugins
-from aiops.changes import Change, Edit, Object, Step
-from aiops.cluster.transport import MANAGER
+from aiops.changes import MANAGER, Change, Edit, Object, Step
 from aiops.interfaces import Cluster, Refused
 from aiops.quantities import format_duration
 from aiops.types import Action

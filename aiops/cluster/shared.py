@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aiops.changes import Change, from_json
 from aiops.cluster.lease import Waits
 from aiops.cluster.transport import JSON, Api, Conflict, Missing
-from aiops.interfaces import Ambiguous, Begun, Plan, Refused, Retry
+from aiops.interfaces import NOT_NOW, Ambiguous, Begun, Plan, Refused, Retry
 from aiops.quantities import format_duration
 from aiops.serial import action as action_json
 from aiops.types import Action, Outcome
@@ -92,7 +92,7 @@ class SharedLedger:
             one, ago_s = entry["action"], at - float(entry["ended_at"] or entry["action"]["at"])
             done = entry["status"] in (None, "done", "unknown", "undone")
             if done and one["target"] == action.target and entry["by"] != self.holder and ago_s < within_s:
-                return Outcome(action.id, "refused", at, f"another replica, {entry['by']}, acted on {action.target} "
+                return Outcome(action.id, "refused", at, f"{NOT_NOW}another replica, {entry['by']}, acted on {action.target} "
                                f"{format_duration(round(max(0.0, ago_s)))} ago: {one['type']} {entry['id']}.")
         return None
 

@@ -1,7 +1,8 @@
 """A cluster in memory: what replay acts on, and what tests look into. Deterministic; time moves only by `now`.
 
-It keeps Kubernetes objects and does at once what controllers would do: an evicted pod is replaced, a rollout replaces all, and
-a workload has as many pods as it asks for. A workload that nobody described has ASSUMED replicas and pods of its name.
+It keeps Kubernetes objects and does at once what controllers would do: an evicted pod is replaced (on no node in particular), a
+rollout replaces all, a workload has as many pods as it asks for, and a created Job succeeds. Calls are only written down.
+A workload that nobody described has ASSUMED replicas and pods of its name.
 """
 
 from __future__ import annotations
@@ -89,16 +90,25 @@ class SimulatedCluster:
         self._after(change)
 
     def write(self, change: Change) -> Object:
-        after = self._after(change)
+        self._after(change)
         if self._failures:
             raise self._failures.pop(0)
         self.calls.append(change)
+        return self.happens(change)
+
+    def happens(self, change: Change) -> Object:
+        """The same done by somebody else: not among `calls`."""
+        after = self._after(change)
+        if change.verb == "call":
+            return {}
         if after is None:
             gone = self.objects.pop(change.entity, {})
             if change.verb == "evict" and gone:
                 self._replace(gone)
             return gone
         kind, before = change.entity.split("/")[0], self.objects.get(change.entity)
+        if kind == "job" and change.verb == "create":
+            after["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
         self.put(after, kind)
         if kind in _API and before is not None:
             self._roll_out(before, after)
@@ -107,6 +117,8 @@ class SimulatedCluster:
     def _after(self, change: Change) -> Object | None:
         """The object as the change leaves it, None where it is gone then. Raises what an API server would say."""
         now = self.get(change.entity)
+        if change.verb == "call":
+            return {}
         if change.verb == "create":
             if now is not None and change.standing(now) != "done":
                 raise Refused(f"{change.entity} exists already, and was made by somebody else.")
@@ -142,8 +154,9 @@ class SimulatedCluster:
 
     def _replace(self, pod: Object) -> None:
         """By a fresh one of the same name, at once, where a controller owns it."""
-        if pod["metadata"].get("ownerReferences"):
-            self.put(_pod(entity_of(pod, "pod"), labels_of(pod), self._time()))
+        owners = pod["metadata"].get("ownerReferences")
+        if owners:
+            self.put(_pod(entity_of(pod, "pod"), labels_of(pod), self._time()))["metadata"]["ownerReferences"] = owners
 
     def _time(self) -> str:
         return datetime.fromtimestamp(self.now, UTC).isoformat().replace("+00:00", "Z")

@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from aiops.changes import MANAGER
 from aiops.interfaces import Ambiguous, Refused, Retry
 
-MANAGER = "aiops"
 TIMEOUT_S = (5.0, 30.0)
 JSON = dict[str, Any]
 _MERGE = "application/merge-patch+json"
@@ -44,7 +44,9 @@ class Api:
         return self._call("PUT", path, {"fieldManager": MANAGER}, body, "application/json", writes=True)
 
     def delete(self, path: str, body: JSON, trial: bool) -> JSON:
-        return self._call("DELETE", path, _trial(trial), body, "application/json", writes=not trial)
+        """With a body the API server reads its options there, and not from the query: a dry run must be told in it."""
+        told = {"dryRun": ["All"]} if trial else {}
+        return self._call("DELETE", path, {}, body | told, "application/json", writes=not trial)
 
     def _call(self, method: str, path: str, query: Mapping[str, str], body: JSON | None, content: str,
               writes: bool) -> JSON:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +51,8 @@ LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most this ma
 ServerOption = Annotated[str, typer.Option(envvar="AIOPS_SERVER", help="Address of the daemon.")]
 TokenOption = Annotated[Path | None, option("--token-file", metavar="FILE", help="Token for changes, or AIOPS_TOKEN.")]
 IncidentArgument = Annotated[str, argument("ID", "As 'aiops incidents' shows it.")]
+ByOption = Annotated[str, option("--by", metavar="NAME", help="Who says so; your user name when left out.")]
+SetOption = Annotated[list[str] | None, option("--set", metavar="NAME=VALUE", help="Another value than asked: replicas=+1.")]
 ActionArgument = Annotated[str, argument("ID", "As 'aiops show' shows it.")]
 
 
@@ -83,18 +87,41 @@ def show(incident: IncidentArgument, output: FormatOption = Format.table, server
         out.print(part)
 
 
-def approve(action: ActionArgument, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+def approve(action: ActionArgument, changes: SetOption = None, by: ByOption = "", server: ServerOption = DEFAULT_SERVER,
+            token_file: TokenOption = None) -> None:
     """Let an action happen that asks for approval."""
+    wanted = dict(_assigned(text) for text in changes or [])
     with talking(server, token_file) as client:
-        client.approve(action)
-    say(f"approved {action}")
+        client.approve(action, who(by), wanted)
+    say(f"approved {action}" + (f" with {', '.join(f'{k}={v}' for k, v in wanted.items())}" if wanted else ""))
 
 
-def reject(action: ActionArgument, server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
+def reject(action: ActionArgument, by: ByOption = "", server: ServerOption = DEFAULT_SERVER,
+           token_file: TokenOption = None) -> None:
     """Refuse an action that asks for approval."""
     with talking(server, token_file) as client:
-        client.reject(action)
+        client.reject(action, who(by))
     say(f"rejected {action}")
+
+
+def who(by: str) -> str:
+    """The name that is recorded: what was given, else that of the user."""
+    try:
+        return by or getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "somebody"
+
+
+def _assigned(text: str) -> tuple[str, object]:
+    """`replicas=+1` -> a name and its value: a number, true or false where it is one, else text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise CommandError("--set", f"{text!r} is not NAME=VALUE. Write for example replicas=+1.")
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = value
+    return name, found if isinstance(found, bool | int | float | str) else value
 
 
 def feedback(incident: IncidentArgument,

@@ -12,6 +12,7 @@ from aiops.yamlfile import Document, Place, Problem, Problems
 
 if TYPE_CHECKING:
     from aiops.config import Loaded
+    from aiops.policy.load import Policy
 
 POLICY, CONFIG = "RemediationPolicy", "Config"
 
@@ -27,10 +28,11 @@ def yaml_files(paths: Iterable[Path]) -> list[Path]:
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong, and what is right but has no effect."""
+    """What is wrong, and what is right but has no effect. `webhooks`: names of the configurations, None where there is none."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    webhooks: set[str] | None = None
 
 
 def examine(files: Sequence[Path]) -> Findings:
@@ -43,14 +45,14 @@ def examine(files: Sequence[Path]) -> Findings:
         except Problems as e:
             found.problems += e.problems
             continue
-        kinds = {_kind(d) for d in documents}
+        kinds = {kind for d in documents for kind in (_kind(d), *_listed(d))}
         if POLICY in kinds:
             policies.append(file)
         elif CONFIG in kinds or any(_looks_like_config(d) for d in documents):
             _config(file, found)
         else:
             found.problems += [p for d in documents for p in _other(d)]
-    found.problems += _policies(policies)
+    found.problems += _policies(policies, found.webhooks)
     for items in (found.problems, found.notes):
         items.sort(key=lambda p: _place(p, files))
     return found
@@ -68,6 +70,12 @@ def _kind(document: Document) -> str:
     return str(document.data.get("kind", "")) if isinstance(document.data, dict) else ""
 
 
+def _listed(document: Document) -> list[str]:
+    """The kinds in a `kind: List`, as kubectl writes several objects."""
+    items = document.data.get("items") if isinstance(document.data, dict) else None
+    return [str(item.get("kind", "")) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
 def _config(file: Path, found: Findings) -> None:
     from aiops.config import read
 
@@ -77,6 +85,7 @@ def _config(file: Path, found: Findings) -> None:
         found.problems += e.problems
         return
     found.notes += loaded.notes
+    found.webhooks = (found.webhooks or set()) | set(loaded.config.webhooks)
     for problem, path in _missing(loaded, file):
         (found.problems if path.is_relative_to(loaded.base) else found.notes).append(problem)
 
@@ -84,8 +93,9 @@ def _config(file: Path, found: Findings) -> None:
 def _missing(loaded: Loaded, file: Path) -> Iterator[tuple[Problem, Path]]:
     """Files and folders that the file names and that are not there. Beyond its own folder they may be on another machine."""
     config = loaded.config
+    policies = ("policies", "folder") if isinstance(loaded.layers.data.get("policies"), dict) else ("policies",)
     named: dict[Place, Path | None] = {
-        ("policies",): config.policies, ("packs",): config.packs, ("topology", "file"): config.topology.file}
+        policies: config.policies.folder, ("packs",): config.packs, ("topology", "file"): config.topology.file}
     for place, path in named.items():
         origin = loaded.layers.given(place)
         if path is not None and origin.name == str(file) and not path.exists():
@@ -93,17 +103,28 @@ def _missing(loaded: Loaded, file: Path) -> Iterator[tuple[Problem, Path]]:
             yield Problem(origin.name, origin.line, yamlfile.dollar(place), text), path
 
 
-def _policies(files: list[Path]) -> Iterable[Problem]:
+def _policies(files: list[Path], webhooks: set[str] | None) -> Iterable[Problem]:
+    """webhooks: whom the configuration beside them lets actions call; None where there is no configuration."""
     if not files:
         return ()
     from aiops import meaning
     from aiops.policy.load import load
 
     try:
-        load(files, meaning.shipped())
+        found = load(files, meaning.shipped())
     except Problems as e:
         return e.problems
-    return ()
+    return [p for policy in found for p in _unknown_webhooks(policy, webhooks)] if webhooks is not None else ()
+
+
+def _unknown_webhooks(policy: Policy, webhooks: set[str]) -> Iterator[Problem]:
+    from aiops.oneof import hint
+
+    for i, step in enumerate(policy.steps):
+        name = str(step.target.get("webhook", "")) if step.type == "Webhook" else ""
+        if name and "${" not in name and name not in webhooks:
+            text = f"no webhook is called {name!r} in the configuration.{hint(name, tuple(sorted(webhooks)) or ('none',))}"
+            yield Problem(policy.file, 0, f"$.spec.actions[{i}].target.webhook", text)
 
 
 def _other(document: Document) -> Iterator[Problem]:

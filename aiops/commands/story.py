@@ -46,7 +46,7 @@ def story(i: JSON) -> Iterator[Table | Text]:
     """Headline, causes, signals, decisions and timeline, in the order in which an on-call person asks."""
     yield from _head(i)
     for title, table in (("Causes", _causes(i)), ("Signals", _signals(i)), ("Decisions", _decisions(i)),
-                         ("Timeline", _timeline(i))):
+                         ("What was done about each, or why nothing was", _why(i)), ("Timeline", _timeline(i))):
         if table.row_count:
             yield _text(f"\n{title}", "bold")
             yield table
@@ -98,10 +98,18 @@ def _decisions(i: JSON) -> Table:
     table = grid("AT", "DECISION", "ACTION", "TARGET", "POLICY", "ID", "WHY, AND WHAT CAME OF IT")
     for a in i.get("actions", []):
         params = " ".join(f"{k}={v}" for k, v in (a.get("params") or {}).items())
-        why = "\n".join(clean(t) for t in [a.get("reason", ""), *became.get(a["id"], [])] if t)
+        why = "\n".join(clean(t) for t in [a.get("reason", ""), *(a.get("answers") or []), *became.get(a["id"], [])] if t)
         table.add_row(humanise.utc(a.get("at"), "%H:%M:%S"), _coloured(a["decision"]),
                       clean(f"{a['type']} {params}".strip()), clean(a["target"]), clean(a.get("policy", "")),
                       clean(a["id"]), why)
+    return table
+
+
+def _why(i: JSON) -> Table:
+    table = grid("ENTITY", "SIGNAL", "SINCE", "STATE", "BY", "WHY")
+    for w in i.get("why", []):
+        table.add_row(clean(w["entity"]), clean(w["signal"]), humanise.utc(w["since"], "%H:%M:%S"),
+                      clean(w["state"].replace("_", " ")), clean(w["by"]), clean(w["text"]))
     return table
 
 

@@ -17,6 +17,7 @@ from typing import Any
 VARIABLES = ("correlation", "anomaly", "incident", "cause", "target", "history")
 _STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _FIELD = re.compile(rf"""\b({"|".join(VARIABLES)})(?:\.\??([A-Za-z_]\w*)|\[\??(?:"([^"]*)"|'([^']*)')\])""")
+_WHOLE, _IN = re.compile(r"(?<![\w.])correlation\b(?!\s*[.\[])"), re.compile(r"\bin\s*\Z")
 _AT = re.compile(r"<input>:(\d+):(\d+): (.*?)(?: \(in container '[^']*'\))?$", re.M)
 _MISSING = re.compile(r'Key not found in map : "(.*)"')
 _CONFIG = "name: aiops\nextensions: [{name: optional}, {name: math}, {name: strings}, {name: lists}, {name: sets}]\n"
@@ -73,9 +74,10 @@ class Condition:
         return f"{missing[1]!r} is not known in this incident"
 
     def _seen(self, scope: Mapping[str, Any]) -> str:
-        """` (correlation.http_error_rate = 0.02)` for each name that has a value."""
-        seen = {_spell(v, n): scope[v][n] for v, n in fields(self.text) if n in scope.get(v, {})}
-        return f" ({', '.join(f'{k} = {_short(x)}' for k, x in seen.items())})" if seen else ""
+        """` (correlation.http_error_rate = 0.02, correlation.restarts is not known)`: each name with its value."""
+        seen = {_spell(v, n): f" = {_short(scope[v][n])}" if n in scope.get(v, {}) else " is not known"
+                for v, n in fields(self.text)}
+        return f" ({', '.join(f'{name}{what}' for name, what in seen.items())})" if seen else ""
 
 
 def fields(text: str) -> list[tuple[str, str]]:
@@ -98,6 +100,7 @@ def _environment() -> Any:
 @lru_cache(maxsize=4096)
 def compile(text: str) -> Condition:
     """Compile and type-check. Raises ConditionError where it is not CEL, not known, or not a yes-or-no question."""
+    _name_measurements(text)
     try:
         expression = _environment().compile(text)
     except RuntimeError as e:
@@ -108,6 +111,16 @@ def compile(text: str) -> Condition:
         kind = kinds.get(result.upper(), f"a {result.lower()}")
         raise ConditionError(1, 1, f"this is {kind}, not true or false. Compare it: `… > 0.8`", text)
     return Condition(text, expression)
+
+
+def _name_measurements(text: str) -> None:
+    """`correlation` as a whole would hide that something is missing: of nothing, all are below a limit. `"x" in correlation`
+    is a question about one of them."""
+    without = _STRING.sub(lambda m: " " * len(m[0]), text)
+    for m in _WHOLE.finditer(without):
+        if not _IN.search(without[:m.start()]):
+            line, column = text.count("\n", 0, m.start()) + 1, m.start() - text.rfind("\n", 0, m.start())
+            raise ConditionError(line, column, "name one measurement, as correlation.NAME; all of them cannot be asked for", text)
 
 
 def _error(message: str, text: str) -> ConditionError:

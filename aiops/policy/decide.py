@@ -6,29 +6,33 @@ that expired, verification, and only then new decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from aiops.interfaces import NOT_NOW
 from aiops.meaning import Meanings
-from aiops.policy import guards, scope
+from aiops.policy import answers, guards, scope
 from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import CLOSED_TO_POLICY, FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
+from aiops.policy.ledger import FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.load import Policy, Step
 from aiops.policy.scope import Hit
+from aiops.policy.standing import of_attempt, of_refusal, settled
+from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
+from aiops.stops import VERBS, Stops
 from aiops.types import Action, Command, Incident, Outcome
 from aiops.types import Decision as Kind
 
 __all__ = ["Decision", "PolicyBook"]
 Mode = Literal["observe", "ask", "act"]
 _STATE: Mapping[str, State] = {"act": "submitted", "ask": "asked", "shadow": "shadow"}
-LONGEST_REASON = 600
+LONGEST_REASON, MOST_NAMED = 600, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +48,29 @@ class Choice:
 
 
 class PolicyBook:
-    """All policies, their attempts and their track record. `mode` is the most that any policy may do.
+    """All policies, their attempts and their track record. `mode` is the most that any policy may do, `beyond` the namespaces
+    whose custom resources may act elsewhere too. `stops`: who says that nothing may be done now. `revision` rises with every
+    command: what is to be remembered may have changed.
 
     Hand `decide` every open incident in every step, and a closed one once; event time `now` never goes back.
     """
 
-    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings) -> None:
+    def __init__(self, policies: Sequence[Policy], mode: Mode, meanings: Meanings, beyond: Sequence[str] = ()) -> None:
         self.policies = {p.name: p for p in sorted(policies, key=lambda p: p.name)}
+        self._compiler = Compiler(meanings, beyond)
         self.mode, self.meanings = mode, meanings
-        self.ledger, self.record = Ledger(), TrackRecord()
-        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record)
+        self.ledger, self.record, self.stops = Ledger(), TrackRecord(), Stops()
+        self.revision = 0
+        self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record, self.stops)
         self._remembered: dict[str, Incident] = {}
 
     def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
                outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
+        self._stop(turn, commands)
         self._lifecycle.hear(turn, outcomes)
+        self._lifecycle.recall(turn)
         self._lifecycle.obey(turn, commands)
         self._lifecycle.expire(turn)
         self._lifecycle.verify(turn)
@@ -70,18 +80,54 @@ class PolicyBook:
         self._remember(turn)
         return turn.decision()
 
+    def _stop(self, turn: Turn, commands: Sequence[Command]) -> None:
+        """First of all: nothing is decided any more in the step in which it was said."""
+        for command in commands:
+            if command.verb in VERBS:
+                note = self.stops.obey(command)
+                turn.notes += [note] if note else []
+            self.revision += 1
+
     def awaited(self) -> Sequence[str]:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
         return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+    def reload(self, texts: Texts) -> tuple[str, ...]:
+        """Go on with the policies of these texts, and say what has changed. Attempts, cooldowns and records stay.
+
+        A set in which something is wrong (of another version of this program) is not taken at all.
+        """
+        compiled = self._compiler(texts)
+        if compiled.problems:
+            first = next(iter(compiled.problems.values()))[0]
+            return (f"policies: the new set is not understood, the one before stays in force: {first}",)
+        before, after = self.policies, {p.name: p for p in compiled.policies}
+        self.policies = self._lifecycle.policies = after
+        turned = {name for name in before.keys() & after.keys() if not _same(before[name], after[name])}
+        self._lifecycle.changed |= turned
+        for name in turned:
+            self.ledger.forget_said(name)
+        return _told(after.keys() - before.keys(), turned, before.keys() - after.keys())
+
+    def altered(self, action: str, given: Mapping[str, object]) -> Mapping[str, object]:
+        """The parameters that a question would have with these changes. Raises ValueError where they are not possible.
+
+        May be asked beside a running step.
+        """
+        attempt = self.ledger.attempts.get(action)
+        policy = self.policies.get(attempt.policy) if attempt else None
+        if attempt is None or policy is None:
+            raise ValueError("it is not asked any more")
+        return answers.altered(policy, attempt, self._remembered.get(attempt.incident), given)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
-        return {"ledger": self.ledger.state(), "record": self.record.state()}
+        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.restore(state.get("ledger", {}))
         self.record.restore(state.get("record", {}))
+        self.stops.restore(state.get("stops", []))
 
     def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
         known = self._remembered | {i.id: i for i in incidents}
@@ -96,7 +142,8 @@ class PolicyBook:
     # -------------------------------------------------------------------------------------------- one policy
     def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
         mine = self.ledger.of(policy.name, incident.id)
-        if any(a.live or a.state in CLOSED_TO_POLICY for a in mine):
+        if over := settled(mine):
+            turn.stand(incident.id, of_attempt(over))
             return
         hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
         if hit is None:
@@ -113,12 +160,15 @@ class PolicyBook:
             self._settle(turn, policy, incident, chosen, mine, signature, age_s, hit, firing)
         elif any(a.state in FRUITLESS for a in mine) and all(a.state in FRUITLESS | {"refused"} for a in mine):
             self._refuse(turn, policy, incident, met[0], "exhausted", _tried(mine, policy.spec.escalate.to))
+        elif mine:
+            turn.stand(incident.id, of_attempt(mine[-1]))
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
-        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now)
+        around = turn.evidence.around(incident.causes[0].entity) if incident.causes else {}
+        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now, around)
         out = []
         for i, step in enumerate(policy.steps):
-            target, params, problem = _aim(policy, step, incident, hit)
+            target, params, problem = _aim(policy, step, incident, hit, around)
             if step.remediation.disruptive:
                 params |= {"max_unavailable": policy.spec.guards.max_unavailable}
             more = {"target": scope.entity_scope(target) if target else {},
@@ -135,7 +185,9 @@ class PolicyBook:
         decision, why = self._granted(policy, signature, kind_of(choice.step.type, choice.target))
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
-            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target))
+            self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
+            stopped=self.stops.reason, recovers=getattr(choice.step.remediation, "recovers", False),
+            explained=turn.evidence.explained(incident))
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)
@@ -144,6 +196,7 @@ class PolicyBook:
         attempt = self._attempt(turn, policy, incident, choice, number, decision, signature,
                                 _cut(f"{choice.verdict.reason}{why}"))
         attempt = self.ledger.put(replace(attempt, trigger=(hit.entity, hit.name), evidence=firing))
+        turn.stand(incident.id, of_attempt(attempt))
         turn.actions.append(attempt.action(decision, turn.now, _STATE[decision]))
 
     def _attempt(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, number: int, decision: Kind,
@@ -179,6 +232,7 @@ class PolicyBook:
     def _refuse(self, turn: Turn, policy: Policy, incident: Incident, choice: Choice, category: str,
                 reason: str) -> None:
         """Say it once for each policy, incident and kind of reason; it is looked at again in the next step."""
+        turn.stand(incident.id, of_refusal(policy.name, category, _cut(reason)))
         if not self.ledger.first_time(policy.name, incident.id, category, turn.now):
             return
         key = action_id(policy.name, incident.id, choice.index, "refused", category)
@@ -187,11 +241,12 @@ class PolicyBook:
                                    "refused", _cut(reason), turn.now, category))
 
 
-def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit) -> tuple[str, dict[str, object], str]:
+def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit,
+         around: Mapping[str, str]) -> tuple[str, dict[str, object], str]:
     """Target entity and parameters, or what is wrong."""
     try:
         namespace = scope.namespace_for(policy, step, incident, hit)
-        target, params = step.aim(scope.template_values(incident), namespace)
+        target, params = step.aim(scope.template_values(incident, around), namespace)
     except ValueError as e:
         return "", {}, f"no target for {step.type}: {e}"
     return target, params, ""
@@ -201,14 +256,16 @@ def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...
           chance: Callable[[Choice], float]) -> Choice | None:
     """The action that holds, failed least in this incident, and helped most often in others; then by the file's order.
 
-    What the cluster refused is passed over, and what was no good while nothing has changed since. None where nothing is left, or
-    where the best one was only rehearsed.
+    What the cluster refused is passed over (but for what it only refused for now), and what was no good while nothing has
+    changed since. None where nothing is left, or where the best one was only rehearsed.
     """
     failed = {c.index: sum(a.index == c.index and a.state in FRUITLESS for a in mine) for c in met}
     last = {a.index: a for a in mine}
     for choice in sorted(met, key=lambda c: (failed[c.index], -chance(c), c.index)):
         before = last.get(choice.index)
-        if before is None or before.state == "failed" or (before.state in USELESS and before.evidence != firing):
+        if before is None or before.state in ("failed", "withdrawn") or (before.state in USELESS and before.evidence != firing):
+            return choice
+        if before.state == "refused" and before.said.startswith(NOT_NOW):
             return choice
         if before.state not in FRUITLESS | {"refused"}:
             return None
@@ -224,6 +281,16 @@ def _tried(mine: Sequence[Attempt], to: str) -> str:
     """All that was done, for the person who takes over."""
     tried = "; ".join(f"{a.type} of {a.target}: {a.state.replace('_', ' ')}{f' ({a.said})' if a.said else ''}" for a in mine)
     return f"all that this policy allows was tried: {tried}. Escalate to {to}."
+def _same(one: Policy, other: Policy) -> bool:
+    """Whether both decide alike: their tests do not count."""
+    return one.namespace == other.namespace and one.spec.model_copy(update={"tests": ()}) == \
+        other.spec.model_copy(update={"tests": ()})
+
+
+def _told(new: Set[str], changed: Set[str], gone: Set[str]) -> tuple[str, ...]:
+    named = ", ".join(f"{', '.join(sorted(names)[:MOST_NAMED])}{'…' if len(names) > MOST_NAMED else ''} {what}"
+                      for names, what in ((new, "new"), (changed, "changed"), (gone, "gone")) if names)
+    return (f"policies: {named}.",) if named else ()
 
 
 def _signature(policy: Policy, incident: Incident) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from aiops.types import Alert, Anomaly, Entity, Incident
@@ -23,6 +23,10 @@ class Evidence(Protocol):
         """Lines on the incident's entities that match the regular expression."""
         ...
 
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        """Events on the incident's entities, or their neighbours, whose reason or text matches the regular expression."""
+        ...
+
     def age(self, incident: Incident) -> float:
         """Seconds since the newest evidence that supports the incident."""
         ...
@@ -30,6 +34,16 @@ class Evidence(Protocol):
     def maintenance(self, incident: Incident, target: Entity) -> str:
         """Which maintenance the target, the incident's entities, their owners, or what these directly depend on is under; empty
         for none."""
+        ...
+
+    def around(self, entity: Entity) -> Mapping[str, str]:
+        """Names of the `workload` and `service` that the entity is part of, or consists of, and of its `node`; each only where
+        there is exactly one."""
+        ...
+
+    def explained(self, incident: Incident) -> str:
+        """The incident, with its cause, that explains this one: opened at about the same time, on what its cause depends on.
+        Empty for none."""
         ...
 
     def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aiops.policy.ledger import FRUITLESS, Attempt, Ledger
+from aiops.policy.ledger import FRUITLESS, JUDGED, Attempt, Ledger
 from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
 
@@ -21,8 +21,9 @@ HALF_OPEN_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence;
-    `maintenance` says which window somebody concerned is in; `own` is the attempt itself, where it was asked before."""
+    """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence; `maintenance` says
+    which window somebody concerned is in, `explained` which incident explains this one; `own` is the attempt itself, where it
+    was asked before; `stopped` says who stopped everything; `recovers`: it gives back what was taken away."""
 
     policy: str
     spec: Spec
@@ -35,6 +36,9 @@ class Question:
     rehearsal: bool = False
     maintenance: str = ""
     own: str = ""
+    explained: str = ""
+    stopped: str = ""
+    recovers: bool = False
 
     @property
     def namespace(self) -> str:
@@ -44,6 +48,11 @@ class Question:
         """Attempts of this policy that touched the target, or in a rehearsal would have."""
         return [a for a in self.past.on(self.policy, self.target)
                 if a.id != self.own and a.acted_at is not None and (self.rehearsal or not a.rehearsed)]
+
+
+def stopped(q: Question) -> str | None:
+    """Somebody pulled the brake."""
+    return q.stopped or None
 
 
 def namespace(q: Question) -> str | None:
@@ -61,6 +70,17 @@ def maintenance(q: Question) -> str | None:
     return f"somebody concerned is under {q.maintenance}" if q.maintenance else None
 
 
+def window(q: Question) -> str | None:
+    """People want to be there when something is changed, or nothing changed while everybody shops."""
+    guards = q.spec.guards
+    closed = next((w.when for w in guards.not_during if w.when.around(q.now)), None)
+    if closed:
+        return f"guards.notDuring: {closed}"
+    if guards.windows and not any(w.when.around(q.now) for w in guards.windows):
+        return f"outside guards.windows ({'; '.join(str(w.when) for w in guards.windows)})"
+    return None
+
+
 def evidence(q: Question) -> str | None:
     """Old evidence is no ground for an action."""
     most = q.spec.guards.max_evidence_age
@@ -69,6 +89,11 @@ def evidence(q: Question) -> str | None:
     if not math.isfinite(q.age_s):
         return "no evidence is known any more"
     return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def explained(q: Question) -> str | None:
+    """Who treats symptoms hurts the innocent: what it depends on comes first."""
+    return f"{q.explained} explains this: what this depends on is treated first" if q.explained else None
 
 
 def busy(q: Question) -> str | None:
@@ -83,8 +108,13 @@ def busy(q: Question) -> str | None:
 
 
 def breaker(q: Question) -> str | None:
-    """Stop after so many attempts in a row that did not help. One probe is allowed after a day."""
-    ended = [a for a in q.acted() if a.ended_at is not None]
+    """Stop what does not help: on this target, or wherever this policy acts. Not what gives something back."""
+    return None if q.recovers else _on_target(q) or _of_policy(q)
+
+
+def _on_target(q: Question) -> str | None:
+    """After so many attempts in a row that did not help. One probe is allowed after a day."""
+    ended = [a for a in q.acted() if a.ended_at is not None and a.state in JUDGED]
     ended.sort(key=lambda a: (a.ended_at or 0.0, a.id))
     row = 0
     for a in reversed(ended):
@@ -95,6 +125,33 @@ def breaker(q: Question) -> str | None:
     if row < limit or q.now - (ended[-1].ended_at or 0.0) > HALF_OPEN_S:
         return None
     return f"{row} attempt{'s' if row > 1 else ''} on {q.target} did not help; escalate to {q.spec.escalate.to}"
+
+
+def _of_policy(q: Question) -> str | None:
+    """After so many of its last attempts, on whatever target. Then one probe at a time, until one helps."""
+    setting = q.spec.guards.breaker
+    useless, last = _open(q.past.verdicts(q.policy), setting.useless, setting.of)
+    if not useless:
+        return None
+    said = f"{useless} of the last attempts of this policy did not help; escalate to {q.spec.escalate.to}"
+    probe = next((a for a in q.past.live("policy", q.policy) if a.id != q.own), None)
+    if probe:
+        return f"{said}. {probe.type} of {probe.target} ({probe.id}) shows whether it helps again"
+    left = setting.probe_after - (q.now - last)
+    return f"{said}. One more is tried in {format_duration(max(1.0, round(left)))}" if left > 0 else None
+
+
+def _open(verdicts: Sequence[tuple[float, str, bool]], most: int, of: int) -> tuple[int, float]:
+    """How many of the last `of` did not help, and when the last one ended; 0 while that is fewer than `most`.
+
+    What helps while it is open closes it, and the count begins anew.
+    """
+    recent: list[bool] = []
+    for _, _, helped in verdicts:
+        is_open = recent.count(False) >= most
+        recent = [] if helped and is_open else [*recent, helped][-of:]
+    useless = recent.count(False)
+    return (useless, verdicts[-1][0]) if useless >= most else (0, 0.0)
 
 
 def cooldown(q: Question) -> str | None:
@@ -131,7 +188,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    namespace, maintenance, evidence, busy, breaker, cooldown, rate, unavailable)
+    stopped, namespace, maintenance, window, evidence, explained, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

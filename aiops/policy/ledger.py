@@ -12,14 +12,18 @@ from typing import Any, Literal
 from aiops.types import Action, Decision
 
 State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "worse", "failed", "unknown", "refused",
-                "rejected", "expired"]
+                "rejected", "expired", "withdrawn"]
 LIVE: frozenset[str] = frozenset({"asked", "submitted", "verifying"})
 USELESS: frozenset[str] = frozenset({"no_help", "worse"})
 """Done, and it was no good: not again for the same evidence."""
 FRUITLESS: frozenset[str] = USELESS | {"failed"}
+JUDGED: frozenset[str] = FRUITLESS | {"helped"}
+"""It is known whether it helped."""
 CLOSED_TO_POLICY: frozenset[str] = frozenset({"helped", "rejected", "expired", "unknown"})
 KEEP_S = 7 * 86400.0
 KEEP_MOST = 10_000
+KEEP_JUDGED = 100
+"""Of each policy so many of the last verdicts are at hand for its breaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,9 @@ class Attempt:
     """One decided action of one policy on one incident.
 
     `acted_at` is when it was handed over (in shadow: would have been), `good_before` whether the success metric was on
-    its good side already. `undo` is empty, `running`, or how undoing ended. `trigger` is the entity and signal that asked for
-    it, `evidence` every alert that fired in the incident then, with its onset. `said`: the verdict, for people.
+    its good side already. `undo` is empty, `waiting` (everything is frozen), `running`, or how undoing ended. `trigger` is the
+    entity and signal that asked for it, `evidence` every alert that fired in the incident then, with its onset. `said`: the
+    verdict, for people. `approvals`: who approved it as it is now; `answers`: what was said about it.
     """
 
     id: str
@@ -53,11 +58,13 @@ class Attempt:
     trigger: tuple[str, str] = ("", "")
     evidence: tuple[str, ...] = ()
     said: str = ""
+    approvals: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     @property
     def live(self) -> bool:
         """Something is still to come of it."""
-        return self.state in LIVE or self.undo == "running"
+        return self.state in LIVE or self.undo in ("running", "waiting")
 
     @property
     def kind(self) -> str:
@@ -71,7 +78,7 @@ class Attempt:
 
     def action(self, decision: Decision, at: float, state: str = "", reason: str = "") -> Action:
         return Action(self.id, self.type, self.target, self.params, self.incident, self.policy, decision,
-                      reason or self.reason, at, state)
+                      reason or self.reason, at, state, answers=self.answers)
 
 
 class Ledger:
@@ -90,6 +97,7 @@ class Ledger:
         self._groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
         self._live: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
         self._acted: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
+        self._judged: defaultdict[str, list[tuple[float, str, bool]]] = defaultdict(list)
         self.attempts = {}
         for attempt in known:
             self.put(attempt)
@@ -107,6 +115,9 @@ class Ledger:
                 self._live[key].pop(attempt.id, None)
         if attempt.acted_at is not None and (before is None or before.acted_at is None):
             insort(self._acted[attempt.policy, attempt.rehearsed], attempt.acted_at)
+        if attempt.state in JUDGED and attempt.ended_at is not None and (before is None or before.state not in JUDGED):
+            insort(self._judged[attempt.policy], (attempt.ended_at, attempt.id, attempt.state == "helped"))
+            del self._judged[attempt.policy][:-KEEP_JUDGED]
         return attempt
 
     def change(self, attempt: Attempt, **changes: Any) -> Attempt:
@@ -133,12 +144,21 @@ class Ledger:
         times = self._acted.get((policy, rehearsed), [])
         return len(times) - bisect_right(times, since)
 
+    def verdicts(self, policy: str) -> list[tuple[float, str, bool]]:
+        """When the last attempts of this policy ended, over all targets, their ids, and whether they helped; the oldest first."""
+        return self._judged.get(policy, [])
+
     def first_time(self, policy: str, incident: str, category: str, now: float) -> bool:
         """Whether this refusal is new; remembers it."""
         seen = self.said.setdefault(f"{policy}|{incident}", {})
         new = category not in seen
         seen.setdefault(category, now)
         return new
+
+    def forget_said(self, policy: str) -> None:
+        """Its refusals are said again: it has changed, and may refuse for other reasons."""
+        for pair in [p for p in self.said if p.split("|", 1)[0] == policy]:
+            del self.said[pair]
 
     def prune(self, now: float, busy: Iterable[str]) -> None:
         """Forget what ended a week ago, of incidents that are not in `busy`, and the oldest beyond KEEP_MOST."""
@@ -172,6 +192,8 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
     yield "incident", attempt.incident
     if attempt.acted_at is not None or attempt.undo:
         yield "target", attempt.target
+    if attempt.acted_at is not None and not attempt.rehearsed:
+        yield "policy", attempt.policy
     if attempt.disruptive and attempt.acted_at is not None and not attempt.rehearsed:
         yield "namespace", attempt.target.split("/")[1]
 
@@ -179,7 +201,8 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
 def _attempt(data: Mapping[str, Any]) -> Attempt:
     """JSON knows no tuples."""
     kind, signal = data.get("trigger", ("", ""))
-    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ()))})
+    return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ())),
+                      "approvals": tuple(data.get("approvals", ())), "answers": tuple(data.get("answers", ()))})
 
 
 def kind_of(action: str, target: str) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiops import plugins
 from aiops.meaning import Meanings
-from aiops.policy import guards
+from aiops.policy import answers, guards
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
-from aiops.policy.ledger import USELESS, Attempt, Ledger, action_id
+from aiops.policy.ledger import USELESS, Attempt, Ledger, State, action_id
 from aiops.policy.load import Policy
 from aiops.policy.turn import Turn
 from aiops.policy.verify import Look, good, judge
 from aiops.quantities import format_duration
+from aiops.stops import Stops
 from aiops.types import Action, Command, Outcome, OutcomeStatus
 
 FINAL: Mapping[str, str] = {"refused": "refused", "failed": "failed", "unknown": "unknown", "helped": "helped",
@@ -24,13 +25,18 @@ NO_ANSWER_S = 900.0
 
 @dataclass(slots=True)
 class Lifecycle:
-    """Moves attempts on. Holds no state of its own but the ledger and the track record that it is given."""
+    """Moves attempts on. Holds no state of its own but the ledger and the track record that it is given.
+
+    changed: names of policies that say something else since the last turn.
+    """
 
     policies: Mapping[str, Policy]
     mode: str
     meanings: Meanings
     ledger: Ledger
     record: TrackRecord
+    stops: Stops
+    changed: set[str] = field(default_factory=set)
 
     def look(self, turn: Turn, policy: Policy, incident: str, attempt: Attempt | None = None) -> Look:
         """What verification sees now; of an attempt also what became of its trigger, and of its neighbours."""
@@ -70,18 +76,37 @@ class Lifecycle:
             elif command.verb == "reject":
                 self._turn_down(turn, attempt, "rejected", f"rejected by {command.by or 'a person'}")
             else:
-                self._approve(turn, attempt, command.by or "a person")
+                self._approve(turn, attempt, command)
 
-    def _approve(self, turn: Turn, attempt: Attempt, by: str) -> None:
-        """Ask every guard again: minutes went by since the question was asked."""
-        policy = self.policies.get(attempt.policy)
+    def _approve(self, turn: Turn, attempt: Attempt, command: Command) -> None:
+        """Once enough people have approved, ask every guard again: minutes went by since the question was asked."""
+        by, policy = command.by or "a person", self.policies.get(attempt.policy)
+        try:
+            told = self._said(turn, attempt, policy, command, by)
+        except ValueError as e:
+            turn.notes.append(f"approve {attempt.id} by {by}: {e}.")
+            return
+        attempt, needed = self.ledger.put(told), policy.spec.guards.approvals if policy else 1
+        if len(attempt.approvals) < needed:
+            reason = f"{attempt.reason}; {len(attempt.approvals)} of {needed} approvals so far: {answers.by_whom(attempt)}"
+            turn.actions.append(attempt.action("ask", turn.now, "asked", reason))
+            return
         why = self._no_longer(turn, attempt, policy)
         if why or policy is None:
-            self._turn_down(turn, attempt, "refused", f"approved by {by}, but {why}")
+            self._turn_down(turn, attempt, "refused", f"approved by {answers.by_whom(attempt)}, but {why}")
             return
         before = bool(good(policy.spec, self.look(turn, policy, attempt.incident)))
         attempt = self.ledger.change(attempt, state="submitted", acted_at=turn.now, good_before=before)
-        turn.actions.append(attempt.action("act", turn.now, f"approved by {by}"))
+        turn.actions.append(attempt.action("act", turn.now, f"approved by {answers.by_whom(attempt)}"))
+
+    def _said(self, turn: Turn, attempt: Attempt, policy: Policy | None, command: Command, by: str) -> Attempt:
+        """The attempt with this answer. Raises ValueError where it is none."""
+        if command.params and policy:
+            wanted = answers.altered(policy, attempt, turn.incidents.get(attempt.incident), command.params)
+            attempt = answers.changed(attempt, wanted, by, turn.now)
+        if by in attempt.approvals:
+            raise ValueError("has approved it already; somebody else has to")
+        return answers.approved(attempt, by, turn.now)
 
     def _no_longer(self, turn: Turn, attempt: Attempt, policy: Policy | None) -> str | None:
         if policy is None:
@@ -93,25 +118,35 @@ class Lifecycle:
         incident = turn.incidents[attempt.incident]
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
-            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id))
+            self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
+            stopped=self.stops.reason, recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False),
+            explained=turn.evidence.explained(incident)))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:
         attempt = self.ledger.change(attempt, state=state, ended_at=turn.now)
         turn.actions.append(attempt.action("refused", turn.now, state, reason))
 
+    def recall(self, turn: Turn) -> None:
+        """Withdraw questions whose policy says something else now: an answer to them would be to another question."""
+        for attempt in [a for a in self.ledger.live() if a.state == "asked" and a.policy in self.changed]:
+            self._withdraw(turn, attempt, f"policy {attempt.policy} was changed after it had asked", "withdrawn")
+        self.changed.clear()
+
     def expire(self, turn: Turn) -> None:
-        """Withdraw questions that nobody answered, or whose incident is over. The record still says that it was asked."""
+        """Withdraw questions that nobody answered, or whose incident is over, or policy gone. The record still says that it was
+        asked."""
         for attempt in [a for a in self.ledger.live() if a.state == "asked"]:
             policy = self.policies.get(attempt.policy)
-            within = policy.spec.guards.approval_within if policy else 0.0
             if attempt.incident not in turn.open:
                 self._withdraw(turn, attempt, "the incident ended before anybody approved")
-            elif turn.now - attempt.decided_at >= within:
+            elif policy is None:
+                self._withdraw(turn, attempt, f"policy {attempt.policy} is not loaded any more", "withdrawn")
+            elif turn.now - attempt.decided_at >= (within := policy.spec.guards.approval_within):
                 self._withdraw(turn, attempt, f"nobody approved within {format_duration(within)}")
 
-    def _withdraw(self, turn: Turn, attempt: Attempt, reason: str) -> None:
-        self.ledger.change(attempt, state="expired", ended_at=turn.now)
+    def _withdraw(self, turn: Turn, attempt: Attempt, reason: str, state: State = "expired") -> None:
+        self.ledger.change(attempt, state=state, ended_at=turn.now)
         turn.outcomes.append(Outcome(attempt.id, "refused", turn.now, reason))
 
     # ------------------------------------------------------------------------------------------------- verify
@@ -121,6 +156,8 @@ class Lifecycle:
             policy = self.policies.get(attempt.policy)
             if attempt.undo == "running":
                 self._undo_overdue(turn, attempt)
+            elif attempt.undo == "waiting":
+                self._undo(turn, attempt, attempt.said)
             elif attempt.state == "submitted" and turn.now - (attempt.acted_at or 0.0) > NO_ANSWER_S:
                 self._end(turn, attempt, "unknown", f"no answer within {format_duration(NO_ANSWER_S)}")
             elif attempt.state == "verifying" and policy is None:
@@ -150,6 +187,11 @@ class Lifecycle:
             return
         if self.mode == "observe":
             turn.notes.append(f"{attempt.id}: not undone, the daemon only observes now.")
+            return
+        if self.stops.frozen:
+            if not attempt.undo:
+                turn.notes.append(f"{attempt.id}: is undone when everything is started again; {self.stops.reason}.")
+            self.ledger.change(attempt, undo="waiting")
             return
         self.ledger.change(attempt, undo="running", undo_at=turn.now)
         turn.actions.append(Action(action_id(attempt.id, "undo"), attempt.type, attempt.target,

@@ -19,6 +19,7 @@ from aiops.policy.schema import AnomalyTrigger, RemediationPolicy, Spec
 from aiops.yamlfile import Document, Place, Problem, Problems
 
 KIND = "RemediationPolicy"
+MOST_ACTIONS = 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Step:
         try:
             target = self.remediation.target.model_validate(templates.fill(self.target, values))
         except ValidationError as e:
-            raise ValueError("; ".join(_words(item) for item in e.errors())) from None
+            raise ValueError("; ".join(_words(item, self.remediation.target) for item in e.errors())) from None
         return target.entity(namespace), dict(target.params())
 
 
@@ -63,7 +64,7 @@ def load(paths: Sequence[Path], meanings: Meanings) -> tuple[Policy, ...]:
     found: list[tuple[Document, Policy]] = []
     for path in _files(paths, problems):
         try:
-            documents = yamlfile.read(path)
+            documents = [d for whole in yamlfile.read(path) for d in unlisted(whole)]
         except Problems as e:
             problems += e.problems
             continue
@@ -71,7 +72,7 @@ def load(paths: Sequence[Path], meanings: Meanings) -> tuple[Policy, ...]:
             policy = compile_document(document, meanings, problems)
             if policy:
                 found.append((document, policy))
-    problems += _duplicates(found)
+    problems += duplicates(found)
     if problems:
         raise Problems(problems)
     return tuple(sorted((p for _, p in found), key=lambda p: p.name))
@@ -103,11 +104,28 @@ def compile_document(document: Document, meanings: Meanings, problems: list[Prob
 def _files(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml") and p.is_file())
+            yield from files(path)
         elif path.exists():
             yield path
         else:
             problems.append(Problem(str(path), 0, "", "no such file or folder. Check the path."))
+
+
+def files(folder: Path) -> list[Path]:
+    """The YAML files of a folder and those below it, sorted. Hidden folders are left out: those of a mounted ConfigMap hold
+    each file a second time."""
+    return sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".yml") and p.is_file()
+                  and not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def unlisted(document: Document) -> list[Document]:
+    """The items of a `kind: List`, as `kubectl get -o yaml` writes several objects; the document itself where it is none."""
+    data = document.data
+    items = data.get("items") if isinstance(data, dict) and data.get("kind") in ("List", f"{KIND}List") else None
+    if not isinstance(items, list):
+        return [document]
+    return [Document(document.file, item, {place[2:]: line for place, line in document.lines.items()
+                                           if place[:2] == ("items", i)}) for i, item in enumerate(items)]
 
 
 def _wrong_kind(document: Document) -> Problem | None:
@@ -155,7 +173,7 @@ def _conditions_anyway(document: Document) -> list[Problem]:
     problems: list[Problem] = []
     spec = document.data.get("spec")
     actions = spec.get("actions") if isinstance(spec, dict) else None
-    for i, rule in enumerate(actions if isinstance(actions, list) else []):
+    for i, rule in enumerate(actions[:MOST_ACTIONS] if isinstance(actions, list) else []):
         text = rule.get("condition") if isinstance(rule, dict) else None
         if isinstance(text, str) and 0 < len(text) <= 2000:
             _condition(document, ("spec", "actions", i, "condition"), text, problems)
@@ -192,7 +210,7 @@ def _target(document: Document, place: Place, target: Mapping[str, Any], remedia
 def _words(item: Any, model: Any = None) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
     if item["type"] == "extra_forbidden":
-        known = list(model.model_fields) if model else []
+        known = [field.alias or key for key, field in model.model_fields.items()] if model else []
         close = difflib.get_close_matches(name, known, n=1)
         return f"unknown key {name!r}. " + (f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}.")
     if item["type"] == "missing":
@@ -240,12 +258,14 @@ def _tests(document: Document, spec: Spec) -> list[Problem]:
     return problems
 
 
-def _duplicates(found: list[tuple[Document, Policy]]) -> Iterator[Problem]:
+def duplicates(found: Sequence[tuple[Document, Policy]]) -> Iterator[Problem]:
+    """Each policy that has the name of one before it."""
     first: dict[str, Document] = {}
     for document, policy in found:
         if policy.name in first:
             other = first[policy.name]
-            where = f"{other.file}:{other.line(('metadata', 'name'))}"
+            line = other.line(("metadata", "name"))
+            where = f"{other.file}:{line}" if line else other.file
             text = f"{policy.name!r} is already the name of the policy in {where}. Rename one."
             yield document.problem(("metadata", "name"), text)
         else:

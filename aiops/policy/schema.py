@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aiops.quantities import Duration
 from aiops.types import Severity
+from aiops.windows import Once, When, parse_moment, parse_weekly
 from aiops.yamlfile import Strict
 
 PolicyMode = Literal["shadow", "ask", "act", "earned"]
@@ -42,8 +43,22 @@ Positive = Annotated[Duration, AfterValidator(_positive)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 
 
+FROM_THE_SERVER = frozenset({"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "selfLink",
+                             "deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "generateName"})
+"""What an API server adds to `metadata`: ignored, so that a policy exported from a cluster is a good file."""
+
+
+def _without(value: object, names: frozenset[str]) -> object:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else value
+
+
 class Metadata(Strict):
     """As Kubernetes writes it. `namespace` is where unqualified targets are looked for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, FROM_THE_SERVER)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
     namespace: str | None = None
@@ -83,31 +98,38 @@ class Match(Strict):
 
 
 class Correlation(Strict):
-    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` (a regular expression, lines counted).
+    """One measurement for the conditions: `metric: NAME`, or `logs: PATTERN` or `events: PATTERN` (regular expressions; lines and
+    events are counted, of an event its reason and text).
 
     It is `correlation.NAME`; a pattern is `correlation["logs:PATTERN"]`, or `correlation.AS` with `name: AS`.
     """
 
     metric: Name | None = None
     logs: Regex | None = None
+    events: Regex | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Correlation:
-        if (self.metric is None) == (self.logs is None):
-            raise ValueError("exactly one of metric and logs is needed.")
+        if sum(x is not None for x in (self.metric, self.logs, self.events)) != 1:
+            raise ValueError("exactly one of metric, logs and events is needed.")
         return self
 
     @property
     def key(self) -> str:
         """Its name in the map `correlation`."""
-        return self.name or self.metric or f"logs:{self.logs}"
+        return self.name or self.plain
+
+    @property
+    def plain(self) -> str:
+        """What it would be called without a name of its own."""
+        return self.metric or (f"logs:{self.logs}" if self.logs else f"events:{self.events}")
 
 
 class Diagnosis(Strict):
     """What is measured before the conditions are read."""
 
-    correlations: tuple[Correlation, ...] = ()
+    correlations: Annotated[tuple[Correlation, ...], Field(max_length=100)] = ()
 
 
 class ActionRule(Strict):
@@ -125,6 +147,50 @@ class MaxActions(Strict):
     per: Positive = 3600.0
 
 
+class Breaker(Strict):
+    """Open while `useless` of the last `of` attempts did not help, on whatever target; then one is tried each `probeAfter`, until
+    one helps."""
+
+    useless: Annotated[int, Field(ge=1, le=100)] = 5
+    of: Annotated[int, Field(ge=1, le=100)] = 10
+    probe_after: Annotated[Positive, Field(alias="probeAfter")] = 3600.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Breaker:
+        if self.useless > self.of:
+            raise ValueError(f"useless: {self.useless} of the last {self.of} can never be. Give at most as many as 'of'.")
+        return self
+
+
+Clock = Annotated[str, BeforeValidator(str), Field(max_length=40)]
+Day = Annotated[str, Field(pattern=r"^[A-Za-z]{3}(\s*-\s*[A-Za-z]{3})?$")]
+
+
+class ChangeWindow(Strict):
+    """A stretch of time: on these days (all) from one time of the day to another, in the wall time of `timezone`; an end that is
+    not later is on the next day. Or once, where `from` and `to` are dates with time and zone."""
+
+    days: tuple[Day, ...] = ()
+    since: Annotated[Clock, Field(alias="from")]
+    until: Annotated[Clock, Field(alias="to")]
+    timezone: str | None = None
+
+    @model_validator(mode="after")
+    def _a_time(self) -> ChangeWindow:
+        if isinstance(when := self.when, Once) and not when.since < when.until:
+            raise ValueError("'to' is not later than 'from'.")
+        return self
+
+    @property
+    def when(self) -> When:
+        """Raises ValueError with the remedy where that is no time."""
+        if len(self.since) > 5 or len(self.until) > 5:
+            if self.days or self.timezone is not None:
+                raise ValueError("'from' and 'to' are dates: leave out days and timezone, or write times like 09:00.")
+            return Once(parse_moment(self.since), parse_moment(self.until))
+        return parse_weekly(f"{','.join(self.days) or 'Mon-Sun'} {self.since}-{self.until}", self.timezone or "UTC")
+
+
 class Guards(Strict):
     """What keeps a right decision from doing harm. The defaults are meant for production.
 
@@ -132,16 +198,24 @@ class Guards(Strict):
     maxUnavailable  pods that may be away at once because of us: a count, or a share of the pods that are selected
     namespaces      globs; empty = everywhere but the cluster's own (kube-system, …), which must be named to be touched
     maxEvidenceAge  older evidence is no ground for an action
+    approvals       so many different people must approve
     approvalWithin  a question that nobody answers in this time is withdrawn
+    breaker         when the policy stops because what it does does not help
+    windows         only within one of these; none = at any time. What was done may be undone at any time
+    notDuring       not within any of these
     """
 
     cooldown: Duration = 600.0
     max_actions: Annotated[MaxActions, Field(alias="maxActions")] = MaxActions()
     max_unavailable: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_share),
                                Field(alias="maxUnavailable")] = 1
-    namespaces: tuple[Name, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     max_evidence_age: Annotated[Positive, Field(alias="maxEvidenceAge")] = 300.0
+    approvals: Annotated[int, Field(ge=1, le=10)] = 1
     approval_within: Annotated[Positive, Field(alias="approvalWithin")] = 1800.0
+    breaker: Breaker = Breaker()
+    windows: Annotated[tuple[ChangeWindow, ...], Field(max_length=100)] = ()
+    not_during: Annotated[tuple[ChangeWindow, ...], Field(alias="notDuring", max_length=100)] = ()
 
 
 class Verify(Strict):
@@ -182,7 +256,7 @@ class Expect(Strict):
 
 
 class TestAnomaly(Strict):
-    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for."""
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it has lasted."""
 
     __test__ = False
 
@@ -190,17 +264,31 @@ class TestAnomaly(Strict):
     entity: str = "pod/default/example-0"
     score: Annotated[float, Field(ge=0, le=1)] = 1.0
     detector: str | None = None
+    since: Duration = 0.0
+
+
+class TestAround(Strict):
+    """Names of what the cause of a test belongs to, or runs on."""
+
+    __test__ = False
+
+    workload: Name | None = None
+    service: Name | None = None
+    node: Name | None = None
 
 
 class Case(Strict):
-    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence."""
+    """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `around`: the
+    `workload`, `service` and `node` of the cause; `at`: when."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
     severity: Severity = "warning"
     cause: str | None = None
+    around: TestAround = TestAround()
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0
+    at: Annotated[float | None, BeforeValidator(parse_moment)] = None
     expect: Expect
 
 
@@ -217,7 +305,7 @@ class Spec(Strict):
     undo: bool = True
     feedback: Feedback = Feedback()
     escalate: Escalate = Escalate()
-    tests: tuple[Case, ...] = ()
+    tests: Annotated[tuple[Case, ...], Field(max_length=100)] = ()
 
     @model_validator(mode="after")
     def _earned_needs_learning(self) -> Spec:
@@ -227,7 +315,12 @@ class Spec(Strict):
 
 
 class RemediationPolicy(Strict):
-    """One document, as a file and as a custom resource."""
+    """One document, as a file and as a custom resource (whose `status` is no part of it)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_by_people(cls, value: object) -> object:
+        return _without(value, frozenset({"status"}))
 
     api_version: Annotated[Literal["aiops.io/v1"], Field(alias="apiVersion")]
     kind: Literal["RemediationPolicy"]

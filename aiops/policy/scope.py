@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from aiops.meaning import Meanings
@@ -107,6 +108,8 @@ def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str,
         if item.logs is not None:
             lines.append(evidence.log_count(item.logs, incident))
             out[item.key] = float(lines[-1])
+        elif item.events is not None:
+            out[item.key] = float(evidence.event_count(item.events, incident))
         else:
             out[item.key] = evidence.measure(item.metric or "", incident)
     for name in policy.wanted:
@@ -116,10 +119,11 @@ def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str,
     return {k: v for k, v in out.items() if v is not None and math.isfinite(v)}
 
 
-def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float) -> dict[str, Any]:
-    """Everything that conditions read but `target` and `history`, which hang on the action."""
+def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float,
+               around: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Everything that conditions read but `target` and `history`, which hang on the action. around: see Evidence."""
     return {"correlation": correlation, "anomaly": _anomaly(hit, now), "incident": _incident(incident, now),
-            "cause": _cause(incident.causes[0]) if incident.causes else {}, "now": now}
+            "cause": _cause(incident.causes[0]) | dict(around) if incident.causes else {}, "now": now}
 
 
 def _anomaly(hit: Hit, now: float) -> dict[str, Any]:
@@ -151,12 +155,13 @@ def history_scope(past: list[Attempt], now: float) -> dict[str, Any]:
     return out | ({"last_s": now - max(a.acted_at or 0.0 for a in mine)} if mine else {})
 
 
-def template_values(incident: Incident) -> dict[str, str]:
-    """What `${…}` may be filled with."""
+def template_values(incident: Incident, around: Mapping[str, str]) -> dict[str, str]:
+    """What `${…}` may be filled with. around: of the first cause, see Evidence."""
     values = {"incident.id": incident.id}
     if incident.causes:
         kind, namespace, name = parts(incident.causes[0].entity)
         values |= {"cause.kind": kind, "cause.namespace": namespace, "cause.name": name}
+        values |= {f"cause.{key}": value for key, value in around.items()}
     return values
 
 

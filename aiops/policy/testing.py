@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiops.meaning import Meanings, shipped
@@ -48,8 +48,17 @@ class _Given:
         given = self.case.correlation.get(f"logs:{pattern}")
         return int(given or 0)
 
+    def event_count(self, pattern: str, incident: Incident) -> int:
+        return int(self.case.correlation.get(f"events:{pattern}") or 0)
+
     def age(self, incident: Incident) -> float:
         return self.case.age
+
+    def around(self, entity: Entity) -> Mapping[str, str]:
+        return self.case.around.model_dump(exclude_none=True)
+
+    def explained(self, incident: Incident) -> str:
+        return ""
 
     def risen(self, incident: Incident, target: Entity, since: float) -> Sequence[Alert]:
         return ()
@@ -75,11 +84,12 @@ def decide(policy: Policy, case: Case, meanings: Meanings) -> Action | None:
     model = trigger.model if isinstance(trigger, AnomalyTrigger) else None
     given = case.anomaly
     detector = given.detector or model or "baseline"
-    anomaly = Anomaly(NOW, given.entity, given.metric or metric, given.score, 0.0, detector, 0)
+    now = NOW if case.at is None else case.at
+    anomaly = Anomaly(now, given.entity, given.metric or metric, given.score, 0.0, detector, 0, onset=now - given.since)
     causes = (Cause(case.cause, 1.0, (anomaly.name,), ()),) if case.cause else ()
-    incident = Incident("i-test", NOW, NOW, "open", case.severity, (given.entity,), (), causes)
+    incident = Incident("i-test", now, now, "open", case.severity, (given.entity,), (), causes)
     evidence = _Given(_aliased(policy, case), anomaly)
-    actions = PolicyBook([policy], "act", meanings).decide(NOW, [incident], evidence).actions
+    actions = PolicyBook([policy], "act", meanings).decide(now, [incident], evidence).actions
     return actions[0] if actions else None
 
 
@@ -88,7 +98,7 @@ def _aliased(policy: Policy, case: Case) -> Case:
     values = dict(case.correlation)
     for item in policy.spec.diagnosis.correlations:
         if item.key in values:
-            values[f"logs:{item.logs}" if item.logs else item.metric or ""] = values[item.key]
+            values[item.plain] = values[item.key]
     return case.model_copy(update={"correlation": values})
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiops.policy.evidence import Evidence
 from aiops.policy.ledger import Attempt
-from aiops.types import Action, Incident, Outcome
+from aiops.types import Action, Incident, Outcome, Standing
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided in one step. `notes` are for the log: commands that could not be obeyed, and why."""
+    """What was decided in one step. `notes` are for the log: commands that could not be obeyed, and why.
+
+    `standings`: by incident, how each policy that it triggers stands on it now.
+    """
 
     actions: tuple[Action, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
+    standings: Mapping[str, Sequence[Standing]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -30,6 +34,11 @@ class Turn:
     actions: list[Action] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    standings: dict[str, list[Standing]] = field(default_factory=dict)
+
+    def stand(self, incident: str, standing: Standing) -> None:
+        """Where a policy leaves the incident in this step."""
+        self.standings.setdefault(incident, []).append(standing)
 
     def clear(self, incident: str) -> bool | None:
         """Whether all alerts of the incident are resolved; None where that cannot be told."""
@@ -52,4 +61,4 @@ class Turn:
         return ": ".join(attempt.trigger) if attempt.trigger in firing else "", tuple(names)
 
     def decision(self) -> Decision:
-        return Decision(tuple(self.actions), tuple(self.outcomes), tuple(self.notes))
+        return Decision(tuple(self.actions), tuple(self.outcomes), tuple(self.notes), self.standings)

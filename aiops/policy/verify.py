@@ -8,6 +8,9 @@ from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
 from aiops.types import Direction, OutcomeStatus
 
+PATIENCE = 0.5
+"""So much of `within` neighbours may be in trouble after an action before it made things worse."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -36,11 +39,13 @@ def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[Ou
 
     A metric that was good before the action proves nothing: then the alerts must be resolved too. A metric that cannot
     be read at the deadline gives `unknown`, which is neither undone nor tried again. Whoever helps one at the cost of its
-    neighbours has made things worse.
+    neighbours has made things worse; they get half the time to calm down, as a restart stirs up everybody around it.
     """
     if since_s < spec.verify.settle:
         return None
     after = format_duration(round(since_s))
+    if look.risen and since_s < spec.verify.settle + PATIENCE * spec.verify.within:
+        return None
     if look.risen:
         more = f" and {len(look.risen) - 2} more" if len(look.risen) > 2 else ""
         return "worse", f"{', '.join(look.risen[:2])}{more} began to alert after the action, and still did {after} after it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,11 +16,15 @@ MAX_REPLY = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. `status` 0: nothing did. `retry_after_s`: what the receiver asked for, None when it did not."""
+    """What came back. `status` 0: nothing did. `retry_after_s`: what the receiver asked for, None when it did not.
+
+    `sent`: False where it surely never got there.
+    """
 
     status: int
     text: str = ""
     retry_after_s: float | None = None
+    sent: bool = True
 
     @property
     def ok(self) -> bool:
@@ -58,7 +63,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], now: float, timeout_
         with e:
             return _reply(e.code, _rest(e), e.headers, now)
     except urllib.error.URLError as e:
-        return Reply(0, _why(e.reason))
+        return Reply(0, _why(e.reason), sent=not isinstance(e.reason, ConnectionRefusedError | socket.gaierror))
     except (OSError, http.client.HTTPException, ValueError) as e:
         return Reply(0, _why(e))
 

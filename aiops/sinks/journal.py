@@ -54,6 +54,7 @@ class JournalWriter:
         self._run = f"{max(0, round(float(header['started_at']) * 1000)):013d}"
         self._series: dict[int, Series] = {}
         self._links: Links | None = None
+        self._policies: dict[str, str] | None = None
         self._file: BinaryIO | None = None
         self._number, self._size = 0, 0
         self._packer: threading.Thread | None = None
@@ -83,6 +84,7 @@ class JournalWriter:
             self._give_up(e)
         _follow(self._series, batch)
         self._links = batch.links or self._links
+        self._policies = self._policies if batch.policies is None else dict(batch.policies)
         return not self.problem
 
     def close(self, digest: str | None = None) -> None:
@@ -110,7 +112,8 @@ class JournalWriter:
         self._file, self._size = path.open("xb", buffering=1 << 16), 0
         try:
             path.chmod(0o600)
-            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series.values()), self._links)))
+            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series.values()), self._links,
+                                     self._policies)))
             self._size = 0  # a header that grew past max_bytes must not end its own segment
         except BaseException:
             path.unlink(missing_ok=True)
@@ -337,7 +340,8 @@ def _caught_up(batch: Batch, missed: Header | None, known: Mapping[int, Series])
     _follow(now, batch)
     gone = [number for number, s in known.items() if now.get(number) != s]
     missing = tuple(s for number, s in now.items() if known.get(number) != s)
-    return replace(batch, new_series=missing, retired=np.array(gone, np.int32), links=batch.links or missed.links)
+    return replace(batch, new_series=missing, retired=np.array(gone, np.int32), links=batch.links or missed.links,
+                   policies=missed.policies if batch.policies is None else batch.policies)
 
 
 def _packed(path: Path) -> Path:

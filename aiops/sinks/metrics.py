@@ -48,6 +48,7 @@ class Metrics:
         self._open: set[str] = set()
         self._decisions: dict[tuple[str, str], int] = {}
         self._outcomes: dict[str, int] = {}
+        self._ends: dict[str, int] = {}
         self._rejected: dict[tuple[str, str], int] = {}
         self._watched: list[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, str, Reading]] = []
         self.registry.register(_Totals(self))
@@ -72,6 +73,9 @@ class Metrics:
                 self._decisions[a.type, a.decision] = self._decisions.get((a.type, a.decision), 0) + 1
             for o in report.outcomes:
                 self._outcomes[o.status] = self._outcomes.get(o.status, 0) + 1
+            for e in report.ends:
+                if e.new:
+                    self._ends[e.state] = self._ends.get(e.state, 0) + 1
         self._at.set(report.at)
 
     def step(self, seconds: float) -> None:
@@ -114,7 +118,7 @@ class Metrics:
         with self._mutex:
             counts, is_open = self._counts, len(self._open)
             decisions, outcomes = dict(self._decisions), dict(self._outcomes)
-            rejected = dict(self._rejected)
+            rejected, ends = dict(self._rejected), dict(self._ends)
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(f"aiops_{name}", help_text, value=getattr(counts, name))
         for name, help_text in _GAUGES.items():
@@ -125,6 +129,8 @@ class Metrics:
         yield _labelled("aiops_source_rejected", "What a source was given and could not use.", ["source", "reason"], rejected)
         yield _labelled("aiops_decisions", "What policies decided.", ["type", "decision"], decisions)
         yield _labelled("aiops_outcomes", "What became of actions.", ["status"], {(s,): n for s, n in outcomes.items()})
+        yield _labelled("aiops_alert_end_states", "Alerts and anomalies that came into each state in which they end.", ["state"],
+                        {(s,): n for s, n in ends.items()})
         for kind, name, help_text, label, read in self._watched:
             told = kind(name, help_text, labels=[label])
             for value, n in sorted(dict(read()).items()):

@@ -21,7 +21,7 @@ _NAN_BITS = int(np.array([np.nan]).view(np.uint64)[0])
 
 class Header(msgspec.Struct, frozen=True):
     """First line of a segment: `about` is what the run says of itself, `failed` counts batches
-    that were lost before it; the rest makes the segment readable alone."""
+    that were lost before it; the rest makes the segment readable alone. `policies`: None while they are those of `about`."""
 
     aiops_journal: int
     segment: int
@@ -29,6 +29,7 @@ class Header(msgspec.Struct, frozen=True):
     about: dict[str, object]
     series: tuple[Series, ...] = ()
     links: Links | None = None
+    policies: dict[str, str] | None = None
 
 
 class End(msgspec.Struct, frozen=True):
@@ -63,6 +64,7 @@ class WireBatch(msgspec.Struct, frozen=True, omit_defaults=True):
     outcomes: tuple[Outcome, ...] = ()
     commands: tuple[Command, ...] = ()
     retired: list[int] = []
+    policies: dict[str, str] | None = None
 
 
 _decode = msgspec.json.Decoder(WireBatch).decode
@@ -77,7 +79,8 @@ def batch_to_wire(b: Batch) -> WireBatch:
     return WireBatch(
         b.at, b.series.tolist(), times.tolist(), values.tolist(), _odd(times), _odd(values), b.new_series,
         tuple(_timed(x, b.at) for x in b.lines), tuple(_timed(x, b.at) for x in b.events),
-        tuple(_timed(x, b.at) for x in b.alerts), b.links, b.outcomes, b.commands, b.retired.tolist())
+        tuple(_timed(x, b.at) for x in b.alerts), b.links, b.outcomes, b.commands, b.retired.tolist(),
+        None if b.policies is None else dict(b.policies))
 
 
 def batch_from_wire(line: bytes) -> Batch:
@@ -90,7 +93,7 @@ def batch_from_wire(line: bytes) -> Batch:
     if not len(times) == len(values) == n:
         raise ValueError(f"{n} series, {len(times)} times, {len(values)} values")
     return Batch(w.at, np.array(w.series, np.int32), times, values, w.new_series, w.lines, w.events, w.alerts, w.links,
-                 w.outcomes, w.commands, np.array(w.retired, np.int32))
+                 w.outcomes, w.commands, np.array(w.retired, np.int32), w.policies)
 
 
 def _odd(values: Floats) -> list[Odd]:

@@ -7,7 +7,6 @@ five minutes. https://aws.amazon.com/builders-library/timeouts-retries-and-backo
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from aiops.interfaces import Clock, Samples, Source
+from aiops.redaction import Redactor
 
 MAX_BACKOFF_S = 300.0
 MIN_BACKOFF_S = 1.0
@@ -22,7 +22,7 @@ HANG_S = 300.0
 """A poll that takes longer is shown as failing while it lasts; a source that knows better has its own `hang_s`."""
 MAX_ERROR_CHARS = 300
 State = Literal["ok", "failing", "starting"]
-_SECRET = re.compile(r"(://)[^/\s@]+@|(?i:\b(authorization:\s*(?:\w+\s+)?|bearer\s+|token=|password=|passwd=|secret=|api_?key=))[^\s&'\",;]+")
+_REDACTOR = Redactor()
 
 
 class Supervised:
@@ -148,5 +148,5 @@ def brief(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if type(error) in (KeyError, IndexError, AttributeError, TypeError):
         text = f"{type(error).__name__}: {text}"
-    text = _SECRET.sub(lambda m: f"{m[1] or m[2]}***{'@' if m[1] else ''}", text)
+    text = _REDACTOR.text(text)
     return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS - 1] + "…"

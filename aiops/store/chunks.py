@@ -1,5 +1,7 @@
 """Pieces of large arrays on disk, each a file named after its SHA-256: what did not change is not written again.
 
+The name ends in the piece's CRC-32, which is what a reader checks: that a disk or a copy damaged it is all that can be, and
+telling that takes a quarter of the time. Pieces of earlier versions have no such end, and are checked by their SHA-256.
 A piece is written beside its place and moved there, and is never changed; a crash leaves whole pieces that nobody names, which
 `sweep` removes.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +41,7 @@ class Chunks:
 
     def put(self, data: memoryview) -> str:
         """The name of the piece; written if it is not there. Raises OSError when the disk refuses."""
-        name = hashlib.sha256(data).hexdigest()
+        name = f"{hashlib.sha256(data).hexdigest()}-{zlib.crc32(data):08x}"
         path = self.path(name)
         if not path.exists() or path.stat().st_size != len(data):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,8 @@ class Chunks:
         with self.path(name).open("rb") as file:
             if file.readinto(into) != len(into) or file.read(1):
                 raise Damaged(f"its piece {name[:12]} is not {len(into)} bytes long")
-        if hashlib.sha256(into).hexdigest() != name:
+        _, _, checksum = name.partition("-")
+        if (checksum != f"{zlib.crc32(into):08x}") if checksum else (hashlib.sha256(into).hexdigest() != name):
             if self._repair:
                 self.path(name).unlink(missing_ok=True)
             raise Damaged(f"its piece {name[:12]} does not match its checksum")

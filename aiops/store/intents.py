@@ -61,6 +61,10 @@ class Intents:
         text = json.dumps(inverse.as_json()) if inverse is not None else None
         self._write([("UPDATE writes SET written = 1, inverse = ? WHERE action = ? AND number = ?", (text, action, number))])
 
+    def writes(self, action: str) -> Sequence[Change]:
+        rows = self._read("SELECT change FROM writes WHERE action = ? AND written = 1 ORDER BY number", action)
+        return [from_json(json.loads(text)) for (text,) in rows]
+
     def inverses(self, action: str) -> Sequence[Change]:
         rows = self._read("SELECT inverse FROM writes WHERE action = ? AND inverse IS NOT NULL ORDER BY number DESC", action)
         return [from_json(json.loads(text)) for (text,) in rows]
@@ -116,4 +120,4 @@ class Intents:
 
 def _action(text: str) -> Action:
     data = json.loads(text)
-    return Action(**data | {"models": tuple(data.get("models", ()))})
+    return Action(**data | {"models": tuple(data.get("models", ())), "answers": tuple(data.get("answers", ()))})

@@ -23,12 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiops.models import Learned, Lineage, Saved
+from aiops.rows import Rows
 from aiops.store.chunks import CHUNK, Chunks, Damaged, settle
 
 JSON = dict[str, Any]
-FORMAT = 2
+FORMAT = 3
+READ = (1, 2, FORMAT)
 INDEX, PIECES = "index.json", "pieces"
 _OURS = re.compile(r".+\.(?P<number>\d{6,})\.(state|npz)(\.part)?\Z")
+ROWS = ("signals", "series")
+"""Of the door, what is kept by names; lists of rows in earlier formats."""
 ROLES = ("serving", "candidate", "previous")
 _ARRAY, _LIST = 1, 2
 """MessagePack's codes for what lies beside: an array, a long list."""
@@ -55,12 +59,13 @@ class ModelFiles:
             return None
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
-            if index.get("aiops_models") not in (1, FORMAT):
-                raise Damaged(f"format {index.get('aiops_models')}, this aiops reads formats 1 and {FORMAT}")
+            if index.get("aiops_models") not in READ:
+                raise Damaged(f"format {index.get('aiops_models')}, this aiops reads formats {READ[0]} to {FORMAT}")
             columns = self._load(index["columns"])
             found = {name: lineage for name, entry in index["lineages"].items()
                      if (lineage := self._lineage(name, entry, columns["trials"].get(name, {})))}
-            return Learned(float(index["at"]), columns["door"], found, columns["more"], bool(index["ended"]))
+            door = {k: Rows.restored(v) if k in ROWS and isinstance(v, dict) else v for k, v in columns["door"].items()}
+            return Learned(float(index["at"]), door, found, columns["more"], bool(index["ended"]))
         except (Damaged, OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             self._set_aside(path, "index", str(e))
             return None
@@ -85,13 +90,13 @@ class ModelFiles:
 
     def _load(self, entry: JSON) -> JSON:
         path = self.folder / Path(entry["file"]).name
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                raise Damaged("does not match its checksum")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise Damaged("does not match its checksum")
         if path.suffix == ".npz":
             return _format_1(path)
         try:
-            file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
+            file = msgspec.msgpack.decode(content, type=_File)
             found: JSON = unpacked(file.value, [self._array(a) for a in file.arrays])
             return found
         except msgspec.DecodeError as e:
@@ -267,7 +272,9 @@ def packed(value: Any) -> tuple[bytes, list[NDArray[Any]]]:
 
 
 def _long_lists(value: Any) -> Any:
-    """Maps with their long lists set apart."""
+    """Maps with their long lists set apart; rows of names as maps."""
+    if isinstance(value, Rows):
+        value = value.state()
     if isinstance(value, Mapping):
         return {k: _long_lists(v) for k, v in value.items()}
     return _Long(value) if isinstance(value, list) and len(value) >= LONG else value

@@ -164,14 +164,27 @@ def _reads(app: FastAPI, view: View) -> None:
 
 def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/actions/{name:path}/approve", responses=_WRITES, status_code=202, tags=["actions"])
-    def approve(name: str) -> Response:
-        """Let an action that asks be carried out; it is checked again before it acts."""
-        return _write(lambda: view.approve(name, "http"), "action", name)
+    def approve(name: str, body: forms.Approval | None = None) -> Response:
+        """Let an action that asks be carried out, with other parameters if need be; it is checked again before it acts."""
+        said = body or forms.Approval()
+        return _write(lambda: view.approve(name, said.by, said.changes), "action", name)
 
     @app.post("/api/actions/{name:path}/reject", responses=_WRITES, status_code=202, tags=["actions"])
-    def reject(name: str) -> Response:
+    def reject(name: str, body: forms.Answer | None = None) -> Response:
         """Refuse an action that asks."""
-        return _write(lambda: view.reject(name, "http"), "action", name)
+        return _write(lambda: view.reject(name, (body or forms.Answer()).by), "action", name)
+
+    @app.post("/api/stop", responses=_WRITES, status_code=202, tags=["actions"])
+    def stop(body: forms.StopAll | None = None) -> Response:
+        """Nothing is decided or done any more, from now on; what was done is undone where it did not help, unless frozen."""
+        said = body or forms.StopAll()
+        return _write(lambda: view.stop(said.by, said.reason, said.freeze), "stop", "")
+
+    @app.post("/api/start", responses=_WRITES, status_code=202, tags=["actions"])
+    def start(body: forms.Spoken | None = None) -> Response:
+        """Take back a stop that people said."""
+        said = body or forms.Spoken()
+        return _write(lambda: view.start(said.by, said.reason), "stop", "")
 
     @app.post("/api/maintenance", responses={202: {"model": forms.Started}, **_WRITES}, status_code=202, tags=["maintenance"])
     def start_maintenance(body: forms.MaintenanceStart) -> Response:

@@ -26,6 +26,45 @@ class Feedback(Form):
     verdict: Verdict
 
 
+Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
+
+
+class Answer(Form):
+    """Who answers."""
+
+    by: Who = "http"
+
+
+class Approval(Answer):
+    """`set`: fields of the action's target that are to be other than asked; guards are asked again."""
+
+    changes: dict[Annotated[str, Field(max_length=100)], bool | int | float | Annotated[str, Field(max_length=500)]] = Field(
+        default_factory=dict, alias="set", max_length=20)
+
+
+class Spoken(Form):
+    """Who says it, and why."""
+
+    by: Who = "http"
+    reason: str = Field(default="", max_length=500)
+
+
+class StopAll(Spoken):
+    """`freeze`: what was done is not even undone."""
+
+    freeze: bool = False
+
+
+class StopShown(Form):
+    """A stop that stands. `source`: where it was said, empty for people."""
+
+    source: str
+    by: str
+    reason: str
+    at: float
+    freeze: bool
+
+
 class MaintenanceStart(Form):
     """A window of maintenance, from now on unless `from` says otherwise."""
 
@@ -156,6 +195,7 @@ class Action(Form):
     state: str
     incident: str
     models: list[str] = []
+    answers: list[str] = []
 
 
 class Outcome(Form):
@@ -214,8 +254,22 @@ class Said(Form):
     by: str
 
 
+class Why(Form):
+    """The one state in which a signal of the incident has ended, and who or what (`by`) holds it there."""
+
+    at: float
+    since: float
+    entity: str
+    signal: str
+    state: str
+    by: str
+    text: str
+    policy: str
+
+
 class IncidentWithPoints(Incident):
     points: list[Point]
+    why: list[Why] = Field(default=[], description="What was done about each signal, or why nothing was.")
     feedback: list[Said] = []
 
 
@@ -315,3 +369,4 @@ class Status(Form):
     counts: dict[str, Any]
     sources: list[SourceHealth]
     notes: list[str]
+    stops: list[StopShown] = []

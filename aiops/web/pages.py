@@ -70,7 +70,8 @@ def incident(view: View, form: JSON) -> str:
     plots, without = _plots(form)
     return environment().get_template("incident.html").render(
         **_frame(status), i=form, causes=causes, widest=widest, plots=plots, without=without, steps=_timeline(form),
-        decided=story.decided(form), actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), -a["at"])))
+        decided=story.decided(form), why=form.get("why", []),
+        actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), -a["at"])))
 
 
 def missing(view: View, name: str) -> str:

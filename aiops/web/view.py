@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 
@@ -39,12 +39,13 @@ class View(Protocol):
         ...
 
     def incident(self, name: str) -> JSON | None:
-        """The same form with `points` [{at, entity, signal, value, expected, lower, upper}]; None when not known."""
+        """The same form with `points` [{at, entity, signal, value, expected, lower, upper}] and `why`, in which state each of
+        its signals has ended (aiops.serial.end_state); None when not known."""
         ...
 
     def status(self) -> JSON:
         """{version, mode, started_at, at, counts, sources: [{name, state ok|failing|starting, error, last_success, failures}],
-        notes}; `counts` are the fields of aiops.types.Counts."""
+        notes, stops: [{source, by, reason, at, freeze}]}; `counts` are the fields of aiops.types.Counts."""
         ...
 
     def vitals(self) -> Sequence[JSON]:
@@ -95,12 +96,21 @@ class View(Protocol):
         """An incident's capsule as a tar.gz; None where there is none. Raises NotPossible while another is being packed."""
         ...
 
-    def approve(self, action: str, by: str) -> None:
-        """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+    def approve(self, action: str, by: str, params: Mapping[str, object] | None = None) -> None:
+        """params: fields of the target that are to be other than asked. Raises LookupError when the action is not known,
+        NotPossible when it no longer waits, or cannot be done with these."""
         ...
 
     def reject(self, action: str, by: str) -> None:
         """Raises LookupError when the action is not known, NotPossible when it no longer waits."""
+        ...
+
+    def stop(self, by: str, reason: str, freeze: bool) -> None:
+        """Nothing is decided or done any more, from now on. Raises NotPossible where that will not outlast a restart."""
+        ...
+
+    def start(self, by: str, reason: str) -> None:
+        """Takes back what people stopped. Raises NotPossible where they did not."""
         ...
 
     def promote(self, detector: str, by: str) -> None:

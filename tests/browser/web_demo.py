@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -105,11 +105,19 @@ class DemoView:
     def revision(self) -> int:
         return self.changes
 
-    def approve(self, action: str, by: str) -> None:
+    def approve(self, action: str, by: str, params: Mapping[str, object] | None = None) -> None:
         self._answer("approve", action, by)
+        if params:
+            self.said.append(("set", *(f"{k}={v!r}" for k, v in params.items())))
 
     def reject(self, action: str, by: str) -> None:
         self._answer("reject", action, by)
+
+    def stop(self, by: str, reason: str, freeze: bool) -> None:
+        self.said.append(("freeze" if freeze else "stop", by, reason))
+
+    def start(self, by: str, reason: str) -> None:
+        self.said.append(("start", by, reason))
 
     def feedback(self, incident: str, verdict: str, by: str) -> None:
         form = self._incidents[incident]

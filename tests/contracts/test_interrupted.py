@@ -3,66 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from test_remediations import EXAMPLES, NOW, Simulated, action
+from fakes.mortal import Life, run
+from test_remediations import EXAMPLES, Simulated, action
 
-from aiops.clock import ManualClock
-from aiops.cluster.actuator import LiveActuator
-from aiops.cluster.checks import not_paused
 from aiops.interfaces import Ambiguous
-from aiops.store.intents import Intents
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing may catch it."""
-
-
-class Mortal:
-    """Passes calls on to a part, and dies before or after the one with a certain number."""
-
-    def __init__(self, part, life, calls):
-        self._part, self._life, self._calls = part, life, calls
-
-    def __getattr__(self, name):
-        found = getattr(self._part, name)
-        if name not in self._calls:
-            return found
-
-        def called(*given):
-            self._life.spend()
-            result = found(*given)
-            self._life.spend()
-            return result
-        return called
-
-
-class Life:
-    def __init__(self, left):
-        self.left = left
-
-    def spend(self):
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-
-
-def run(cluster, path, life, submit=()):
-    """One life of the actuator: until it is killed, or has nothing left to do."""
-    clock, ledger = ManualClock(NOW), Intents(path)
-    try:
-        record = Mortal(ledger, life, ("begin", "turn", "written", "result"))
-        actuator = LiveActuator(Mortal(cluster, life, ("write",)), clock, record,
-                                awaited=[a.id for a in submit], checks=[not_paused])
-        actuator.submit(submit)
-        for _ in range(40):
-            wait_s = actuator.run_due()
-            if wait_s is None:
-                break
-            clock.sleep_until(clock.now() + wait_s)
-        return {o.action: o.status for o in actuator.collect()}
-    except Killed:
-        return None
-    finally:
-        ledger.close()
 
 
 def undisturbed(name, example, path):
@@ -73,7 +17,10 @@ def undisturbed(name, example, path):
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
-    """Before and after every write, and before and after every line of the ledger, twice in a row."""
+    """Before and after every write, and before and after every line of the ledger, twice in a row.
+
+    Of a call that nobody can look up it is said so: it may be lost, and is never made twice.
+    """
     status, wanted = undisturbed(name, example, tmp_path / "calm.sqlite")
     assert status == "done"
     for point in range(1000):
@@ -83,8 +30,9 @@ def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
             break
         run(world.cluster, path, Life(point // 2))
         outcomes = run(world.cluster, path, Life(-1), [action(name, example)])
-        assert world.changes() == wanted, f"killed at point {point}"
-        assert set(outcomes.values()) <= {"done", "failed"}
+        unknown = "unknown" in outcomes.values() and all(c.verb == "call" for c in world.cluster.calls)
+        assert world.changes() == wanted or (unknown and world.changes() == []), f"killed at point {point}"
+        assert set(outcomes.values()) <= {"done", "failed"} or unknown
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
@@ -102,4 +50,5 @@ def test_an_answer_that_never_came_is_looked_up_and_not_asked_for_again(name, ex
         world.cluster.write = silent
         outcomes = run(world.cluster, tmp_path / f"{reached}.sqlite", Life(-1), [action(name, example)])
         assert len({str(c) for c in sent}) == len(sent)
-        assert outcomes["a-1"] == ("done" if reached and all(c.verb != "call" for c in sent) else "unknown")
+        known = not sent or (reached and all(c.verb != "call" for c in sent))
+        assert outcomes["a-1"] == ("done" if known else "unknown")

@@ -29,12 +29,16 @@ def status(code, message, reason="", **headers):
 
 
 class KubeApi:
-    """`fault` is called with (method, path, trial) before each request; what it returns is the answer."""
+    """`fault` is called with (method, path, trial) before each request; what it returns is the answer.
+
+    `jobs`: how a created Job ends, at once; empty: it runs on.
+    """
 
     def __init__(self):
         self.objects = {}
         self.seen, self.writes, self.requests = set(), [], []
         self.forbidden, self.protected = set(), set()
+        self.jobs = "Complete"
         self.fault = lambda method, path, trial: None
         self.released = threading.Event()
         self.version = 100
@@ -66,8 +70,7 @@ class KubeApi:
     # --------------------------------------------------------------------------------------------------------- HTTP
     def __call__(self, request: Request) -> Response:
         path, body = unquote(request.path), json.loads(request.data or b"null")
-        options = (body or {}).get("deleteOptions", {}) if isinstance(body, dict) else {}
-        trial = request.args.get("dryRun") == "All" or options.get("dryRun") == ["All"]
+        trial = dry_run(request, body)
         self.requests.append((request.method, path, dict(request.args), body, request.content_type))
         broken = self.fault(request.method, path, trial)
         return broken if broken is not None else self.answer(request, path, body, trial)
@@ -130,6 +133,7 @@ class KubeApi:
         made["metadata"] |= {"namespace": namespace} if namespace else {}
         if not trial:
             self.writes.append(("create", plural, name, copy.deepcopy(body)))
+            made |= {"status": {"conditions": [{"type": self.jobs, "status": "True"}]}} if plural == "jobs" and self.jobs else {}
             self.put(plural, made)
         return self.json(made, 201)
 
@@ -165,6 +169,14 @@ class KubeApi:
         start = int(args.get("continue", 0))
         more = {"continue": str(start + PAGE)} if len(items) > start + PAGE else {}
         return self.json({"items": items[start:start + PAGE], "metadata": more})
+
+
+def dry_run(request, body):
+    """As the real one: a DELETE with a body is told in the body and nowhere else, an eviction in its options."""
+    if request.method == "DELETE" and body:
+        return body.get("dryRun") == ["All"]
+    options = body.get("deleteOptions", {}) if isinstance(body, dict) else {}
+    return request.args.get("dryRun") == "All" or options.get("dryRun") == ["All"]
 
 
 def merge(into, patch):

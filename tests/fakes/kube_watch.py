@@ -21,8 +21,9 @@ Fault = int | str | None
 
 
 class Request:
-    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+    def __init__(self, handler: BaseHTTPRequestHandler, sent: Any = None) -> None:
         parts = urlsplit(handler.path)
+        self.method, self.sent = handler.command, sent
         self.path, self.args = parts.path, dict(parse_qsl(parts.query, keep_blank_values=True))
         self.headers = handler.headers
 
@@ -38,6 +39,8 @@ class Request:
         if rest[0] == "namespaces" and len(rest) > 2:
             rest = rest[2:]
         resource = rest[0] if len(rest) < 3 else f"{rest[0]}/{rest[2]}"
+        if self.method == "PATCH":
+            return group, resource, "patch"
         return group, resource, "get" if len(rest) > 1 else "watch" if self.watch else "list"
 
 
@@ -148,6 +151,19 @@ class KubeWatch:
         chosen = chooser(namespace, request.args)
         return (200, self.watched(path, chosen, request)) if request.watch else self.listed(path, chosen, request)
 
+    def patched(self, request: Request) -> tuple[int, bytes]:
+        """A merge patch of the status subresource: nothing else of the object changes, and its generation stays."""
+        self.requests.append(request)
+        fault = self.fault(request)
+        if isinstance(fault, int):
+            return fault, status(fault, f"sorry {fault}")
+        path, namespace = collection(request.path.removesuffix("/status").rpartition("/")[0])
+        name = request.path.split("/")[-2]
+        if (namespace, name) not in self.objects.get(path, {}):
+            return 404, status(404, f"{name} not found")
+        self.change(path, name, namespace, status=request.sent["status"])
+        return 200, json.dumps(self.objects[path][namespace, name]).encode()
+
     def broken(self, fault: str) -> Iterator[bytes]:
         if fault == "half":
             yield b'{"type": "ADDED", "object": {"metadata": {"na'
@@ -250,6 +266,14 @@ def _handler(server: KubeWatch) -> type[BaseHTTPRequestHandler]:
             for piece in body:
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             self.wfile.write(b"0\r\n\r\n")
+
+        def do_PATCH(self) -> None:
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            code, body = server.patched(Request(self, sent))
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Tests do not print."""

@@ -55,8 +55,9 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}", "User-Agent": agent}
         self._pool = urllib3.PoolManager(ca_certs=str(ca), maxsize=8, retries=False, timeout=timeout_s)
 
-    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json") -> Any:
-        text = self._send(method, path, body, content).data
+    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json",
+             accept: str = "application/json") -> Any:
+        text = self._send(method, path, body, content, accept=accept).data
         return text if raw else json.loads(text)
 
     def get(self, resource: str, namespace: str | None, name: str, sub: str | None = None) -> Json:
@@ -109,11 +110,12 @@ class Client:
     def _json(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Json:
         return self.call(method, path, body, content=content)  # type: ignore[no-any-return]
 
-    def _send(self, method: str, path: str, body: Any = None, content: str = "application/json", preload: bool = True) -> Any:
+    def _send(self, method: str, path: str, body: Any = None, content: str = "application/json", preload: bool = True,
+              accept: str = "application/json") -> Any:
         data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, "Content-Type": content, "Accept": accept}
         try:
-            answer = self._pool.request(method, self.url + path, body=data, headers={**self._headers, "Content-Type": content},
-                                        preload_content=preload)
+            answer = self._pool.request(method, self.url + path, body=data, headers=headers, preload_content=preload)
             if answer.status >= 400:
                 raise ApiError(f"{method} {path}", answer.status, answer.data.decode(errors="replace"))
         except urllib3.exceptions.HTTPError as e:

@@ -171,9 +171,10 @@ class Control:
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}]}))
         return path
 
-    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json") -> Any:
+    def call(self, method: str, path: str, body: Any = None, raw: bool = False, content: str = "application/json",
+             accept: str = "application/json") -> Any:
         """As the administrator."""
-        return self.admin.call(method, path, body, raw, content)
+        return self.admin.call(method, path, body, raw, content, accept)
 
     def create(self, path: str, item: Mapping[str, Any]) -> Json:
         return self.admin.create(path, item)

@@ -22,7 +22,9 @@ from aiops import build
 from aiops.clock import WallClock
 from aiops.cluster import kubernetes
 from aiops.cluster.actuator import LiveActuator
+from aiops.cluster.brake import Brake
 from aiops.cluster.transport import Api
+from aiops.limits import Limits
 from aiops.types import Action
 
 
@@ -64,7 +66,7 @@ def main(name: str, kubeconfig: str, folder: str, number: str = "", stage: str =
     kubernetes.connect = connected
     if number:
         interrupt(int(number), stage)
-    actuator = build.live_actuator(WallClock(), Path(folder) / f"{name}.sqlite", Path(kubeconfig), None, [],
+    actuator = build.live_actuator(WallClock(), Path(folder) / f"{name}.sqlite", Path(kubeconfig), None, [], Limits(), Brake(),
                                    lease=("aiops", "aiops"))
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())

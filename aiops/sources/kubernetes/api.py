@@ -18,7 +18,7 @@ import msgspec
 
 CONNECT_S, ANSWER_S = 5.0, 30.0
 MAX_BODY = 256 * 1024 * 1024
-JSON = "application/json"
+JSON, MERGE = "application/json", "application/merge-patch+json"
 
 
 class KubeError(Exception):
@@ -121,6 +121,17 @@ class KubeApi:
                     raise KubeError(path, f"the answer is longer than {MAX_BODY >> 20} MiB.")
             return bytes(body)
 
+    async def patch(self, path: str, body: object, query: Mapping[str, str]) -> None:
+        """A merge patch. Raises KubeError; one without a status may have been carried out."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
+        try:
+            answer = await self._ask(path, query, JSON, timeout, "PATCH", msgspec.json.encode(body), MERGE)
+            answer.release()
+        except TimeoutError:
+            raise KubeError(path, "cannot be reached (no answer in time).") from None
+        except (aiohttp.ClientError, OSError, ValueError) as e:
+            raise KubeError(path, f"cannot be reached ({_plain(e)}).") from None
+
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str], accept: str, total_s: float | None,
                      idle_s: float | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -140,12 +151,13 @@ class KubeApi:
             await self._session.close()
             self._session = None
 
-    async def _ask(self, path: str, query: Mapping[str, str], accept: str,
-                   timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _ask(self, path: str, query: Mapping[str, str], accept: str, timeout: aiohttp.ClientTimeout, method: str = "GET",
+                   body: bytes | None = None, content: str = "") -> aiohttp.ClientResponse:
+        more = {"Accept": accept, **({"Content-Type": content} if content else {})}
         for last in (False, True):
             headers = await self._headers()
-            answer = await self._open().get(self._access.url + path, params=dict(query), timeout=timeout,
-                                            headers={"Accept": accept, **headers}, allow_redirects=False, **self._access.more)
+            answer = await self._open().request(method, self._access.url + path, params=dict(query), timeout=timeout, data=body,
+                                                headers={**more, **headers}, allow_redirects=False, **self._access.more)
             if answer.status == 200:
                 return answer
             if answer.status != 401 or last or not await self._renew(headers):
