@@ -123,26 +123,50 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
                   awaited: Sequence[str], limits: Limits, brake: Brake, stop: str | None = None,
-                  webhooks: Mapping[str, Callee] | None = None) -> LiveActuator:
+                  webhooks: Mapping[str, Callee] | None = None, lease: tuple[str, str] | None = None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
-    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop all.
-    webhooks: whom actions may call.
+    awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop
+    all. webhooks: whom actions may call. lease: namespace and name of the one that replicas share, where there may be several.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.cluster.ownership import hands_off
     from aiops.cluster.radius import Radius
+    from aiops.cluster.replicas import one_of_several
     from aiops.store.intents import Intents
 
     try:
         intents = Intents(ledger)
-        cluster = WithCalls(KubernetesCluster(connect(kubeconfig, context)), calls(webhooks or {}, clock))
+        several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease) if lease else None
+        cluster: Cluster = WithCalls(KubernetesCluster(several.api if several else connect(kubeconfig, context)),
+                                     calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
     said: list[Check] = [StopMap(f"configmap/{stop}")] if stop else []
     checks: list[Check] = [*said, not_paused, hands_off, Radius(limits, clock.monotonic)]
-    return LiveActuator(cluster, clock, intents, awaited, checks, gate=brake.gate)
+    if several is None:
+        return LiveActuator(cluster, clock, intents, awaited, checks, gate=brake.gate)
+    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, gate=brake.gate, office=several.office)
+
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def lease(config: Config) -> tuple[str, str] | None:
+    """Namespace and name of the Lease that decides who acts; None where nobody else could. Raises ConfigurationError."""
+    given, source = config.leader_election, config.source("kubernetes")
+    inside = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and source and not (source.kubeconfig or source.context)
+    if given.enabled is False or not (given.enabled or given.lease or inside):
+        return None
+    if given.lease:
+        namespace, _, name = given.lease.partition("/")
+        return namespace, name
+    try:
+        return SERVICE_ACCOUNT.read_text(encoding="utf-8").strip(), "aiops"
+    except OSError:
+        raise ConfigurationError("leaderElection: this does not run in a cluster, so the namespace of the lease is not known. "
+                                 "Set leaderElection.lease to NAMESPACE/NAME, or enabled: false.") from None
 
 
 def stop_places(config: Config) -> dict[str, Callable[[], tuple[bool, str] | None]]:

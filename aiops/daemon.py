@@ -129,6 +129,9 @@ class Daemon:
                            lambda: intake.catalogue.refused)
         self.metrics.watch("aiops_intake_dropped", "What did not fit before the next step, by what it was.", "kind",
                            lambda: intake.dropped)
+        if hasattr(self.actuator, "leads"):
+            self.metrics.watch("aiops_leader", "Whether this replica carries out actions: 1 it does.", "lease",
+                               self.actuator.leads, gauge=True)
         self.metrics.watch("aiops_audit_entries", "Entries of the audit record, and those that could not be written.", "result",
                            self.audit.counts)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
@@ -219,7 +222,8 @@ class Daemon:
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks)
+                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks,
+                                   build.lease(self.config))
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

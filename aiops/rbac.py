@@ -34,6 +34,34 @@ LOOKS: tuple[tuple[frozenset[Right], frozenset[Right]], ...] = (
 """Who takes nodes or pods away looks first at how many are away already (aiops.cluster.radius)."""
 
 
+LEADER: dict[Right, str] = {
+    ("coordination.k8s.io", "leases", "create"): "", ("coordination.k8s.io", "leases", "get"): "aiops",
+    ("coordination.k8s.io", "leases", "update"): "aiops", ("", "configmaps", "create"): "",
+    ("", "configmaps", "get"): "aiops-actions", ("", "configmaps", "update"): "aiops-actions"}
+"""What one of several replicas needs in its own namespace, and of which object (empty: RBAC knows no name where one is made)."""
+
+
+def leader_role() -> dict[str, Any]:
+    """A Role, not a ClusterRole: the lease, and the ledger of actions that all replicas see."""
+    by_name = {name: [right for right, of in LEADER.items() if of == name] for name in sorted(set(LEADER.values()))}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "aiops-leader", "namespace": "aiops", "labels": {"app.kubernetes.io/name": "aiops"},
+                     "annotations": {"aiops.io/why": "Which of several replicas acts, and what it has begun."}},
+        "rules": [rule | ({"resourceNames": [name]} if name else {})
+                  for name, rights in by_name.items() for rule in rules(rights)],
+    }
+
+
+def leader_binding() -> dict[str, Any]:
+    """Grants it to the service account of deploy/."""
+    group = "rbac.authorization.k8s.io"
+    return {"apiVersion": f"{group}/v1", "kind": "RoleBinding",
+            "metadata": {"name": "aiops-leader", "namespace": "aiops", "labels": {"app.kubernetes.io/name": "aiops"}},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "aiops-leader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "aiops", "namespace": "aiops"}]}
+
+
 def actions() -> dict[str, frozenset[Right]]:
     """The rights of each remediation by its YAML type. Remediations that touch no cluster are left out."""
     names = plugins.names("remediations")

@@ -307,6 +307,13 @@ class Capsules(Strict):
     keep: int = Field(default=200, ge=0, le=10_000)
 
 
+class LeaderElection(Strict):
+    """Of several replicas one acts. `enabled` None: where it runs in the cluster and may act. `lease`: NAMESPACE/NAME."""
+
+    enabled: bool | None = None
+    lease: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-a-z0-9.]{0,200}$")] | None = None
+
+
 def _configmap(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value):
         raise ValueError(f"{value!r} is not a ConfigMap. Write namespace/name, for example aiops/aiops-stop.")
@@ -345,6 +352,7 @@ class Config(Strict):
     capsules: Capsules = Capsules()
     audit: Audit = Audit()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
+    leader_election: LeaderElection = Field(default=LeaderElection(), alias="leaderElection")
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
     token_file: Path | None = Field(default=None, alias="tokenFile")

@@ -1,5 +1,5 @@
-"""Writes the ClusterRoles of deploy/: one to read, one for each remediation from the `verbs` that it declares, one to follow
-policies.
+"""Writes the roles of deploy/: one to read, one for each remediation from the `verbs` that it declares, one to follow
+policies, one to lead.
 
 usage: python scripts/rbac.py [--check]     --check writes nothing and exits 1 where a file is out of date
 """
@@ -26,9 +26,9 @@ def wanted() -> dict[Path, str]:
     acts = [rbac.cluster_role(f"aiops-{rbac.kebab(name)}", rights, f"What the action {name} needs.")
             for name, rights in sorted(rbac.actions().items())]
     policies = rbac.cluster_role("aiops-policies", rbac.POLICIES, "Follows RemediationPolicies and writes their status.")
-    deploy = ROOT / "deploy"
+    leader, deploy = [rbac.leader_role(), rbac.leader_binding()], ROOT / "deploy"
     return {deploy / "role-read.yaml": _text([read]), deploy / "actions" / "roles.yaml": _text(acts),
-            deploy / "policies" / "role.yaml": _text([policies])}
+            deploy / "policies" / "role.yaml": _text([policies]), deploy / "actions" / "leader.yaml": _text(leader)}
 
 
 def _text(documents: list[dict[str, object]]) -> str:

@@ -12,13 +12,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from aiops.cluster.election import Office
 from aiops.cluster.executor import Check, Executor, Notes
+from aiops.cluster.lease import Deposed, Waits
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import Begun, Clock, Cluster, Log, Refused, Retry
+from aiops.interfaces import NOT_NOW, Begun, Clock, Cluster, Log, Refused, Retry
 from aiops.types import Action, Outcome
 
 PATIENCE_S = 600.0
 REMEMBER = 10_000
+IN_FLIGHT_S = 35.0
+"""So long after a crash a write that was sent before it may still take effect: the API server ends each request after 34 s."""
+LOOK_S = 0.5
+"""How often it is asked who leads."""
+HEAR_S = 10.0
+"""How often one who does not lead looks what became of what it had begun."""
 NEVER_BEGUN = "the daemon stopped before it was begun; nothing was changed"
 
 
@@ -69,13 +77,16 @@ class LiveActuator:
     """A worker thread that acts on a real cluster, one action after the other.
 
     awaited: ids of actions that were decided in an earlier run and of which no outcome was heard: each gets one.
+    office: where there are several replicas; only the one that leads does anything.
     `run_due` is the worker's step, and all that tests need.
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, ledger: Ledger, awaited: Sequence[str] = (),
                  checks: Sequence[Check] = (), patience_s: float = PATIENCE_S,
-                 gate: Callable[[Action], None] = lambda action: None) -> None:
-        self._clock, self._ledger, self._patience_s = clock, ledger, patience_s
+                 gate: Callable[[Action], None] = lambda action: None, office: Office | None = None) -> None:
+        self._clock, self._ledger, self._patience_s, self._office = clock, ledger, patience_s, office
+        self._started, self._awaited, self._claim_at = clock.monotonic(), list(awaited), 0.0
+        self._hear_at = 0.0
         self._executor = Executor(cluster, ledger, checks, gate)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
@@ -85,18 +96,29 @@ class LiveActuator:
         self._outcomes: list[Outcome] = []
         self._wake, self._stopping = threading.Condition(), False
         self._thread: threading.Thread | None = None
-        self._take_over(awaited)
+        if office is None:
+            self._take_over()
 
-    def _take_over(self, awaited: Sequence[str]) -> None:
+    def _take_over(self) -> None:
         """What an earlier run began is looked up first; what it decided and never began is told so."""
-        for begun in self._ledger.begun():
-            self._seen[begun.action.id] = None
-            self._unsettled[begun.action.id] = begun
-            self._push(begun.action, self._clock.monotonic())
-        ended = self._ledger.ended(awaited)
-        for name in awaited:
-            if name not in self._seen:
-                self._outcomes.append(ended.get(name) or Outcome(name, "failed", self._clock.now(), NEVER_BEGUN))
+        with self._wake:
+            for begun in self._ledger.begun():
+                self._seen[begun.action.id] = None
+                self._unsettled[begun.action.id] = begun
+                if all(action.id != begun.action.id for _, _, action in self._due):
+                    self._push(begun.action, self._clock.monotonic())
+            ended = self._ledger.ended(self._awaited)
+            for name in self._awaited:
+                if name not in self._unsettled:
+                    self._outcomes.append(ended.get(name) or Outcome(name, "failed", self._clock.now(), NEVER_BEGUN))
+            self._awaited = []
+
+    def leads(self) -> Mapping[str, float]:
+        """Of the lease that the replicas share: 1 where it is ours, 0 where it is not. Empty where there is none."""
+        if self._office is None:
+            return {}
+        lease = self._office.election.lease
+        return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
     def submit(self, actions: Sequence[Action]) -> None:
         new = [a for a in actions if a.decision == "act" and a.id not in self._seen]
@@ -122,6 +144,8 @@ class LiveActuator:
 
     def start(self) -> None:
         """Work in the background until `stop`."""
+        if self._office:
+            self._office.start()
         self._thread = threading.Thread(target=self._run, name="actuator", daemon=True)
         self._thread.start()
 
@@ -132,18 +156,64 @@ class LiveActuator:
             self._wake.notify()
         if self._thread:
             self._thread.join(timeout_s)
+        if self._office and not (self._thread and self._thread.is_alive()):
+            self._office.stop()
 
     def run_due(self) -> float | None:
         """Carry out every action that is due; seconds until the next one, None where nothing waits."""
+        longest = LOOK_S if self._office else None
         while True:
+            self._look_who_leads()
             with self._wake:
                 now = self._clock.monotonic()
-                if self._stopping or not self._due:
+                if self._stopping:
                     return None
+                if not self._due:
+                    return longest
                 if self._due[0][0] > now:
-                    return self._due[0][0] - now
+                    return min(self._due[0][0] - now, longest or float("inf"))
                 _, _, action = heapq.heappop(self._due)
             self._attempt(action, now)
+
+    # ------------------------------------------------------------------------------------------ one of several
+    def _look_who_leads(self) -> None:
+        """Takes over what others left as soon as we lead; lets go of everything once another does."""
+        if self._office is None or self._clock.monotonic() < self._claim_at:
+            return
+        try:
+            self._office.lead(self._take_over)
+        except Deposed as e:
+            self._let_go(e.reason)
+        except (Retry, Refused, OSError):
+            self._claim_at = self._clock.monotonic() + LOOK_S
+            self._hear(self._office)
+
+    def _hear(self, office: Office) -> None:
+        """How those ended of which the last run heard nothing: others may have finished them."""
+        if not self._awaited or self._clock.monotonic() < self._hear_at:
+            return
+        self._hear_at = self._clock.monotonic() + HEAR_S
+        try:
+            ended = office.ended(self._awaited)
+        except (Retry, Refused, OSError):
+            return
+        left = [name for name in self._awaited if name not in ended and office.began(name)]
+        told = [ended.get(n) or Outcome(n, "failed", self._clock.now(), NEVER_BEGUN) for n in self._awaited if n not in left]
+        with self._wake:
+            self._awaited, self._outcomes = left, self._outcomes + told
+
+    def _let_go(self, reason: str) -> None:
+        """What was begun is for the one who leads now to finish."""
+        with self._wake:
+            due, self._due = self._due, []
+            self._unsettled.clear()
+        for _, _, action in due:
+            self._tell(action, self._in_others_hands(action, self._clock.now(), reason))
+
+    def _in_others_hands(self, action: Action, at: float, reason: str) -> Outcome:
+        if self._office is not None and self._office.began(action.id):
+            return Outcome(action.id, "unknown", at, f"begun, and not finished here: {reason}")
+        return Outcome(action.id, "refused", at, f"{NOT_NOW}{reason}.")
 
     def _run(self) -> None:
         while True:
@@ -158,14 +228,22 @@ class LiveActuator:
         deadline = self._given_up_at.setdefault(action.id, now + self._patience_s)
         at = self._clock.now()
         try:
-            outcome = self._settled(action, at) or self._executor.carry_out(action, at)
+            outcome = self._barred(action, at) or self._settled(action, at) or self._executor.carry_out(action, at)
         except Retry as e:
             if now + e.after_s <= deadline:
                 with self._wake:
                     self._push(action, now + max(0.5, e.after_s))
                 return
-            outcome = self._given_up(action, at, f"gave up after {self._patience_s:.0f} s: {e.reason}")
+            reason = f"gave up after {self._patience_s:.0f} s: {e.reason}"
+            outcome = self._given_up(action, at, reason, isinstance(e, Waits))
         self._finish(action, outcome)
+
+    def _barred(self, action: Action, at: float) -> Outcome | None:
+        """Why it is not for us to do: raises Waits while we do not lead."""
+        if self._office is None:
+            return None
+        self._office.must_lead()
+        return None if action.id in self._unsettled else self._office.elsewhere(action, at, self._patience_s)
 
     def _settled(self, action: Action, at: float) -> Outcome | None:
         """Of an action that was interrupted: how it ended, or None where it goes on. Old ones do not: their evidence is."""
@@ -176,6 +254,7 @@ class LiveActuator:
             return None
         try:
             outcome = self._executor.settle(begun, at)
+            self._wait_for_late(begun, outcome)
         except Refused as e:
             outcome = Outcome(action.id, "unknown", at, f"interrupted, and the cluster does not say how far it came: {e.reason}")
         del self._unsettled[action.id]
@@ -183,17 +262,29 @@ class LiveActuator:
             return self._executor.give_up(action, at, "interrupted, and the evidence for it is old by now.")
         return outcome
 
-    def _given_up(self, action: Action, at: float, reason: str) -> Outcome:
+    def _wait_for_late(self, begun: Begun, outcome: Outcome | None) -> None:
+        """What was sent right before a crash may be on its way. Of several replicas nothing is: the lease ends later."""
+        left_s = self._started + IN_FLIGHT_S - self._clock.monotonic()
+        if outcome is None and begun.doubtful and self._office is None and left_s > 0:
+            raise Retry("what was sent before the daemon was interrupted may still take effect", left_s)
+
+    def _given_up(self, action: Action, at: float, reason: str, following: bool) -> Outcome:
+        if following:
+            self._unsettled.pop(action.id, None)
+            return self._in_others_hands(action, at, reason)
         if self._unsettled.pop(action.id, None):
             return Outcome(action.id, "unknown", at, f"interrupted, and nobody can tell how far it came; {reason}")
         return self._executor.give_up(action, at, reason)
 
     def _finish(self, action: Action, outcome: Outcome) -> None:
-        self._given_up_at.pop(action.id, None)
         try:
             self._ledger.result(action, outcome)
         except Exception as e:  # noqa: BLE001 - the outcome is real, whether or not it could be written down
             outcome = Outcome(outcome.action, outcome.status, outcome.at, f"{outcome.reason} (not recorded: {e})")
+        self._tell(action, outcome)
+
+    def _tell(self, action: Action, outcome: Outcome) -> None:
+        self._given_up_at.pop(action.id, None)
         with self._wake:
             self._outcomes.append(outcome)
 

@@ -6,7 +6,7 @@ write that was sent twice, or late, does nothing the second time. https://kubern
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ TRIES = 5
 PAGE = "500"
 
 
-def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_s: tuple[float, float] = (5.0, 30.0)) -> Api:
+def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_s: tuple[float, float] = (5.0, 30.0),
+            fence: Callable[[], float] | None = None) -> Api:
     """The cluster that this runs in, else the one of the kubeconfig. Raises Refused where neither is there."""
     from kubernetes import client, config
 
@@ -29,22 +30,22 @@ def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_
         if kubeconfig is None and context is None:
             try:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-                return api(settings, timeout_s)
+                return api(settings, timeout_s, fence)
             except config.ConfigException:
                 pass
         file = str(kubeconfig) if kubeconfig else None
         config.load_kube_config(file, context, client_configuration=settings)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as e:
         raise Refused(f"no Kubernetes cluster: {e}. Set KUBECONFIG, or run inside a cluster.") from None
-    return api(settings, timeout_s)
+    return api(settings, timeout_s, fence)
 
 
-def api(settings: Any, timeout_s: tuple[float, float] = (5.0, 30.0)) -> Api:
+def api(settings: Any, timeout_s: tuple[float, float] = (5.0, 30.0), fence: Callable[[], float] | None = None) -> Api:
     """A connection with these `kubernetes.client.Configuration`; requests are never repeated behind our back."""
     from kubernetes import client
 
     settings.retries = False
-    return Api(client.ApiClient(settings), timeout_s)
+    return Api(client.ApiClient(settings), timeout_s, fence)
 
 
 class KubernetesCluster:

@@ -8,7 +8,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiops.changes import MANAGER
@@ -20,10 +20,13 @@ _MERGE = "application/merge-patch+json"
 
 
 class Api:
-    """A connection to one API server. `client` is a `kubernetes.client.ApiClient`."""
+    """A connection to one API server. `client` is a `kubernetes.client.ApiClient`.
 
-    def __init__(self, client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> None:
-        self._client, self._timeout_s = client, timeout_s
+    fence: asked right before each write how many seconds that may take; raises Retry where we may not write at all.
+    """
+
+    def __init__(self, client: Any, timeout_s: tuple[float, float] = TIMEOUT_S, fence: Callable[[], float] | None = None) -> None:
+        self._client, self._timeout_s, self._fence = client, timeout_s, fence
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
         return self._call("GET", path, query or {}, None, "application/json", writes=False)
@@ -36,6 +39,10 @@ class Api:
         """writes: False for questions that change nothing."""
         return self._call("POST", path, _trial(trial), body, "application/json", writes and not trial)
 
+    def put(self, path: str, body: JSON) -> JSON:
+        """The whole object; with a resource version in it only where that is still the latest, else Conflict."""
+        return self._call("PUT", path, {"fieldManager": MANAGER}, body, "application/json", writes=True)
+
     def delete(self, path: str, body: JSON, trial: bool) -> JSON:
         """With a body the API server reads its options there, and not from the query: a dry run must be told in it."""
         told = {"dryRun": ["All"]} if trial else {}
@@ -46,11 +53,18 @@ class Api:
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
         headers = {"Accept": "application/json"} | ({"Content-Type": content} if body is not None else {})
+        fence, timeout_s = self._fence if writes else None, self._timeout_s
+        if fence:
+            query = {**query, "timeout": f"{int(_within(self._timeout_s, fence())[1])}s"}
         request = self._client.param_serialize(method, path, query_params=list(query.items()), header_params=headers,
                                                body=body, auth_settings=["BearerToken"])
         try:
-            answer = self._client.call_api(*request, _request_timeout=self._timeout_s)
+            if fence:
+                timeout_s = _within(self._timeout_s, fence())
+            answer = self._client.call_api(*request, _request_timeout=timeout_s)
             text = answer.read()
+        except Retry:
+            raise
         except Exception as e:  # noqa: BLE001 - the client lets errors of three libraries through
             if isinstance(e, HTTPError) and writes and not isinstance(_root(e), ConnectTimeoutError | NewConnectionError):
                 raise Ambiguous(f"no answer to {method} {path}: {type(e).__name__}") from None
@@ -74,6 +88,12 @@ class Missing(Refused):
 
 class Conflict(Retry):
     """The object is not the one, or not in the version, that was meant; or there is one of that name."""
+
+
+def _within(timeout_s: tuple[float, float], left_s: float) -> tuple[float, float]:
+    """To connect and to read, both together within the time that is left. The server is told of the second one too."""
+    connect_s = min(timeout_s[0], left_s / 4)
+    return connect_s, min(timeout_s[1], left_s - connect_s)
 
 
 def _trial(trial: bool) -> dict[str, str]:
