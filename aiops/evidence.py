@@ -39,6 +39,7 @@ class RecentEvidence:
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
         self.incidents: Sequence[Incident] = ()
+        self._explained: dict[str, tuple[str, ...]] = {}
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
                events: Sequence[Event] = ()) -> None:
@@ -128,7 +129,22 @@ class RecentEvidence:
         return {word: names[0] for word, names in found.items() if len(names) == 1}
 
     def explained(self, incident: Incident) -> str:
-        """Of two that explain each other, because they depend on each other, the later one is explained."""
+        """Of two that explain each other, because they depend on each other, the later one is explained.
+
+        It stays explained until the other incident is over: a pod that was moved away from a bad node was still its victim.
+        """
+        before = self._explained.get(incident.id)
+        if before and any(i.id == before[0] for i in self.incidents):
+            return " ".join(before)
+        found = self._explanation(incident)
+        self._explained.pop(incident.id, None)
+        if found:
+            self._explained[incident.id] = found
+            while len(self._explained) > MOST_BELOW:
+                self._explained.pop(next(iter(self._explained)))
+        return " ".join(found)
+
+    def _explanation(self, incident: Incident) -> tuple[str, ...]:
         mine = _cause(incident)
         below = self._below(mine)
         for other in self.incidents:
@@ -136,8 +152,8 @@ class RecentEvidence:
             if other.id == incident.id or theirs not in below or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
                 continue
             if mine not in self._below(theirs) or (other.opened_at, other.id) < (incident.opened_at, incident.id):
-                return f"{other.id} ({theirs})"
-        return ""
+                return other.id, f"({theirs})"
+        return ()
 
     def _below(self, entity: Entity) -> set[Entity]:
         """All that an entity depends on, through the service that it is part of: callees, their pods, nodes, GPUs. Bounded."""
