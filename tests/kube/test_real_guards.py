@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kube.apiclient import path_of
 from kube.controlplane import until
 from kube.lab import Lab, state
+from ruamel.yaml import YAML
 
-from aiops import plugins, rbac
-from aiops.cluster.brake import Brake, StopMap
+from aiops import build, plugins, rbac
+from aiops.cluster.brake import Brake, Said, StopMap
 from aiops.cluster.checks import not_paused
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.kubernetes import KubernetesCluster, connect
@@ -20,8 +22,10 @@ from aiops.cluster.ownership import hands_off
 from aiops.cluster.radius import Radius
 from aiops.interfaces import Retry
 from aiops.limits import Limits
-from aiops.types import Action, Outcome
+from aiops.schema import Config
+from aiops.types import Action, Command, Outcome
 
+ROOT = Path(__file__).parents[2]
 _NUMBERS = itertools.count(1)
 ONE_OF_MINE = {"nodes": {"count": 1000, "share": "100%"}, "nodeGroup": {"label": "lab", "count": 1, "share": "34%"}}
 READ_STOP = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["stop"], "verbs": ["get"]}
@@ -104,3 +108,18 @@ def test_a_config_map_stops_and_what_was_done_is_still_undone(lab: Lab) -> None:
     lab.admin.change("configmaps", lab.namespace, "stop", {"data": {"stop": "false"}})
     assert said(scale.turn({"deployment": "web", "replicas": "+1"}, "a-3"))[0] == "done"
     assert lab.admin.call("GET", path_of("deployments", lab.namespace, "web"))["spec"]["replicas"] == 2
+
+
+def test_what_a_person_says_is_written_for_all_replicas(lab: Lab) -> None:
+    """Made where it is not there, with the rights of deploy/role-stop.yaml and no others."""
+    [role] = [d for d in YAML(typ="safe").load_all((ROOT / "deploy" / "role-stop.yaml").read_text()) if d["kind"] == "Role"]
+    account = lab.account("stopper", role["rules"])
+    config = Config.model_validate({"sources": [{"kubernetes": {"kubeconfig": str(account.kubeconfig)}}],
+                                    "stop": {"configMap": f"{lab.namespace}/aiops-stop"}})
+    found, place = build.stop_for_all(config), f"configmap {lab.namespace}/aiops-stop"
+    assert found and found[0] == place
+    reads = build.stop_places(config)[place]
+    assert reads() is None
+    for verb, said in (("stop", Said(False, "storm", "anna")), ("freeze", Said(True, "storm", "anna")), ("start", None)):
+        found[1](Command(0.0, verb, place, "anna", reason="storm"))  # type: ignore[arg-type]
+        assert reads() == said
