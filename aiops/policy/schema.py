@@ -256,7 +256,8 @@ class Expect(Strict):
 
 
 class TestAnomaly(Strict):
-    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it has lasted."""
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it, and
+    the incident, have lasted."""
 
     __test__ = False
 

@@ -120,8 +120,8 @@ def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str,
 
 
 def onset(incident: Incident) -> float:
-    """When the newest of the alerts that fire began; infinite where none is known."""
-    return max((a.since for a in incident.alerts if a.state == "firing"), default=math.inf)
+    """When the newest of the alerts that fire began; long ago where none does."""
+    return max((a.since for a in incident.alerts if a.state == "firing"), default=-math.inf)
 
 
 def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float,
