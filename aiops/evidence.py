@@ -19,7 +19,7 @@ LOOK_BACK_S = 300.0
 KEEP_S = 1800.0
 TOGETHER_S = 600.0
 """Incidents that were opened further apart do not explain each other."""
-MOST_BELOW = 2000
+MOST_BELOW, MOST_YOUNG = 2000, 200
 AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
 """What policies may name by its place: see `RecentEvidence.around`."""
 MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
@@ -127,6 +127,12 @@ class RecentEvidence:
         near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
         found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
+
+    def hear(self, incidents: Sequence[Incident]) -> None:
+        """The open incidents. Who explains whom is settled while they are young: actions change who runs where."""
+        self.incidents = incidents
+        for incident in [i for i in incidents if self._now - i.opened_at <= TOGETHER_S][:MOST_YOUNG]:
+            self.explained(incident)
 
     def explained(self, incident: Incident) -> str:
         """Of two that explain each other, because they depend on each other, the later one is explained.
