@@ -11,11 +11,13 @@ from typing import Any, Literal
 from aiops import meaning, plugins, yamlfile
 from aiops.alerting import Alerting
 from aiops.cluster.actuator import LiveActuator
-from aiops.cluster.brake import Brake, StopMap, stop_in, stop_of
+from aiops.cluster.brake import Brake, Said, StopMap, stop_data, stop_in, stop_of
 from aiops.cluster.calls import Calls, WithCalls
 from aiops.cluster.executor import Check
+from aiops.cluster.transport import Api
 from aiops.generations import BandedGenerations, Generations, generations
 from aiops.interfaces import Clock, Cluster, Refused, Sink
+from aiops.kinds import kind_of
 from aiops.limits import Limits
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.masks import Masks
@@ -29,6 +31,7 @@ from aiops.policy.texts import Compiler, placed
 from aiops.policy.texts import read as read_policies
 from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
 from aiops.secretfile import Secret, SecretFile, header
+from aiops.types import Command
 from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
 
@@ -169,26 +172,49 @@ def lease(config: Config) -> tuple[str, str] | None:
                                  "Set leaderElection.lease to NAMESPACE/NAME, or enabled: false.") from None
 
 
-def stop_places(config: Config) -> dict[str, Callable[[], tuple[bool, str] | None]]:
+def stop_places(config: Config) -> dict[str, Callable[[], Said | None]]:
     """Where others may say stop, by the name under which it is shown. Raises ConfigurationError."""
-    places: dict[str, Callable[[], tuple[bool, str] | None]] = {"the configuration": lambda: None}
+    places: dict[str, Callable[[], Said | None]] = {"the configuration": lambda: None}
     if config.stop.enabled:
-        places["the configuration"] = lambda: (False, "stop.enabled")
+        places["the configuration"] = lambda: Said(False, "stop.enabled")
     file, name = config.stop.file, config.stop.config_map
     if file:
         places[f"the file {file}"] = lambda: stop_in(file)
     if name:
-        cluster = _cluster(config)
+        from aiops.cluster.kubernetes import KubernetesCluster
+
+        cluster = KubernetesCluster(_stop_api(config))
         places[f"configmap {name}"] = lambda: stop_of(cluster.get(f"configmap/{name}"))
     return places
 
 
-def _cluster(config: Config) -> Cluster:
-    from aiops.cluster.kubernetes import KubernetesCluster, connect
+def stop_for_all(config: Config) -> tuple[str, Callable[[Command], None]] | None:
+    """Where `aiops stop` is written so that all replicas obey it: its name among the places, and what writes it.
+
+    None where no ConfigMap is configured. Raises ConfigurationError; writing raises Retry, Refused or Ambiguous.
+    """
+    if not config.stop.config_map:
+        return None
+    from aiops.cluster.transport import Missing
+
+    api, (namespace, _, name) = _stop_api(config), config.stop.config_map.partition("/")
+    at = kind_of("configmap")
+
+    def write(command: Command) -> None:
+        body = {"data": stop_data(command)}
+        try:
+            api.patch(at.path(namespace, name), body, trial=False)
+        except Missing:
+            api.post(at.path(namespace), {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, **body})
+    return f"configmap {config.stop.config_map}", write
+
+
+def _stop_api(config: Config) -> Api:
+    from aiops.cluster.kubernetes import connect
 
     kubernetes = config.source("kubernetes")
     try:
-        return KubernetesCluster(connect(kubernetes and kubernetes.kubeconfig, kubernetes and kubernetes.context, (2.0, 5.0)))
+        return connect(kubernetes and kubernetes.kubeconfig, kubernetes and kubernetes.context, (2.0, 5.0))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"stop.configMap: {e}") from None
 

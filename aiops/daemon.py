@@ -111,8 +111,7 @@ class Daemon:
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):
             intake.command(command)
-        stop = feeds.Source(Watched(build.stop_places(config), self.brake, intake.command, min(config.tick_s, 15.0)), clock)
-        sources = [*feeds.sources(config, clock, known, self.models.since), own, stop]
+        sources = [*feeds.sources(config, clock, known, self.models.since), own, *self._stops(intake)]
         self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
                          PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
@@ -120,7 +119,8 @@ class Daemon:
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
-                                     *getattr(self.actuator, "notes", list)()], brake=self.brake)
+                                     *getattr(self.actuator, "notes", list)()], brake=self.brake,
+                    for_all=build.stop_for_all(config))
         self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
                            self.brake.counted, gauge=True)
         self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
@@ -145,6 +145,16 @@ class Daemon:
         self.metrics.watch("aiops_http_refused", "Requests that were refused before their content was looked at.", "reason",
                            lambda: app.state.refused)
         self.server = Server(app, *config.address)
+
+    def _stops(self, intake: Intake) -> list[feeds.Source]:
+        """Looks once before anything is done whether somebody says stop, and then again and again where that may change."""
+        stop = self.config.stop
+        watched = Watched(build.stop_places(self.config), self.brake, intake.command, min(self.config.tick_s, 15.0))
+        try:
+            watched.poll(self.clock.now(), None)
+        except RuntimeError as e:
+            log.warning("whether everything is to be stopped cannot be read yet", problem=str(e))
+        return [feeds.Source(watched, self.clock)] if stop.file or stop.config_map else []
 
     def _count(self, pushed: RemoteWriteSource) -> None:
         """What is pushed shows in /metrics."""

@@ -13,13 +13,14 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from aiops import __version__, maintenance, readiness, serial
 from aiops.capsules.archive import pack
 from aiops.cluster.brake import Brake
+from aiops.interfaces import Ambiguous, Refused, Retry
 from aiops.pipeline import Pipeline
 from aiops.secretfile import Secret
 from aiops.sinks.metrics import Metrics
@@ -92,15 +93,19 @@ class Desk:
 
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
     series that are left out, and of what cannot be written. capsules: their folder, and how the
-    making of them goes. brake: what stops everything at once.
+    making of them goes. brake: what stops everything at once; for_all: the place
+    where that is written for the other replicas, and what writes it.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
                  sources: Callable[[], Sequence[JSON]], submit: Callable[[Command], None], token: Secret | None = None,
                  stale_s: float = 300.0, notes: Sequence[str] = (),
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
-                 refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None) -> None:
+                 refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None,
+                 for_all: tuple[str, Callable[[Command], None]] | None = None) -> None:
         self._brake = brake or Brake()
+        self._place = for_all[0] if for_all else ""
+        self._tell: Callable[[Command], None] | None = for_all[1] if for_all else None
         self._token = token
         self._capsules, self._packing = capsules, threading.Lock()
         self._notes, self._refused = tuple(notes), refused
@@ -190,14 +195,29 @@ class Desk:
         self._answer("reject", action, by)
 
     def stop(self, by: str, reason: str, freeze: bool) -> None:
-        self._pull(Command(self._now(), "freeze" if freeze else "stop", "", by, reason=reason))
+        """Here at once; then for the other replicas. What could not be told to them holds here all the same."""
+        verb: Literal["freeze", "stop"] = "freeze" if freeze else "stop"
+        command = Command(self._now(), verb, self._place, by, reason=reason)
+        self._pull(command)
+        if self._tell:
+            try:
+                self._tell(command)
+            except (Refused, Retry, Ambiguous) as e:
+                self._pull(replace(command, target=""))
+                raise NotPossible(f"stopped here, but other replicas were not told: {e.reason}".rstrip(".")) from None
 
     def start(self, by: str, reason: str) -> None:
         stops = self._brake.stops
-        if stops.by("") is None:
-            others = f"{stops.reason}. Take it back there" if stops.standing else "nothing is stopped"
-            raise NotPossible(others)
-        self._pull(Command(self._now(), "start", "", by, reason=reason))
+        said = [s.source for s in stops.standing if s.source == "" or (s.source == self._place and s.by != s.source)]
+        if not said:
+            raise NotPossible(f"{stops.reason}. Take it back there" if stops.standing else "nothing is stopped")
+        if self._tell and self._place in said:
+            try:
+                self._tell(Command(self._now(), "start", self._place, by, reason=reason))
+            except (Refused, Retry, Ambiguous) as e:
+                raise NotPossible(f"not started, the other replicas could not be told: {e.reason}".rstrip(".")) from None
+        for source in said:
+            self._pull(Command(self._now(), "start", source, by, reason=reason))
 
     def _pull(self, command: Command) -> None:
         """The pipeline is told whatever the disk says: then the stop holds, and is lost with the daemon."""

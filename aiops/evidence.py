@@ -19,7 +19,7 @@ LOOK_BACK_S = 300.0
 KEEP_S = 1800.0
 TOGETHER_S = 600.0
 """Incidents that were opened further apart do not explain each other."""
-MOST_BELOW = 2000
+MOST_BELOW, MOST_YOUNG = 2000, 200
 AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
 """What policies may name by its place: see `RecentEvidence.around`."""
 MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
@@ -39,6 +39,7 @@ class RecentEvidence:
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
         self.incidents: Sequence[Incident] = ()
+        self._explained: dict[str, tuple[str, ...]] = {}
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
                events: Sequence[Event] = ()) -> None:
@@ -127,8 +128,29 @@ class RecentEvidence:
         found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
 
+    def hear(self, incidents: Sequence[Incident]) -> None:
+        """The open incidents. Who explains whom is settled while they are young: actions change who runs where."""
+        self.incidents = incidents
+        for incident in [i for i in incidents if self._now - i.opened_at <= TOGETHER_S][:MOST_YOUNG]:
+            self.explained(incident)
+
     def explained(self, incident: Incident) -> str:
-        """Of two that explain each other, because they depend on each other, the later one is explained."""
+        """Of two that explain each other, because they depend on each other, the later one is explained.
+
+        It stays explained until the other incident is over: a pod that was moved away from a bad node was still its victim.
+        """
+        before = self._explained.get(incident.id)
+        if before and any(i.id == before[0] for i in self.incidents):
+            return " ".join(before)
+        found = self._explanation(incident)
+        self._explained.pop(incident.id, None)
+        if found:
+            self._explained[incident.id] = found
+            while len(self._explained) > MOST_BELOW:
+                self._explained.pop(next(iter(self._explained)))
+        return " ".join(found)
+
+    def _explanation(self, incident: Incident) -> tuple[str, ...]:
         mine = _cause(incident)
         below = self._below(mine)
         for other in self.incidents:
@@ -136,8 +158,8 @@ class RecentEvidence:
             if other.id == incident.id or theirs not in below or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
                 continue
             if mine not in self._below(theirs) or (other.opened_at, other.id) < (incident.opened_at, incident.id):
-                return f"{other.id} ({theirs})"
-        return ""
+                return other.id, f"({theirs})"
+        return ()
 
     def _below(self, entity: Entity) -> set[Entity]:
         """All that an entity depends on, through the service that it is part of: callees, their pods, nodes, GPUs. Bounded."""

@@ -148,7 +148,7 @@ class Pipeline:
         incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
         reloaded = () if batch.policies is None else self.decider.reload(batch.policies)
-        self.evidence.incidents = self.book.open()
+        self.evidence.hear(self.book.open())
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)

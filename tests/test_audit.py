@@ -82,6 +82,20 @@ def test_everything_that_a_step_decided_is_in_it(tmp_path: Path) -> None:
     assert whole(tmp_path).entries == 9
 
 
+def test_stops_and_changed_parameters_are_answers_with_who_and_what(tmp_path: Path) -> None:
+    """Of a person, or of the place where it was said; secrets stay out."""
+    audit = Audit(tmp_path)
+    audit.publish(Report(T0, commands=(
+        Command(T0, "stop", "", "ann", reason="storm, password=hunter2"), Command(T0, "freeze", "configmap a/b", "configmap a/b"),
+        Command(T0, "approve", "a-1", "bob", params={"replicas": "+1", "token": "hunter2"}))))
+    audit.ended(T0 + 1, True)
+    stop, freeze, approve = [e for e in chain.entries(tmp_path) if e["kind"] == "answer"]
+    assert (stop["who"], stop["what"]["verb"]) == ({"role": "person", "name": "ann"}, "stop")
+    assert stop["what"]["reason"].startswith("storm") and "hunter2" not in json.dumps([stop, approve])
+    assert freeze["who"] == {"role": "place", "name": "configmap a/b"}
+    assert approve["what"]["changed"] == {"replicas": "+1", "token": "***"}
+
+
 def test_another_set_of_policies_is_told_with_its_hash(tmp_path: Path) -> None:
     """The one that the start of a run with the same set would have."""
     audit, texts = Audit(tmp_path), {"a.yaml": "kind: RemediationPolicy"}

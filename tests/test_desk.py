@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from helpers import STEP_S, T0, Feed, alert, links, pipeline, tiny_rows
 
+from aiops.cluster.brake import Brake
 from aiops.commands.story import story
 from aiops.desk import POINTS, SHOWN, Desk, Vitals
+from aiops.interfaces import Retry
 from aiops.maintenance import CONFIGURED, Maintenance
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
-from aiops.types import Action, Batch, Counts, Incident, Report
+from aiops.types import Action, Batch, Command, Counts, Incident, Report
 from aiops.web import pages
 from aiops.web.view import NotPossible
 from aiops.windows import parse_weekly
@@ -273,6 +275,33 @@ def test_a_stop_is_told_at_once_and_approvals_wait_for_the_start(page):
     with pytest.raises(NotPossible, match="nothing is stopped"):
         page.desk.start("ben", "")
     assert [c.verb for c in page.said] == ["stop", "reject", "start"]
+
+
+def test_a_stop_is_told_to_the_other_replicas_or_said_that_it_was_not(page):
+    """What cannot be told holds here; what cannot be taken back stays; what was put there by hand is not ours."""
+    wrote, place = [], "configmap aiops/stop"
+    desk = Desk(page.store, page.vitals, page.metrics, "act", T0, lambda: T0, tuple, page.said.append, brake=Brake(),
+                for_all=(place, lambda c: wrote.append(c.verb)))
+    desk.stop("anna", "storm", True)
+    [stop] = desk.status()["stops"]
+    assert wrote == ["freeze"] and (stop["source"], stop["by"], stop["freeze"]) == (place, "anna", True)
+
+    def broken(command):
+        raise Retry("no answer")
+
+    desk._tell = broken
+    with pytest.raises(NotPossible, match="not started, the other replicas could not be told: no answer"):
+        desk.start("ben", "")
+    assert desk.status()["stops"]
+    with pytest.raises(NotPossible, match="stopped here, but other replicas were not told: no answer"):
+        desk.stop("anna", "again", False)
+    assert [s["source"] for s in desk.status()["stops"]] == ["", place]
+    desk._tell = lambda c: wrote.append(c.verb)
+    desk.start("ben", "")
+    assert desk.status()["stops"] == [] and wrote == ["freeze", "start"]
+    desk._brake.obey(Command(T0, "stop", place, place))
+    with pytest.raises(NotPossible, match="Take it back there"):
+        desk.start("ben", "")
 
 
 def test_an_incident_says_why_nothing_was_done(page):

@@ -246,6 +246,12 @@ def test_who_depends_on_what_fails_is_explained_by_it():
     assert (run.evidence.explained(front), run.evidence.explained(a)) == ("i-a (pod//a)", "")
     run.evidence.incidents = [of("i-old", "node//n", -601.0), a]
     assert run.evidence.explained(a) == ""
+    run.evidence.hear([gpu, a])
+    run.evidence.graph = graph("service//s owns pod//a")
+    assert run.evidence.explained(a) == "i-gpu (gpu//n/0)"  # it was moved away from there, and was its victim all the same
+    run.evidence.hear([a])
+    assert run.evidence.explained(a) == ""
+    run.evidence.graph = graph("service//x calls service//y", "service//y calls service//x")
     x, y = of("i-x", "service//x"), of("i-y", "service//y", 15.0)
     run.evidence.incidents = [x, y]
     assert (run.evidence.explained(x), run.evidence.explained(y)) == ("", "i-x (service//x)")

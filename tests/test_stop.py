@@ -11,7 +11,7 @@ from test_radius import pod
 from aiops.changes import patch
 from aiops.clock import ManualClock
 from aiops.cluster.actuator import LiveActuator
-from aiops.cluster.brake import Brake, StopMap, Watched, stop_in, stop_of
+from aiops.cluster.brake import Brake, Said, StopMap, Watched, stop_data, stop_in, stop_of
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.simulated import SimulatedCluster
 from aiops.interfaces import Plan, Refused, Retry
@@ -214,11 +214,30 @@ def test_places_are_watched_and_told_once(tmp_path):
     assert brake.stops.standing == ()
 
 
+def test_what_a_person_stops_on_one_replica_stops_the_others_through_the_config_map():
+    """Written with who and why; known to the one who wrote it, so that it is not told twice; taken back on any of them."""
+    cluster, place = SimulatedCluster(), "configmap aiops/stop"
+    said = Command(1000.0, "stop", place, "anna", reason="storm")
+    cluster.put({"kind": "ConfigMap", "metadata": {"name": "stop", "namespace": "aiops"}, "data": stop_data(said)})
+    places = {place: lambda: stop_of(cluster.get("configmap/aiops/stop"))}
+    here, there = Brake(), Brake()
+    here.obey(said)
+    told_here, told_there = [], []
+    Watched(places, here, told_here.append, 1.0).poll(2.0, None)
+    Watched(places, there, told_there.append, 1.0).poll(2.0, None)
+    assert told_here == [] and [(c.verb, c.target, c.by, c.reason) for c in told_there] == [("stop", place, "anna", "storm")]
+    cluster.objects["configmap/aiops/stop"]["data"] = stop_data(Command(3.0, "start", place, "ben"))
+    for brake in (here, there):
+        Watched(places, brake, told_here.append, 1.0).poll(4.0, None)
+        assert brake.stops.standing == ()
+
+
 def test_a_file_stops_while_it_is_there(tmp_path):
     """Empty, or with a reason; unless it says false."""
     file = tmp_path / "STOP"
     assert stop_in(file) is None
-    for text, said in (("", (False, "")), ("why", (False, "why")), ("freeze: all", (True, "freeze: all")), ("false\n", None)):
+    for text, said in (("", Said(False, "")), ("why", Said(False, "why")), ("freeze: all", Said(True, "freeze: all")),
+                       ("false\n", None)):
         file.write_text(text)
         assert stop_in(file) == said
 

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from aiops.changes import Change, value_at
 from aiops.interfaces import NOT_NOW, Cluster, Refused, Retry
@@ -80,25 +80,46 @@ class StopMap:
         """The check: read anew before each turn. Undoing does not wait for it. Raises Refused where it says stop."""
         said = stop_of(cluster.get(self.entity)) if action.state != "undo" else None
         if said:
-            raise Refused(f"{NOT_NOW}stopped by {self.entity}{': ' + said[1] if said[1] else ''}.")
+            raise Refused(f"{NOT_NOW}stopped by {said.by or self.entity}{': ' + said.reason if said.reason else ''}.")
 
 
-def stop_of(found: Any) -> tuple[bool, str] | None:
-    """Whether it freezes, and why, of a ConfigMap that says stop; None where it does not, or is not there."""
+class Said(NamedTuple):
+    """What a place says: whether to freeze, why, and who, where `aiops stop` wrote it there."""
+
+    freeze: bool
+    reason: str
+    by: str = ""
+
+
+def stop_of(found: Any) -> Said | None:
+    """What a ConfigMap says that says stop; None where it does not, or is not there."""
     data = value_at(found, ("data",)) or {}
     frozen = _says(data.get("freeze"))
-    return (frozen, str(data.get("reason", ""))[:500]) if frozen or _says(data.get("stop")) else None
+    said = Said(frozen, str(data.get("reason", ""))[:500], str(data.get("by", ""))[:100])
+    return said if frozen or _says(data.get("stop")) else None
 
 
-def stop_in(file: Path) -> tuple[bool, str] | None:
+def stop_data(command: Command) -> dict[str, str]:
+    """The data of a ConfigMap that says what a person said, for all replicas."""
+    stops = command.verb != "start"
+    return {"stop": str(stops).lower(), "freeze": str(command.verb == "freeze").lower(),
+            "reason": command.reason if stops else "", "by": command.by if stops else ""}
+
+
+def stop_in(file: Path) -> Said | None:
     """The same of a file: while it is there, it stops; `freeze` in its first line freezes, other text is the reason.
 
     Raises OSError where it is there and cannot be read, but for a moment at which it goes away.
     """
     with contextlib.suppress(FileNotFoundError):
         text = file.read_text(encoding="utf-8", errors="replace")[:500].strip()
-        return None if text.lower() in RUNS - {""} else (text.lower().startswith("freeze"), text)
+        return None if text.lower() in RUNS - {""} else Said(text.lower().startswith("freeze"), text)
     return None
+
+
+def _known(stop: Stop | None) -> Said | None:
+    """What a place said when it was looked at last."""
+    return Said(stop.freeze, stop.reason, stop.by if stop.by != stop.source else "") if stop else None
 
 
 def _says(value: object) -> bool:
@@ -111,7 +132,7 @@ class Watched:
     places: name of a place -> what it says now. Whoever cannot be read keeps what it said last, and fails the poll.
     """
 
-    def __init__(self, places: Mapping[str, Callable[[], tuple[bool, str] | None]], brake: Brake,
+    def __init__(self, places: Mapping[str, Callable[[], Said | None]], brake: Brake,
                  told: Callable[[Command], None], interval_s: float) -> None:
         self.name, self.interval_s = "stop", interval_s
         self._places, self._brake, self._told = places, brake, told
@@ -126,10 +147,9 @@ class Watched:
                 failed = e
                 continue
             before = self._brake.stops.by(place)
-            if said != (None if before is None else (before.freeze, before.reason)):
-                verb = "start" if said is None else "freeze" if said[0] else "stop"
-                command = Command(now, verb, place, place, reason=said[1] if said else "")  # type: ignore[arg-type]
-                self._say(command)
+            if said != _known(before):
+                verb: Literal["start", "freeze", "stop"] = "start" if said is None else "freeze" if said.freeze else "stop"
+                self._say(Command(now, verb, place, said.by or place if said else place, reason=said.reason if said else ""))
         for stop in self._brake.stops.standing:
             if stop.source and stop.source not in self._places:
                 self._say(Command(now, "start", stop.source, stop.source, reason="it is not configured any more"))

@@ -190,7 +190,7 @@ class PolicyBook:
         question = Question(
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
-            explained=turn.evidence.explained(incident), stopped=self.stops.reason,
+            explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
             recovers=getattr(choice.step.remediation, "recovers", False))
         refusal = guards.refuse(question)
         if refusal:

@@ -39,6 +39,7 @@ class Question:
     stopped: str = ""
     recovers: bool = False
     explained: str = ""
+    onset: float = math.inf
 
     @property
     def namespace(self) -> str:
@@ -89,6 +90,14 @@ def evidence(q: Question) -> str | None:
     if not math.isfinite(q.age_s):
         return "no evidence is known any more"
     return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def recovering(q: Question) -> str | None:
+    """What helped gets the time to be seen: only what began after it calls for more."""
+    helped = q.past.helped_in(q.incident)
+    if helped is None or helped.id == q.own or q.onset > (helped.done_at or 0.0):
+        return None
+    return f"{helped.type} of {helped.target} by {helped.policy} helped, and nothing has begun since"
 
 
 def explained(q: Question) -> str | None:
@@ -188,7 +197,7 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    stopped, namespace, maintenance, window, evidence, explained, busy, breaker, cooldown, rate, unavailable)
+    stopped, namespace, maintenance, window, evidence, recovering, explained, busy, breaker, cooldown, rate, unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -108,6 +108,7 @@ class Ledger:
         if before is None:
             self._groups["incident", attempt.policy, attempt.incident].append(attempt.id)
             self._groups["target", attempt.policy, attempt.target].append(attempt.id)
+            self._groups["all", attempt.incident].append(attempt.id)
         for key in _live_keys(attempt):
             if attempt.live:
                 self._live[key][attempt.id] = None
@@ -125,6 +126,11 @@ class Ledger:
 
     def of(self, policy: str, incident: str) -> list[Attempt]:
         return [self.attempts[key] for key in self._groups.get(("incident", policy, incident), ())]
+
+    def helped_in(self, incident: str) -> Attempt | None:
+        """The last that helped in this incident, of whatever policy."""
+        helped = [a for key in self._groups.get(("all", incident), ()) if (a := self.attempts[key]).state == "helped"]
+        return max(helped, key=lambda a: a.done_at or 0.0, default=None)
 
     def on(self, policy: str, target: str) -> list[Attempt]:
         """What this policy did, or would have done, to this target."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from aiops import plugins
 from aiops.meaning import Meanings
-from aiops.policy import answers, guards
+from aiops.policy import answers, guards, scope
 from aiops.policy.guards import Question
 from aiops.policy.learning import TrackRecord
 from aiops.policy.ledger import USELESS, Attempt, Ledger, State, action_id
@@ -120,7 +120,7 @@ class Lifecycle:
         refusal = guards.refuse(Question(
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
-            explained=turn.evidence.explained(incident), stopped=self.stops.reason,
+            explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
             recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
         return refusal[1] if refusal else None
 

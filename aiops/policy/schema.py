@@ -256,7 +256,8 @@ class Expect(Strict):
 
 
 class TestAnomaly(Strict):
-    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it has lasted."""
+    """The anomaly of a test; `metric` and `detector` default to what the trigger asks for. `since`: how long it, and
+    the incident, have lasted."""
 
     __test__ = False
 
@@ -279,12 +280,13 @@ class TestAround(Strict):
 
 class Case(Strict):
     """One test of a policy: what is measured, and what must be decided. `age`: seconds since the newest evidence; `around`: the
-    `workload`, `service` and `node` of the cause; `at`: when."""
+    `workload`, `service` and `node` of the cause, `signals`: what speaks for it; `at`: when."""
 
     name: Name
     anomaly: TestAnomaly = TestAnomaly()
     severity: Severity = "warning"
     cause: str | None = None
+    signals: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     around: TestAround = TestAround()
     correlation: dict[str, float | None] = Field(default_factory=dict)
     age: Duration = 0.0

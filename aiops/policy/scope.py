@@ -119,6 +119,11 @@ def measure(policy: Policy, incident: Incident, evidence: Evidence) -> dict[str,
     return {k: v for k, v in out.items() if v is not None and math.isfinite(v)}
 
 
+def onset(incident: Incident) -> float:
+    """When the newest of the alerts that fire began; long ago where none does."""
+    return max((a.since for a in incident.alerts if a.state == "firing"), default=-math.inf)
+
+
 def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float,
                around: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Everything that conditions read but `target` and `history`, which hang on the action. around: see Evidence."""

@@ -19,6 +19,7 @@ import structlog
 from aiops.chain import Draft, fingerprint, moment
 from aiops.redaction import Redactor
 from aiops.sinks.auditfile import DAEMON, AuditFile
+from aiops.stops import VERBS
 from aiops.types import Action, Command, EndState, Report
 
 log = structlog.get_logger("aiops.audit")
@@ -99,6 +100,10 @@ class Audit:
             if c.verb == "maintenance_start":
                 what |= {"entities": list(c.entities), "from": moment(c.time if c.since is None else c.since),
                          "until": moment(c.until), "reason": c.reason}
+            elif c.verb in VERBS:
+                what["reason"] = c.reason
+            elif c.params:
+                what["changed"] = dict(c.params)
             yield Draft(report.at, "answer", _person(c), what)
 
     @staticmethod
@@ -161,7 +166,7 @@ def _state(e: EndState) -> JSON:
 
 
 def _person(c: Command) -> dict[str, str]:
-    return {"role": "person", "name": c.by[:LONGEST_NAME] or "somebody"}
+    return {"role": "place" if c.verb in VERBS and c.target else "person", "name": c.by[:LONGEST_NAME] or "somebody"}
 
 
 def _incident_of(report: Report) -> dict[str, str]:
