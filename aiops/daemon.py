@@ -118,7 +118,8 @@ class Daemon:
         token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
-                    refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes()], brake=self.brake,
+                    refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
+                                     *getattr(self.actuator, "notes", list)()], brake=self.brake,
                     for_all=build.stop_for_all(config))
         self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
                            self.brake.counted, gauge=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from aiops import feeds, meaning, rbac, reach
+from aiops import build, feeds, meaning, rbac, reach
 from aiops.clock import WallClock
 from aiops.findings import Finding, State, exists, files, secret
 from aiops.inputs import Kubernetes, Prometheus
@@ -88,9 +88,11 @@ def _coverage(source: Prometheus, api: PromApi) -> Iterator[Finding]:
 
 
 # ------------------------------------------------------------------------------------------------------ Kubernetes
-def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str | None = None) -> Iterator[Finding]:
+def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str | None = None,
+               lease: str | None = None) -> Iterator[Finding]:
     """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem; `policies`: those
-    for RemediationPolicies are asked about, too; `stop`: the ConfigMap that is to be obeyed."""
+    for RemediationPolicies are asked about, too; `stop`: the ConfigMap that is to be obeyed; `lease`: NAMESPACE/NAME of the one
+    that replicas share."""
     from kubernetes import client
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -115,6 +117,8 @@ def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str
             yield _rights(name, rights, allowed, acts)
         if stop:
             yield _stop(stop, client.AuthorizationV1Api(api))
+        if lease:
+            yield _leading(lease, client.AuthorizationV1Api(api))
     except (client.ApiException, HTTPError, OSError) as e:
         yield Finding("rights", "problem", f"{_short(e)}. The cluster does not say what is allowed.")
 
@@ -134,20 +138,38 @@ def _api(source: Kubernetes) -> Any:
 
 
 def _reviewer(api: Any, namespaces: list[str]) -> Callable[[Right], bool]:
+    return lambda right: all(_may(api, *right, namespace) for namespace in namespaces or [""])
+
+
+def _may(api: Any, group: str, resource: str, verb: str, namespace: str = "", name: str = "") -> bool:
+    """Empty namespace: in all; empty name: whatever it is called."""
     from kubernetes import client
 
-    def allowed(right: Right) -> bool:
-        group, resource, verb = right
-        name, _, sub = resource.partition("/")
-        for namespace in namespaces or [""]:
-            attributes = client.V1ResourceAttributes(group=group, resource=name, subresource=sub or None, verb=verb,
-                                                     namespace=namespace or None)
-            spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-            body = client.V1SelfSubjectAccessReview(spec=spec)
-            if not api.create_self_subject_access_review(body, _request_timeout=10).status.allowed:
-                return False
-        return True
-    return allowed
+    plural, _, sub = resource.partition("/")
+    attributes = client.V1ResourceAttributes(group=group, resource=plural, subresource=sub or None, verb=verb,
+                                             namespace=namespace or None, name=name or None)
+    body = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    return bool(api.create_self_subject_access_review(body, _request_timeout=10).status.allowed)
+
+
+def _leading(lease: str, api: Any) -> Finding:
+    """Without these rights nothing is carried out."""
+    namespace, _, called = lease.partition("/")
+    missing = [f"{verb} {resource} {name}".rstrip() for (group, resource, verb), name in rbac.leader(called).items()
+               if not _may(api, group, resource, verb, namespace, name)]
+    if not missing:
+        return Finding("rights: leader", "ok", f"the lease {lease} and its ledger may be kept.")
+    text = f"missing in {namespace}: {', '.join(missing)}. Nothing is carried out without them. Apply deploy/actions/leader.yaml."
+    return Finding("rights: leader", "problem", text)
+
+
+def _shared(config: Config) -> str | None:
+    """The lease that the replicas share, where this one may act."""
+    try:
+        found = build.lease(config) if config.mode != "observe" else None
+    except build.ConfigurationError:
+        return None  # the daemon says so at its start
+    return "/".join(found) if found else None
 
 
 def _rights(name: str, rights: frozenset[Right], allowed: Callable[[Right], bool], needed: bool) -> Finding:
@@ -202,7 +224,8 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
 
 _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
     "prometheus": lambda s, _: prometheus(s),
-    "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes, c.stop.config_map),
+    "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes, c.stop.config_map,
+                                          _shared(c)),
     "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
     "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
     "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),

@@ -34,11 +34,15 @@ LOOKS: tuple[tuple[frozenset[Right], frozenset[Right]], ...] = (
 """Who takes nodes or pods away looks first at how many are away already (aiops.cluster.radius)."""
 
 
-LEADER: dict[Right, str] = {
-    ("coordination.k8s.io", "leases", "create"): "", ("coordination.k8s.io", "leases", "get"): "aiops",
-    ("coordination.k8s.io", "leases", "update"): "aiops", ("", "configmaps", "create"): "",
-    ("", "configmaps", "get"): "aiops-actions", ("", "configmaps", "update"): "aiops-actions"}
-"""What one of several replicas needs in its own namespace, and of which object (empty: RBAC knows no name where one is made)."""
+def leader(lease: str) -> dict[Right, str]:
+    """What one of several replicas needs in the namespace of the lease, and of which object; empty where one is made, for which
+    RBAC knows no name."""
+    of = {"leases": ("coordination.k8s.io", lease), "configmaps": ("", f"{lease}-actions")}
+    return {(group, resource, verb): "" if verb == "create" else name
+            for resource, (group, name) in of.items() for verb in ("create", "get", "update")}
+
+
+LEADER = leader("aiops")
 
 
 def leader_role() -> dict[str, Any]:

@@ -182,6 +182,22 @@ def test_what_was_decided_and_never_begun_is_told_so(live, cluster, ledger):
     assert [(o.action, o.status) for o in later.collect()] == [("a-1", "done"), ("a-9", "failed")]
 
 
+def test_what_was_sent_right_before_a_crash_may_still_take_effect(live, cluster, ledger):
+    """Not done yet, says the object: it is looked at again when nothing can be on its way any more, and planned after that."""
+    write, late = cluster.write, []
+    cluster.write = lambda change: (late.append(change), (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(live, action())
+    cluster.write = write
+    later = LiveActuator(cluster, clock := ManualClock(1001.0), ledger)
+    assert later.run_due() == 35.0
+    write(late[0])
+    clock.sleep_until(1036.0)
+    later.run_due()
+    assert [o.status for o in later.collect()] == ["done"]
+    assert [str(c) for c in cluster.calls] == [f"patch {API} spec.replicas: 3 -> 5"]
+
+
 def test_the_worker_thread_does_the_same(cluster, ledger):
     """Started, fed and stopped; what was begun is finished."""
     written = threading.Event()

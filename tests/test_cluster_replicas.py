@@ -15,7 +15,7 @@ from aiops.cluster.election import Election, Gated, Office
 from aiops.cluster.lease import Lease
 from aiops.cluster.shared import MOST_BYTES, SharedLedger
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import Ambiguous, Retry
+from aiops.interfaces import Ambiguous, Refused, Retry
 from aiops.store.intents import Intents
 from aiops.types import Action
 
@@ -218,6 +218,36 @@ def test_the_ledger_is_read_again_where_the_answer_never_came(world):
     one.actuator.submit([action()])
     assert one.turn() == [("a-1", "done")]
     assert len(world.calls()) == 1
+
+
+def test_the_very_same_decision_is_heard_by_both(world):
+    """Both made it in the same step: it has the same id, and is done once."""
+    one, two = world.replica("one"), world.replica("two")
+    one.turn()
+    two.turn()
+    two.actuator.submit([action()])
+    one.actuator.submit([action()])
+    one.turn()
+    one.lease.release()
+    assert world.later(4, two) == [("a-1", "done")]
+    three = world.replica("three")
+    two.lease.release()
+    three.turn()
+    three.actuator.submit([action()])
+    assert three.turn() == [("a-1", "done")]
+    assert len(world.calls()) == 1
+
+
+def test_why_nothing_is_carried_out_is_told(world):
+    """On the page, while the lease cannot be looked at."""
+    one = world.replica("one")
+    assert one.actuator.notes() == []
+    one.lease._api.failing = Refused("GET leases: 403. Grant the right, see `aiops doctor`.")
+    one.turn()
+    assert one.actuator.notes() == [
+        "Nothing is carried out: waits for the lease aiops/aiops: GET leases: 403. Grant the right, see `aiops doctor`."]
+    one.turn()
+    assert one.actuator.notes() == [] and one.actuator.leads() == {"aiops/aiops": 1.0}
 
 
 def test_where_the_intent_cannot_be_recorded_nothing_is_done(world):

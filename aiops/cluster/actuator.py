@@ -120,6 +120,11 @@ class LiveActuator:
         lease = self._office.election.lease
         return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
+    def notes(self) -> list[str]:
+        """What people should know: why nothing is carried out, where the lease cannot be looked at."""
+        lease = self._office.election.lease if self._office else None
+        return [f"Nothing is carried out: {lease.waits().reason}"] if lease and lease.problem and lease.term() is None else []
+
     def submit(self, actions: Sequence[Action]) -> None:
         new = [a for a in actions if a.decision == "act" and a.id not in self._seen]
         try:
@@ -133,6 +138,8 @@ class LiveActuator:
                     self._seen[action.id] = None
                     if action.id not in ended:
                         self._push(action, self._clock.monotonic())
+                    elif self._office:  # another replica decided the very same
+                        self._outcomes.append(ended[action.id])
             while len(self._seen) > REMEMBER:
                 self._seen.popitem(last=False)
             self._wake.notify()

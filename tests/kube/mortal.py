@@ -7,6 +7,7 @@ answer not read, and after the answer.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -33,7 +34,8 @@ from aiops.store.intents import Intents
 from aiops.types import Action
 
 LINES = ("begin", "turn", "written", "result")
-TURNS = 300
+TURNS, RENEWALS = 300, 2
+"""One renewal of the lease is like the next."""
 
 
 class Life:
@@ -97,11 +99,11 @@ class Outside:
 
 def mortal_requests(life: Life) -> None:
     """Every write of every connection of this process is three points."""
-    call, answer = Api._call, urllib3.connection.HTTPConnection.getresponse
+    call, answer, renewals = Api._call, urllib3.connection.HTTPConnection.getresponse, itertools.count(1)
 
     def called(self: Api, method: str, path: str, *given: Any, **named: Any) -> Any:
         writes = named["writes"] if "writes" in named else given[-1]
-        if not writes:
+        if not writes or ("/leases" in path and next(renewals) > RENEWALS):
             return call(self, method, path, *given, **named)
         life.spend()
         life.writing = True

@@ -145,7 +145,7 @@ def test_killed_anywhere_it_is_done_once(lives: Lives, name: str, tmp_path: Path
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["ScaleUp", "Restart"])
+@pytest.mark.parametrize("name", ["ScaleUp", "Restart", "Drain", "RunJob"])
 def test_the_next_leader_goes_on_where_the_last_one_was_killed(lives: Lives, name: str, tmp_path: Path) -> None:
     """Another replica, with a store of its own: all that it knows is the ledger in the cluster. Also the lease is written."""
     example = plugins.load_type("remediations", name).examples[-1]

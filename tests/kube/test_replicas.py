@@ -117,6 +117,7 @@ def test_exactly_one_acts_and_hands_over_when_it_stops(replica: Callable[..., Re
     assert first.acted() == ["patch deployments/scale shop/api 200"]
     assert second.acted() == ["patch statefulsets/scale shop/db 200"]
     assert first.process.wait(10) == 0
+    assert all("timeout=" in r.uri for r in first.writes() if r.resource != "leases"), "the server ends it, too"
 
 
 @pytest.mark.parametrize("stage", ["before", "sent", "after"])

@@ -10,11 +10,12 @@ from kube.controlplane import Control, until
 from kube.lab import Account, grant
 from kube.world import World
 
-from aiops import plugins, rbac
+from aiops import doctor, plugins, rbac
 from aiops.cluster.checks import not_paused
 from aiops.cluster.executor import Executor, Notes
 from aiops.cluster.kubernetes import KubernetesCluster, connect
 from aiops.cluster.transport import Api
+from aiops.inputs import Kubernetes
 from aiops.interfaces import Retry
 from aiops.rbac import Right
 from aiops.types import Action, Outcome
@@ -108,3 +109,6 @@ def test_who_leads_may_write_the_lease_and_the_ledger_and_no_more(quiet: Control
              for verb in rule["verbs"] for name in rule.get("resourceNames") or [""] if not resource.startswith("self")}
     assert found == rbac.LEADER
     assert not KubernetesCluster(api).may("", "configmaps", "create", "shop")
+    for lease, state in (("aiops/aiops", "ok"), ("aiops/other", "problem")):
+        told = doctor.kubernetes(Kubernetes(kubeconfig=account.kubeconfig), True, lease=lease)
+        assert [f.state for f in told if f.what == "rights: leader"] == [state]
