@@ -291,7 +291,7 @@ def test_an_edit_is_in_force_in_the_same_tick_and_the_journal_replays_it(tmp_pat
     run.run(70, lambda k: run.watched.put("p.yaml", text()) if k == 49 else None)
     assert [(a.decision, round((a.at - T0) / STEP_S)) for a in run.actions if a.policy == "p"][1:] == [("act", 49)]
     assert [n for r in run.reports for n in r.notes if "polic" in n] == ["policies: p changed."] * 2
-    assert [c[0] for c in run.cluster.calls] == ["restart"]
+    assert [c.verb for c in run.cluster.calls] == ["patch"]
     journal = Journal(tmp_path / "journal")
     again = replay("again", journal.batches(), pipeline_of(dict(journal.header["policies"])), NoActuator())
     assert again.digest == run.pipeline.book.digest() == journal.digest
