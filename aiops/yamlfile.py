@@ -195,7 +195,10 @@ _SHAPES = {"model_type": "must be a map, as {key: value}", "dict_type": "must be
 def _sentence(item: Any, place: Place, model: type[BaseModel], data: Any) -> str:
     name = str(place[-1]) if place else ""
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, _keys_of(model), n=1, cutoff=0.7)
+        known = _keys_of(model)
+        if name in known:
+            return "unknown key here. It belongs to another section."
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         return f"unknown key.{f' Did you mean {close[0]!r}?' if close else ''}"
     if item["type"] == "missing":
         return "missing, and there is no default. Add it."

@@ -398,3 +398,13 @@ def test_ways_into_a_prometheus_that_make_no_sense_are_told(tmp_path: Path, give
     with pytest.raises(Problems) as e:
         config.load(path, {})
     assert "aiops.yaml:2: $.sources[0].prometheus" in str(e.value) and text in str(e.value)
+
+
+def test_a_key_of_another_section_is_not_suggested_to_itself(tmp_path):
+    """`url` belongs to a webhook, not to the top."""
+    path = tmp_path / "aiops.yaml"
+    path.write_text("apiVersion: aiops.io/v1\nkind: Config\nurl: http://x\n", encoding="utf-8")
+    with pytest.raises(Problems) as caught:
+        config.load(path, {})
+    assert [str(p).split(": ", 1)[1] for p in caught.value.problems] == [
+        "$.url: unknown key here. It belongs to another section."]
