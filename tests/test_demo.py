@@ -82,6 +82,7 @@ def test_a_fault_lasts_until_it_is_cured(kind):
     assert fault.cured(world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(TARGETS))
 def test_a_fault_shows(kind):
     """Somebody who looks at metrics, logs or events sees a difference."""

@@ -139,6 +139,7 @@ def test_a_restart_leaves_no_trace_in_what_is_found(alive: Callable[..., Life], 
     assert second.reports[0].counts.ready >= 4, "ready with the first step"
 
 
+@pytest.mark.slow
 def test_the_second_life_replays_as_it_was(alive: Callable[..., Life], tmp_path: Path,
                                            capsys: pytest.CaptureFixture[str]) -> None:
     """What it knew at the beginning lies beside its journal; without that, the replay says why it differs."""
@@ -190,6 +191,7 @@ def test_after_an_orderly_end_there_is_nothing_to_go_through(alive: Callable[...
     assert len(alive(Telemetry(10.0), start=60).run(61).reports) == 1
 
 
+@pytest.mark.slow
 def test_silence_of_the_daemon_is_nobody_elses(alive: Callable[..., Life]) -> None:
     """Who reported regularly before half an hour in which nobody listened is not absent when others are heard first."""
     alive(Telemetry(10.0)).run(100).stop()
@@ -264,6 +266,7 @@ def test_changed_settings_are_tried_and_take_over(alive: Callable[..., Life], to
     assert (third.models["toy"].id, third.models["toy"].previous.id, third.events) == (new, old, [])
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_stays_in_the_shadow(alive: Callable[..., Life], toys: Toys) -> None:
     """Over restarts, with its figures; what it says goes nowhere."""
     first = alive(Telemetry(600.0), detectors=toy(50)).run(20).stop()
@@ -410,6 +413,7 @@ def test_it_is_saved_every_quarter_of_an_hour_and_not_for_history(alive: Callabl
     assert (index["at"], index["ended"]) == (pytest.approx(T0 + 9900.0), True)
 
 
+@pytest.mark.slow
 def test_a_life_without_a_step_leaves_what_is_there(alive: Callable[..., Life], tmp_path: Path) -> None:
     """Started and stopped at once: the last one still takes a step, and nothing that was learned is lost."""
     alive(Telemetry(10.0)).run(60).stop()

@@ -220,6 +220,7 @@ def test_a_stop_holds_at_once_and_over_a_crash(
     assert replayed(tmp_path / "state" / "journal", capsys)
 
 
+@pytest.mark.slow
 def test_what_was_learned_outlives_the_process_and_can_be_called_back(
     tmp_path: Path, started: Callable[..., Running], capsys: pytest.CaptureFixture[str]) -> None:
     """The next one is ready at once; other settings are tried beside it, let in with one command, taken back with another;
