@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from aiops.changes import patch
 from aiops.interfaces import Cluster, Plan
 from aiops.types import Action
-from remediations._autoscalers import refuse_where_an_autoscaler_rules
-from remediations._targets import Name, OneOf, looked_up, replicas_of
+from remediations._scaling import RIGHTS, scaled
+from remediations._targets import Name, OneOf
 
 
 class ScaleToZeroTarget(OneOf):
@@ -32,15 +31,7 @@ class ScaleToZero:
     disruptive: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, object], ...]] = ({"deployment": "api"}, {"statefulset": "shop/db"})
-    verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
-        ("apps", "deployments", "get"), ("apps", "deployments/scale", "patch"),
-        ("apps", "statefulsets", "get"), ("apps", "statefulsets/scale", "patch"),
-        ("autoscaling", "horizontalpodautoscalers", "list"),
-    })
+    verbs: ClassVar[frozenset[tuple[str, str, str]]] = RIGHTS
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        workload = looked_up(cluster, action.target)
-        before = replicas_of(workload)
-        refuse_where_an_autoscaler_rules(cluster, action.target, "An idle workload needs one that scales to zero itself.")
-        change = patch(action.target, workload, {("spec", "replicas"): 0}, "scale")
-        return Plan(f"Scale {action.target} from {before} to 0 replicas.", (change,))
+        return scaled(action, cluster, lambda before: 0, "An idle workload needs one that scales to zero itself.")

@@ -12,11 +12,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from aiops.changes import patch
 from aiops.interfaces import Cluster, Plan, Refused
 from aiops.types import Action
-from remediations._autoscalers import refuse_where_an_autoscaler_rules
-from remediations._targets import Name, OneOf, looked_up, number, replicas_of
+from remediations._scaling import RIGHTS, scaled
+from remediations._targets import Name, OneOf, number
 
 
 def _replicas(value: object) -> object:
@@ -48,19 +47,10 @@ class ScaleUp:
     reversible: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, object], ...]] = (
         {"deployment": "api", "replicas": "+2"}, {"statefulset": "shop/db", "replicas": 5, "max": 6})
-    verbs: ClassVar[frozenset[tuple[str, str, str]]] = frozenset({
-        ("apps", "deployments", "get"), ("apps", "deployments/scale", "patch"),
-        ("apps", "statefulsets", "get"), ("apps", "statefulsets/scale", "patch"),
-        ("autoscaling", "horizontalpodautoscalers", "list"),
-    })
+    verbs: ClassVar[frozenset[tuple[str, str, str]]] = RIGHTS
 
     def plan(self, action: Action, cluster: Cluster) -> Plan:
-        workload = looked_up(cluster, action.target)
-        before = replicas_of(workload)
-        after = _wanted(action, before)
-        refuse_where_an_autoscaler_rules(cluster, action.target)
-        change = patch(action.target, workload, {("spec", "replicas"): after}, "scale")
-        return Plan(f"Scale {action.target} from {before} to {after} replicas.", (change,))
+        return scaled(action, cluster, lambda before: _wanted(action, before), "Raise its maxReplicas.")
 
 
 def _wanted(action: Action, before: int) -> int:

@@ -464,6 +464,17 @@ def test_a_symptom_is_not_treated_while_its_cause_is():
     assert "explains this" in answer.reason
 
 
+def test_what_helped_gets_the_time_to_be_seen():
+    """No other policy adds to it in the same incident, unless something has begun since."""
+    for since, state in ((-5, "recovering"), (100, "submitted")):
+        b = book(policy(name="a"), policy(name="b", guards={"cooldown": "0s"}))
+        first, _ = step(b, 0, incidents=[alerted(-5)]).actions
+        finish(b, first, 15, facts=Facts({"http_error_rate": 0.0}))
+        assert [o.status for o in step(b, 80, Facts({"http_error_rate": 0.0})).outcomes] == ["helped"]
+        [second] = step(b, 120, incidents=[alerted(since)]).actions
+        assert (second.policy, second.state) == ("b", state)
+
+
 def test_a_target_may_be_named_by_its_place():
     """The workload that a pod belongs to, the node that it runs on; where that is not known, nothing is aimed at."""
     actions = [{"type": "Restart", "condition": "cause.node == 'gpu-1'", "target": {"deployment": "${cause.workload}"}}]

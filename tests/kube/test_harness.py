@@ -91,7 +91,7 @@ def test_images_that_cannot_be_pulled_and_pods_that_never_get_ready(lab: Lab) ->
 
 
 def test_a_job_succeeds_and_another_fails(lab: Lab) -> None:
-    """A pod that ends with 0 completes its Job; one that ends with 1 fails it after one retry."""
+    """A pod that ends with 0 completes its Job; one that ends with 1 fails it, as no retry is allowed."""
     for name, code in (("good", "0"), ("bad", "1")):
         lab.admin.create("jobs", {"metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": {
             "metadata": {"annotations": {"sim.aiops.io/exits-after": "0.2", "sim.aiops.io/exit-code": code}},
