@@ -121,6 +121,19 @@ class Daemon:
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
                                      *getattr(self.actuator, "notes", list)()], brake=self.brake,
                     for_all=build.stop_for_all(config))
+        self._measure(intake)
+        self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
+        pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
+        self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
+        if self.remote_write:
+            self._count(self.remote_write)
+        app = create_app(desk, pushes=pushes, receiver=self.remote_write)
+        self.metrics.watch("aiops_http_refused", "Requests that were refused before their content was looked at.", "reason",
+                           lambda: app.state.refused)
+        self.server = Server(app, *config.address)
+
+    def _measure(self, intake: Intake) -> None:
+        """What the parts count shows in /metrics."""
         self.metrics.watch("aiops_stopped", "1 where somebody says that nothing is to be decided or done, by who says so.", "by",
                            self.brake.counted, gauge=True)
         self.metrics.watch("aiops_policies", "Policy files and resources, by whether they are in force.", "state",
@@ -136,15 +149,6 @@ class Daemon:
                                self.actuator.leads, gauge=True)
         self.metrics.watch("aiops_audit_entries", "Entries of the audit record, and those that could not be written.", "result",
                            self.audit.counts)
-        self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
-        pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
-        self.remote_write = next((s.source for s in sources if isinstance(s.source, RemoteWriteSource)), None)
-        if self.remote_write:
-            self._count(self.remote_write)
-        app = create_app(desk, pushes=pushes, receiver=self.remote_write)
-        self.metrics.watch("aiops_http_refused", "Requests that were refused before their content was looked at.", "reason",
-                           lambda: app.state.refused)
-        self.server = Server(app, *config.address)
 
     def _stops(self, intake: Intake) -> list[feeds.Source]:
         """Looks once before anything is done whether somebody says stop, and then again and again where that may change."""

@@ -6,6 +6,7 @@ the fault is a wrong action. A fault lasts until it is cured.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -19,29 +20,28 @@ BY_NAME = {s.name: s for s in SERVICES}
 
 
 @dataclass
-class Fault:
+class Fault(ABC):
     """From `start` (UTC seconds) on, against one service, pod or node."""
 
     start: float
     target: str
     remap: ClassVar[bool] = False
 
-    def begin(self, world: World, at: float) -> None:
+    def begin(self, world: World, at: float) -> None:  # noqa: B027 - most faults have no beginning of their own
         """What happens at once."""
 
+    @abstractmethod
     def apply(self, world: World, at: float) -> None:
-        raise NotImplementedError
+        """What is wrong in this tick."""
 
+    @abstractmethod
     def cured(self, world: World) -> bool:
-        raise NotImplementedError
+        """Whether somebody did what ends it."""
 
     @property
+    @abstractmethod
     def right(self) -> frozenset[tuple[str, Entity]]:
-        raise NotImplementedError
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
+        """What a careful person would do, as (type, target)."""
 
 
 @dataclass
@@ -223,10 +223,6 @@ class RowRemap(_OfNodes):
     """Memory of a GPU failed; a row waits for a reset to be taken out of use. What runs goes on, nothing new should come."""
 
     remap = True
-
-    @property
-    def node(self) -> str:
-        return self.target
 
     def begin(self, world: World, at: float) -> None:
         self.xid(world, at, 63)

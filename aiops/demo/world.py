@@ -287,7 +287,8 @@ class World:
     @property
     def remaps(self) -> set[str]:
         """Nodes with a GPU that waits for a reset to take a row out of use."""
-        return {str(getattr(f, "node", "")) for k, f in enumerate(self.faults) if k in self._begun and getattr(f, "remap", False)}
+        begun = [f for k, f in enumerate(self.faults) if k in self._begun]
+        return {str(getattr(f, "target", "")) for f in begun if getattr(f, "remap", False)}
 
     def links(self) -> Links:
         """Who calls whom, which pods make up a service, and where they run."""
