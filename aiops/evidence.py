@@ -128,6 +128,14 @@ class RecentEvidence:
         found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
 
+    def affected(self, incident: Incident) -> int:
+        """See `Evidence.affected`."""
+        if not incident.causes:
+            return 0
+        cause = incident.causes[0].entity
+        pods = {cause, *(p for owner in (cause, *self.graph.owners(cause)) for p in self.graph.owned(owner))}
+        return len({a.entity for a in incident.alerts if a.state == "firing" and a.entity in pods and a.entity.startswith("pod/")})
+
     def hear(self, incidents: Sequence[Incident]) -> None:
         """The open incidents. Who explains whom is settled while they are young: actions change who runs where."""
         self.incidents = incidents

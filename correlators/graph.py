@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 import networkx as nx
+from networkx.utils import UnionFind
 
 from aiops.types import Edge, EdgeKind, Entity, Links, Node
 
@@ -79,17 +80,40 @@ class Graph:
 
     def distance(self, a: Entity, b: Entity, limit: int, troubled: Collection[Entity]) -> int | None:
         """Hops between two entities, in either direction; None beyond `limit`. Paths do not lead through quiet hubs."""
-        if a == b:
-            return 0
-        reached: set[Entity] = {a}
-        edge: set[Entity] = {a}
-        for hops in range(1, limit + 1):
-            through = [e for e in edge if e == a or e in troubled or not self.is_hub(e)]
-            edge = {n for e in through for n in self._near(e)} - reached
-            if b in edge:
-                return hops
-            reached |= edge
-        return None
+        return self.around(a, limit, troubled).get(b)
+
+    def around(self, entity: Entity, limit: int, troubled: Collection[Entity]) -> dict[Entity, int]:
+        """Everybody within `limit` hops, in either direction, with the hops. Paths do not lead through quiet hubs."""
+        hops = {entity: 0}
+        edge = [entity]
+        for far in range(1, limit + 1):
+            through = [e for e in edge if e == entity or e in troubled or not self.is_hub(e)]
+            edge = sorted({n for e in through for n in self._near(e)} - hops.keys())
+            hops.update(dict.fromkeys(edge, far))
+        return hops
+
+    def clusters(self, entities: Collection[Entity], limit: int, troubled: Collection[Entity]) -> list[list[Entity]]:
+        """Entities joined to those within `limit` hops, those to theirs, and so on. Sorted; each entity is in one cluster.
+
+        All are walked from at once, so that it costs what is around them and not their number squared: where two walks
+        meet within the limit, their beginnings belong together.
+        """
+        joined = UnionFind(sorted(entities))
+        origin = {e: e for e in sorted(entities)}
+        hops = dict.fromkeys(origin, 0)
+        edge = list(origin)
+        while edge:
+            found: list[Entity] = []
+            for e in edge:
+                for n in self._near(e) if hops[e] == 0 or e in troubled or not self.is_hub(e) else ():
+                    if n not in origin and hops[e] < limit:
+                        origin[n], hops[n] = origin[e], hops[e] + 1
+                        found += [n] if hops[n] < limit else []
+                    elif n in origin and hops[e] + hops[n] < limit and (
+                            hops[n] == 0 or n in troubled or not self.is_hub(n)):
+                        joined.union(origin[e], origin[n])
+            edge = found
+        return sorted(sorted(c) for c in joined.to_sets())
 
     def is_hub(self, entity: Entity) -> bool:
         """Shared by so many that sharing it says nothing: machines, and nodes of high degree."""

@@ -7,7 +7,7 @@ alerts come back within the window opens again under its old name: flapping is o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from aiops.types import Alert, Entity
@@ -32,18 +32,37 @@ class Group:
     closed_at: float | None = None
     changed: bool = True
 
-    @property
-    def entities(self) -> set[Entity]:
-        return {a.entity for a in self.alerts.values()}
+    _fires: dict[Entity, set[str]] = field(default_factory=dict)
+    _entities: set[Entity] = field(default_factory=set)
 
     @property
-    def suffering(self) -> set[Entity]:
-        """Entities with an alert that still fires; all of them once none does."""
-        return {a.entity for a in self.alerts.values() if a.state == "firing"} or self.entities
+    def entities(self) -> Set[Entity]:
+        return self._entities
 
     @property
     def firing(self) -> bool:
-        return any(a.state == "firing" for a in self.alerts.values())
+        return bool(self._fires)
+
+    def suffers(self, entity: Entity) -> bool:
+        """An alert on the entity still fires; once none does at all, one did."""
+        return entity in (self._fires or self._entities)
+
+    def take(self, now: float, alert: Alert) -> None:
+        """The newest state of an alert, which began when it was first told of."""
+        old = self.alerts.get(alert.key)
+        if old is None:
+            self.grown_at = now
+        self.changed = self.changed or old is None or old.state != alert.state
+        self.alerts[alert.key] = replace(alert, since=min(alert.since, old.since)) if old else alert
+        self._entities.add(alert.entity)
+        if alert.state == "firing":
+            self._fires.setdefault(alert.entity, set()).add(alert.key)
+            self.firing_at, self.changed = now, self.changed or self.closed_at is not None
+            self.closed_at = None
+        elif alert.entity in self._fires:
+            self._fires[alert.entity].discard(alert.key)
+            if not self._fires[alert.entity]:
+                del self._fires[alert.entity]
 
 
 class Grouper:
@@ -53,6 +72,7 @@ class Grouper:
         self._window_s, self._distance = window_s, distance
         self.groups: dict[str, Group] = {}
         self._of: dict[str, str] = {}
+        self._with: dict[Entity, dict[str, None]] = {}
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
 
@@ -62,9 +82,17 @@ class Grouper:
         for group in self.groups.values():
             group.changed = False
         troubled = {a.entity for a in alerts if a.state == "firing"}
-        for alert in sorted(alerts, key=lambda a: (a.since, a.key)):
-            if alert.state != "pending":
-                self._place(now, alert, graph, troubled)
+        told = sorted((a for a in alerts if a.state != "pending"), key=lambda a: (a.since, a.key))
+        for alert in told:
+            if home := self._home(alert):
+                self._join(now, home, alert)
+        fresh: dict[Entity, list[Alert]] = {}
+        for alert in told:
+            if alert.state == "firing" and self._home(alert) is None:
+                fresh.setdefault(alert.entity, []).append(alert)
+        for cluster in graph.clusters(fresh, self._distance, troubled):
+            self._place(now, [a for e in cluster for a in fresh[e]], graph, troubled)
+        self.assigned = [(index, home.id) for a in told if (home := self._home(a)) for index in a.indexes]
         for alert in alerts:
             if alert.state == "pending":
                 self._witness(now, alert, graph)
@@ -72,14 +100,12 @@ class Grouper:
         self._last_at = now
         return [g for g in self.groups.values() if g.changed or g.closed_at is None]
 
-    def _place(self, now: float, alert: Alert, graph: Graph, troubled: set[Entity]) -> None:
-        group = self._home(alert)
-        if group is None and alert.state != "firing":
-            return
-        if group is None:
-            group = self._nearest(now, alert, graph, troubled) or self._open(now, alert)
-        self._join(now, group, alert)
-        self.assigned += [(index, group.id) for index in alert.indexes]
+    def _place(self, now: float, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> None:
+        """Alerts that began together and near each other go together: into the open incident nearest to one of them."""
+        first = min(alerts, key=lambda a: (a.since, a.key))
+        group = self._nearest(alerts, graph, troubled) or self._open(now, first)
+        for alert in alerts:
+            self._join(now, group, alert)
 
     def _witness(self, now: float, alert: Alert, graph: Graph) -> None:
         """Evidence too weak to raise anything joins the incident of a host that lacks the very resource it is about.
@@ -96,23 +122,19 @@ class Grouper:
     def _home(self, alert: Alert) -> Group | None:
         return self.groups.get(self._of.get(alert.key, ""))
 
-    def _nearest(self, now: float, alert: Alert, graph: Graph, troubled: set[Entity]) -> Group | None:
+    def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
         """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
-        best: tuple[int, float, str] | None = None
-        for group in self.groups.values():
-            if group.closed_at is not None and alert.entity not in group.entities:
-                continue
-            apart_s = max(0.0, group.opened_at - alert.since, alert.since - group.grown_at)
-            if apart_s > self._window_s and alert.entity not in group.entities:
-                continue
-            hops = self._hops(alert.entity, group, graph, troubled)
-            if hops is not None:
-                best = min(best or (hops, apart_s, group.id), (hops, apart_s, group.id))
-        return self.groups[best[2]] if best else None
-
-    def _hops(self, entity: Entity, group: Group, graph: Graph, troubled: set[Entity]) -> int | None:
-        near = (graph.distance(entity, other, self._distance, troubled) for other in sorted(group.suffering))
-        return min((d for d in near if d is not None), default=None)
+        found: list[tuple[int, float, str]] = []
+        for entity in sorted({a.entity for a in alerts}):
+            since = min(a.since for a in alerts if a.entity == entity)
+            for other, hops in graph.around(entity, self._distance, troubled).items():
+                for name in self._with.get(other, ()):
+                    group = self.groups[name]
+                    apart_s = max(0.0, group.opened_at - since, since - group.grown_at)
+                    near = group.closed_at is None and apart_s <= self._window_s
+                    if group.suffers(other) and (near or entity in group.entities):
+                        found.append((hops, apart_s, name))
+        return self.groups[min(found)[2]] if found else None
 
     def _open(self, now: float, alert: Alert) -> Group:
         name = hashlib.sha256(f"{now:.3f}|{alert.key}".encode()).hexdigest()[:10]
@@ -121,17 +143,9 @@ class Grouper:
         return group
 
     def _join(self, now: float, group: Group, alert: Alert) -> None:
-        old = group.alerts.get(alert.key)
-        if old is None or old.state != alert.state:
-            group.changed = True
-            if old is None:
-                group.grown_at = now
-        group.alerts[alert.key] = replace(alert, since=min(alert.since, old.since)) if old else alert
+        group.take(now, alert)
         self._of[alert.key] = group.id
-        if alert.state == "firing":
-            group.firing_at = now
-            if group.closed_at is not None:
-                group.closed_at, group.changed = None, True
+        self._with.setdefault(alert.entity, {})[group.id] = None
 
     def _close(self, now: float) -> None:
         tick = now - self._last_at if self._last_at is not None else 0.0
@@ -140,5 +154,14 @@ class Grouper:
                     now - group.firing_at >= max(CLOSE_AFTER_S, CLOSE_AFTER_TICKS * tick):
                 group.closed_at, group.changed = now, True
             elif group.closed_at is not None and now - group.closed_at > self._window_s:
-                del self.groups[group.id]
-                self._of = {k: v for k, v in self._of.items() if v != group.id}
+                self._forget(group)
+
+    def _forget(self, group: Group) -> None:
+        del self.groups[group.id]
+        for key in group.alerts:
+            if self._of.get(key) == group.id:
+                del self._of[key]
+        for entity in group.entities:
+            self._with[entity].pop(group.id, None)
+            if not self._with[entity]:
+                del self._with[entity]

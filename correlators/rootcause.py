@@ -27,6 +27,8 @@ CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
 FAULT_BEFORE_S, FAULT_AFTER_S = 900.0, 60.0
 FAULT_BONUS: Mapping[str, float] = MappingProxyType({"hardware": 2.0, "fabric": 2.0, "driver": 1.0, "application": 0.0})
 """By where the fault lies. A GPU that shows nothing but the errors of an application is explained by that application."""
+FAIR_SHARE = 1 / 3
+"""Of guests that use more of what their host lacks, those are to blame that took at least this share of the most."""
 SEVERAL_BONUS = 0.25
 FLOOR = 0.05
 CLOCK = "%H:%M:%S"
@@ -127,21 +129,30 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
 
 
 def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph) -> list[Entity]:
-    """Candidates that this one depends on, directly or through one quiet entity, and consumers of what it lacks."""
+    """Candidates that this one depends on, directly or through one quiet entity, and consumers of what it lacks.
+
+    A pod depends on whom its service calls.
+    """
     found: list[Entity] = []
-    for entity, kind in graph.dependencies(c.entity):
+    called = [d for owner in graph.owners(c.entity) for d in graph.dependencies(owner) if d[1] == "calls"]
+    for entity, kind in sorted({*graph.dependencies(c.entity), *called}):
         if entity in others:
-            if not (kind == "runs_on" and _consumes(c, others[entity])):
+            if not (kind == "runs_on" and c.entity in _takers(others[entity], {**others, c.entity: c}, graph)):
                 found.append(entity)
         else:
             found += [e for e, _ in graph.dependencies(entity) if e in others]
-    found += [e for e in graph.guests(c.entity) if e in others and _consumes(others[e], c)]
+    found += sorted(_takers(c, others, graph))
     return sorted(set(found) - {c.entity})
 
 
-def _consumes(guest: _Candidate, host: _Candidate) -> bool:
-    """The guest's own use of a resource rose, and it is the one that the host lacks."""
-    return bool(guest.resources & host.resources)
+def _takers(host: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph) -> set[Entity]:
+    """Guests that took what the host lacks. Who merely works harder since the host is short took little beside the most."""
+    taken: dict[str, dict[Entity, float]] = {}
+    for guest in graph.guests(host.entity):
+        for a in others[guest].alerts if guest in others else ():
+            if a.resource in host.resources:
+                taken.setdefault(a.signal, {})[guest] = a.value - (0.0 if math.isnan(a.expected) else a.expected)
+    return {guest for by in taken.values() for guest, more in by.items() if not more < FAIR_SHARE * max(by.values())}
 
 
 def _changed(c: _Candidate, changes: Sequence[Event]) -> list[Reason]:

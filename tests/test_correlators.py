@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import networkx as nx
 import pytest
 from helpers import T0, alert, graph, links
 from hypothesis import given, settings
@@ -78,6 +79,23 @@ def test_guests_are_who_uses_a_machines_resources():
     assert g.guests("node//unknown") == []
 
 
+places = st.sampled_from([f"service//{k}" for k in range(8)] + [f"node//{k}" for k in range(3)] + ["service//hub"])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(places, places), max_size=25), st.sets(places, max_size=7), st.integers(1, 3),
+       st.sets(places, max_size=2))
+def test_clusters_are_those_of_all_pairs(pairs, chosen, limit, others):
+    """The walk from all at once finds what asking for every pair would."""
+    hub = [("service//hub", f"service//x{k}") for k in range(HUB_DEGREE + 1)]
+    g = Graph(Links((), tuple(Edge(a, b) for a, b in [*pairs, *hub])))
+    troubled = chosen | others
+    naive = nx.Graph()
+    naive.add_nodes_from(chosen)
+    naive.add_edges_from((a, b) for a in chosen for b in chosen if g.distance(a, b, limit, troubled) is not None)
+    assert g.clusters(chosen, limit, troubled) == sorted(sorted(c) for c in nx.connected_components(naive))
+
+
 # --------------------------------------------------------------------------------------------------------- grouping
 class Run:
     """A correlator and its clock; alerts by key, firing until told otherwise."""
@@ -113,6 +131,13 @@ def test_neighbours_in_trouble_at_the_same_time_are_one_incident():
     run = Run()
     run.step(GATEWAY)
     assert run.entities(DB) == [["service//db", "service//gateway"]]
+
+
+def test_what_begins_together_goes_together_whatever_its_names():
+    """Each is near the next one only, and the two ends are told of first."""
+    g = graph("service//b calls service//z", "service//z calls service//y", "service//y calls service//x",
+              "service//x calls service//a")
+    assert len(Run(g).entities("service//a errors", "service//b errors", "service//y errors")) == 1
 
 
 def test_a_machine_in_trouble_brings_its_guests_together():
@@ -286,6 +311,23 @@ def test_who_took_what_the_machine_lacks_explains_the_machine():
     for guilty in ("service//hog", "process//stress"):
         assert ranked(alert(f"{guilty} cores", resource="cpu"), node, g=g)[0] == guilty.split("/")[-1]
     assert ranked(alert("service//victim latency", resource="latency"), node, g=g)[0] == "n"
+
+
+def test_who_works_harder_since_the_machine_is_short_is_no_taker():
+    """Of two whose use rose, the one that took fifteen cores is to blame, and not the one that needs one more for its queue."""
+    g = graph("pod//hog runs_on node//n", "pod//victim runs_on node//n")
+    node = alert("node//n busy", resource="cpu")
+    hog = alert("pod//hog cores", T0, 13.0, resource="cpu", value=15.0, expected=0.0)
+    victim = alert("pod//victim cores", T0, 20.0, resource="cpu", value=2.0, expected=1.2)
+    assert ranked(node, hog, victim, alert("pod//victim latency", T0, 60.0), g=g)[0] == "hog"
+    alike = replace(victim, value=9.0, key="pod//victim|cores")
+    assert ranked(node, hog, alike, g=g)[0] == "victim"
+
+
+def test_a_pod_waits_for_whom_its_service_calls():
+    """Calls are known of services; their pods are what is slow."""
+    g = graph("service//shop owns pod//shop-1", "service//shop calls service//db")
+    assert ranked(alert("pod//shop-1 latency", T0, 80.0), alert("service//db latency", T0, 40.0), g=g)[0] == "db"
 
 
 def test_a_change_just_before_speaks_for_a_candidate():

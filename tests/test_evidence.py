@@ -12,7 +12,7 @@ from helpers import STEP_S, T0, alert, anomaly, graph, meanings
 from aiops.evidence import KEEP_S, LOOK_BACK_S, MAX_LINES, RecentEvidence
 from aiops.history import History
 from aiops.signals import STALE_S
-from aiops.types import Event, Incident, LogLine, Signal
+from aiops.types import Cause, Event, Incident, LogLine, Signal
 
 OF = (Signal(0, "pod//a", "errors", direction="up"), Signal(1, "pod//b", "errors", direction="up"),
       Signal(2, "pod//far", "errors", direction="up"), Signal(3, "pod//a", "kills", additive=True),
@@ -212,6 +212,19 @@ def test_what_is_around_an_entity():
     assert around("deployment/s/web") == {"workload": "web", "service": "shop"}
     assert around("gpu/n1/0") == {"node": "n1"} and around("node//n1") == {"node": "n1"}
     assert around("service/s/unknown") == {"service": "unknown"}
+
+
+def test_how_many_replicas_of_the_cause_are_affected():
+    """Those of its workload or service that fire; callers, and siblings that are well, do not count."""
+    run = Run()
+    run.evidence.graph = graph(*(f"deployment//d owns pod//d-{k}" for k in range(3)), "service//s calls pod//d-0")
+    fire = [alert("pod//d-0 slow"), alert("pod//d-0 full"), alert("service//s slow"), alert("pod//other slow"),
+            alert("pod//d-1 slow", state="resolved")]
+    by = [(Cause(e, 1.0, (), ()),) for e in ("pod//d-0", "deployment//d", "service//s")]
+    assert [run.evidence.affected(replace(incident("pod//d-0", alerts=fire), causes=c)) for c in by] == [1, 1, 0]
+    both = incident("pod//d-0", alerts=[*fire, alert("pod//d-2 slow")])
+    assert run.evidence.affected(replace(both, causes=by[0])) == 2
+    assert run.evidence.affected(both) == 0
 
 
 def test_what_rose_near_the_target_is_told():

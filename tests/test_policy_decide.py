@@ -52,6 +52,9 @@ class Facts:
     def around(self, entity):
         return self.place
 
+    def affected(self, incident):
+        return 1
+
     def explained(self, incident):
         return self.elsewhere
 

@@ -169,7 +169,8 @@ class PolicyBook:
 
     def _choices(self, turn: Turn, policy: Policy, incident: Incident, hit: Hit) -> list[Choice]:
         around = turn.evidence.around(incident.causes[0].entity) if incident.causes else {}
-        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now, around)
+        values = scope.base_scope(incident, hit, scope.measure(policy, incident, turn.evidence), turn.now, around,
+                                  turn.evidence.affected(incident))
         out = []
         for i, step in enumerate(policy.steps):
             target, params, problem = _aim(policy, step, incident, hit, around)

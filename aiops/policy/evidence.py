@@ -41,6 +41,10 @@ class Evidence(Protocol):
         there is exactly one."""
         ...
 
+    def affected(self, incident: Incident) -> int:
+        """Pods of the cause's workload or service, itself included, with an alert that fires in this incident."""
+        ...
+
     def explained(self, incident: Incident) -> str:
         """The incident, with its cause, that explains this one: opened at about the same time, on what its cause depends on.
         Empty for none."""

@@ -269,13 +269,14 @@ class TestAnomaly(Strict):
 
 
 class TestAround(Strict):
-    """Names of what the cause of a test belongs to, or runs on."""
+    """Names of what the cause of a test belongs to, or runs on; `pods`: how many of its pods are affected."""
 
     __test__ = False
 
     workload: Name | None = None
     service: Name | None = None
     node: Name | None = None
+    pods: Annotated[int, Field(ge=0)] | None = None
 
 
 class Case(Strict):

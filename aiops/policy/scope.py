@@ -125,10 +125,10 @@ def onset(incident: Incident) -> float:
 
 
 def base_scope(incident: Incident, hit: Hit, correlation: dict[str, float], now: float,
-               around: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-    """Everything that conditions read but `target` and `history`, which hang on the action. around: see Evidence."""
+               around: Mapping[str, str] = MappingProxyType({}), affected: int = 0) -> dict[str, Any]:
+    """Everything that conditions read but `target` and `history`, which hang on the action. around, affected: see Evidence."""
     return {"correlation": correlation, "anomaly": _anomaly(hit, now), "incident": _incident(incident, now),
-            "cause": _cause(incident.causes[0]) | dict(around) if incident.causes else {}, "now": now}
+            "cause": _cause(incident.causes[0]) | {"pods": float(affected)} | dict(around) if incident.causes else {}, "now": now}
 
 
 def _anomaly(hit: Hit, now: float) -> dict[str, Any]:

@@ -55,7 +55,11 @@ class _Given:
         return self.case.age
 
     def around(self, entity: Entity) -> Mapping[str, str]:
-        return self.case.around.model_dump(exclude_none=True)
+        return self.case.around.model_dump(exclude_none=True, exclude={"pods"})
+
+    def affected(self, incident: Incident) -> int:
+        pods = {e for e in (self.case.cause, self.anomaly.entity) if e and e.startswith("pod/")}
+        return len(pods) if self.case.around.pods is None else self.case.around.pods
 
     def explained(self, incident: Incident) -> str:
         return ""
