@@ -36,6 +36,7 @@ CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
 innocent resembles is believed, from the second day on and until people say that it was false more often than not."""
 LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
+ROUNDED = 1e-6
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
 _CLOCKS = ("began", "at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
@@ -94,6 +95,11 @@ class Budget:
     def share(self, nats: float) -> float:
         """0..1: with this share of the budget the level would be so high."""
         return min(curve.rate(self._rates, nats) / self._aim, 1.0)
+
+    @property
+    def room(self) -> bool:
+        """Whether the level in force keeps to the budget, as far as is known: it may be held below what the budget asks for."""
+        return not len(self._rates) or curve.rate(self._rates, self.level) <= self._aim * (1.0 + ROUNDED)
 
     # ------------------------------------------------------------------------------------------------------- people
     def judge(self, incident: str, verdict: str) -> None:

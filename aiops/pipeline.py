@@ -105,6 +105,7 @@ class Pipeline:
                  decider: Decider, masks: Masks | None = None) -> None:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
+        self.alerting.moved = lambda at, entity, signal: self.masks.sensitivity.factor(at, entity, signal)
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self._settle = [d for d in detectors if isinstance(d, Settles)]
         self._relearn_too = [d for d in detectors if isinstance(d, Relearns)]
