@@ -110,6 +110,11 @@ class Budget:
             del self._verdicts[next(iter(self._verdicts))]
 
     @property
+    def verdicts(self) -> list[str]:
+        """What people said, the newest last. Safe beside a running step."""
+        return list(self._verdicts.values())
+
+    @property
     def false_share(self) -> float:
         """Of the incidents that people judged, the share that was false; all of them while nobody says anything."""
         return (self._false_alarms() + 1.0) / (len(self._verdicts) + 1.0)
@@ -150,6 +155,13 @@ class Budget:
             return math.inf
         calm = self._record.rates(self._aim, self._theory, 0.0)
         return CALM_TIMES * curve.level(calm, self._aim) + CALM_NATS
+
+    def forget(self) -> int:
+        """As if nothing had been counted and nobody had said anything: a new first day. How many verdicts are gone."""
+        gone = len(self._verdicts)
+        self._record, self._verdicts, self._rates = Record(self.memory_s), {}, np.zeros(0)
+        self._began, self._ticks, self._solved_at, self._watched_s = math.inf, 0, -math.inf, 0.0
+        return gone
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

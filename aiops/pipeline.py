@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,13 +18,14 @@ from aiops.costs import Costs
 from aiops.endstates import EndStates
 from aiops.evidence import RecentEvidence
 from aiops.generations import Models
+from aiops.globs import signals_named
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector, Relearns, Settles
-from aiops.logcounts import LogCounts
+from aiops.logcounts import COUNTED, LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
-from aiops.models import Learned, ephemeral, still_there
+from aiops.models import Columns, Learned, ephemeral, still_there
 from aiops.readiness import Facts, of_baseline
 from aiops.rows import Rows
 from aiops.signals import Door
@@ -40,6 +41,7 @@ from aiops.types import (
     Floats,
     Frame,
     Incident,
+    ModelEvent,
     Outcome,
     Point,
     Report,
@@ -75,6 +77,7 @@ class Decider(Protocol):
     def revision(self) -> int: ...
     @property
     def stops(self) -> Stops: ...
+    def forget(self, names: tuple[str, ...]) -> int: ...
     def reload(self, texts: Mapping[str, str]) -> Sequence[str]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
@@ -120,6 +123,11 @@ class Pipeline:
         self.book = IncidentBook()
         self.ends = EndStates()
         self._totals = Totals()
+        self.forgetting: Mapping[str, Callable[[tuple[str, ...]], int]] = {
+            "series": self._forget_series, "models": self.models.forget, "templates": lambda _: self._forget_templates(),
+            "records": lambda names: self.decider.forget(names), "accepted": lambda names: self.masks.accepted.forget(names),
+            "sensitivity": lambda names: self.masks.sensitivity.forget(names), "habits": self.alerting.habits.unlearn,
+            "budget": lambda _: self.alerting.budget.forget()}
         self._at = -np.inf
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
@@ -131,6 +139,7 @@ class Pipeline:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         if self.door.shrunk:
             self._tidy(self._at)
+        resets = tuple(self._reset(batch.at, c) for c in batch.commands if c.verb == "reset")
         self._at = batch.at
         self._learn_topology(batch)
         batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
@@ -153,7 +162,7 @@ class Pipeline:
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
-        events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
+        events = resets + self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         latest = {i.id: i for i in (*incidents, *changed)}.values()
         ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
         self._count(batch, anomalies, alerts)
@@ -203,9 +212,13 @@ class Pipeline:
             return
         abreast = self.models.abreast(at) and self.costs.at == at
         columns = packed(stays, self.models.edges()) if abreast else np.flatnonzero(stays)
+        self.door.keep(columns)
+        self._move(columns, count)
+
+    def _move(self, columns: Columns, count: int) -> None:
+        """Of `count` columns only these stay, in this order, with everybody but the door."""
         self.models.move(columns)
         self.alerting.keep(columns, count)
-        self.door.keep(columns)
         self.history.keep(columns)
         self.costs.keep(columns)
         self.evidence.renumber()
@@ -219,6 +232,30 @@ class Pipeline:
         stays[self.alerting.columns(len(stays))] = True
         stays[self.masks.columns(e for i in self.book.open() for e in i.entities)] = True
         return stays
+
+    # ------------------------------------------------------------------------------------------------ forgetting
+    def _reset(self, at: float, command: Command) -> ModelEvent:
+        """What a person wants forgotten is gone before this step begins."""
+        kind, names = command.target, command.entities
+        count = self.forgetting[kind](names) if kind in self.forgetting else 0
+        what = f"{kind} {', '.join(names)}".rstrip()
+        return ModelEvent(at, kind, "reset", "", f"{what}: forgotten by {command.by or 'somebody'}, {count} of them")
+
+    def _forget_series(self, names: tuple[str, ...]) -> int:
+        """All that detectors learned of these signals (`entity`, or `entity signal`; globs): they begin as new columns."""
+        gone = signals_named(names, self.door.signals)
+        count = int(np.count_nonzero(gone))
+        if not count or not self.models.movable:
+            return 0
+        self.door.renew(gone)
+        self._move(np.flatnonzero(~gone), len(gone))
+        return count
+
+    def _forget_templates(self) -> int:
+        """Templates have other numbers then, so what was learned of the old ones goes, too."""
+        self.models.forget(("logs",))
+        self._forget_series(tuple(f"* {name}{end}" for name in COUNTED for end in ("", "{*")))
+        return self.log_counts.forget()
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

@@ -81,8 +81,8 @@ def test_five_that_helped_are_needed_and_the_question_says_how_many_there_are():
         first, notes = once(b, n, "helped")
         assert first.decision == "ask" and f"; asks: {n - 1} of 5 successes towards act (helped" in first.reason
         told += notes
-    assert told == ["ScaleUp of deployment for http_error_rate of service has earned to act by itself where a policy says 'earned': "
-                    "helped 5 of 5 times, at least 0.61 with 95 % confidence."]
+    assert told == ["ScaleUp of deployment for http_error_rate of service has earned to act by itself where a policy says "
+                    "'earned': helped 5 of 5 times, at least 0.61 with 95 % confidence."]
     first, _ = once(b, 6, "helped")
     assert first.decision == "act" and "; acts by itself: helped 5 of 5 times, at least 0.61" in first.reason
 
