@@ -91,10 +91,11 @@ class Alerting:
     def _keep_book(self, frame: Frame, graph: Topology | None, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
         for gone in self._ladder.fall(frame.at, frame.values, fresh):
-            self._learn_habit(frame, gone.key, gone.entity, gone.nats, 1.0)
+            self._learn_habit(frame, gone.key, gone.entity, gone.nats * self.needed(frame.at, gone.key), 1.0)
         self._ladder.page(paged)
         for key in paged:
-            self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self.budget.false_share)
+            nats = self.level * self.habits.scale(key)  # as without words: they must not count twice
+            self._learn_habit(frame, key, self._tracks[key].last.entity, nats, self.budget.false_share)
         entities = {self._tracks[key].last.entity for key in paged}
         self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities,
                                                   lambda entity: _near(graph, entity)))
@@ -102,7 +103,7 @@ class Alerting:
 
     def _learn_habit(self, frame: Frame, key: str, entity: str, nats: float, weight: float) -> None:
         if entity not in frame.held:
-            self.habits.add(frame.at, key, nats * self.needed(frame.at, key), weight)
+            self.habits.add(frame.at, key, nats, weight)
 
     def needed(self, at: float, key: str) -> float:
         """How many times the usual evidence `entity|signal` needs: by how restless it is, and by what people said of its class,

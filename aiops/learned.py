@@ -96,16 +96,14 @@ def shifts_in(pipeline: Pipeline, at: float, alerts: Sequence[Mapping[str, Any]]
 
 # ---------------------------------------------------------------------------------------------------- kinds
 def _records(pipeline: Pipeline, at: float) -> Rows:
-    """Every record; and of each action of a policy that wants to earn, of which nothing is known yet, that it begins at nothing."""
+    """Every record; and of actions that a policy wants to earn and of which nothing is known yet, that they begin at nothing."""
     book: Any = pipeline.decider
     policies, known = list(book.policies.values()), list(book.record.records.items())
     rows = [_record(key, record, policies) for key, record in known]
     told = {(name, row["action"].partition(" of ")[0]) for row in rows for name in row["policies"]}
-    for policy in policies:
-        metric = _metric(policy)
-        for kind in dict.fromkeys(step.type for step in policy.steps):
-            if policy.spec.mode == "earned" and (policy.name, kind) not in told:
-                rows.append(_record(f"{metric}|{kind}", Record(), [policy]))
+    for policy in [p for p in policies if p.spec.mode == "earned"]:
+        kinds = dict.fromkeys(step.type for step in policy.steps)
+        rows += [_record(f"{_metric(policy)}|{kind}", Record(), [policy]) for kind in kinds if (policy.name, kind) not in told]
     return sorted(rows, key=lambda row: (row["fault"], -row["chance"], row["action"]))
 
 
