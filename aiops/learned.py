@@ -61,7 +61,7 @@ def checked(pipeline: Pipeline, kind: str, names: Sequence[str], at: float) -> i
         raise UnknownName(f"{kind} are forgotten as a whole. Give no name")
     for name in names:
         if not listing(pipeline, kind, (name,), at, 1)[0]:
-            raise UnknownName(f"no {kind} is named {name!r}.{_hint(pipeline, kind, name, at)}".rstrip("."))
+            raise UnknownName(f"among {kind} nothing is named {name!r}.{_hint(pipeline, kind, name, at)}".rstrip("."))
     return listing(pipeline, kind, names, at, 1)[0]
 
 

@@ -284,8 +284,8 @@ def page(tmp_path: Path) -> Iterator[Page]:
 @pytest.mark.parametrize(("kind", "names", "error", "why"), [
     ("serie", [], LookupError, "nothing of kind 'serie' is learned. Did you mean 'series'?"),
     ("x", [], LookupError, "Known: records, sensitivity"),
-    ("series", ["pod/shop/a-9"], NotPossible, r"no series is named 'pod/shop/a-9'. Did you mean 'pod/shop/a-"),
-    ("models", ["baselin"], NotPossible, "no models is named 'baselin'. Did you mean 'baseline'?"),
+    ("series", ["pod/shop/a-9"], NotPossible, r"among series nothing is named 'pod/shop/a-9'. Did you mean 'pod/shop/a-"),
+    ("models", ["baselin"], NotPossible, "among models nothing is named 'baselin'. Did you mean 'baseline'?"),
     ("records", ["zzz"], NotPossible, "'aiops learned show records' lists what there is"),
     ("budget", ["x"], NotPossible, "forgotten as a whole. Give no name")])
 def test_what_is_not_there_is_answered_with_what_may_be_meant(page, kind, names, error, why):
@@ -330,7 +330,7 @@ def test_the_command_line_shows_saves_and_forgets(page, server, tmp_path):
     assert kept is not None and kept.at == page.lab.at and not list(tmp_path.glob("export-*"))
     assert "is there already" in str(aiops("export", "-o", str(out), "--server", server).exception)
     done = aiops("reset", "series", "node//n", "--by", "bob", "--server", server)
-    assert done.output == "forgotten with the next step: 3 of series\n"
+    assert done.output == "forgotten with the next step: series, 3 of them\n"
     assert page.said[-1].by == "bob" and page.said[-1].entities == ("node//n",)
     for words, why in ((("reset", "series"), "give names, or --all"), (("reset", "seris", "x"), "Did you mean 'series'"),
                        (("show", "seris"), "Did you mean 'series'")):

@@ -15,8 +15,8 @@ from aiops.commands.incidents import DEFAULT_SERVER, ByOption, ServerOption, Tok
 JSON = Mapping[str, Any]
 LIST = "aiops learned show"
 KindArgument = Annotated[str, argument("KIND", "As 'aiops learned show' lists them.")]
-AnyKindArgument = Annotated[str, argument("[KIND]", "Of this kind; a list of all kinds when left out.")]
-NamesArgument = Annotated[list[str] | None, argument("[NAME]...", "As it is shown, or with wildcards: 'pod/shop/*'.")]
+AnyKindArgument = Annotated[str, argument("KIND", "Of this kind; a list of all kinds when left out.")]
+NamesArgument = Annotated[list[str] | None, argument("NAME", "As it is shown, or with wildcards: 'pod/shop/*'.")]
 
 
 def show(kind: AnyKindArgument = "", names: NamesArgument = None,
@@ -58,7 +58,7 @@ def reset(kind: KindArgument, names: NamesArgument = None,
         raise CommandError("aiops learned reset", "give names, or --all for everything of this kind.")
     with talking(server, token_file, LIST) as client:
         count = client.forget(kind, names or [], who(by))["matches"]
-    say(f"forgotten with the next step: {count:,} of {kind}"
+    say(f"forgotten with the next step: {kind}, {count:,} of them"
         + (". 'aiops model rollback' calls a model back" if kind == "models" and count else ""))
 
 
@@ -90,7 +90,8 @@ def _record(r: JSON) -> Sequence[object]:
 
 
 def _said(r: JSON) -> str:
-    return ", ".join(f"{n} {word}" for n, word in ((r["false_alarms"], "false alarm"), (r["useful"], "useful")) if n)
+    false = humanise.count(r["false_alarms"], "false alarm") if r["false_alarms"] else ""
+    return ", ".join(filter(None, (false, f"{r['useful']} useful" if r["useful"] else "")))
 
 
 def _number(x: float | None) -> str:
