@@ -149,9 +149,9 @@ class Client:
         """Take back what people stopped."""
         return self._post("/api/start", {"by": by, "reason": reason})
 
-    def feedback(self, incident: str, verdict: str) -> JSON:
+    def feedback(self, incident: str, verdict: str, by: str) -> JSON:
         """`verdict` is `false_alarm` or `useful`."""
-        return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})
+        return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict, "by": by})
 
     def models(self) -> JSON:
         """Which model of each detector serves, and what is tried beside it."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,12 +17,12 @@ from aiops.arrays import packed
 from aiops.costs import Costs
 from aiops.endstates import EndStates
 from aiops.evidence import RecentEvidence
+from aiops.forgetting import Forgetting
 from aiops.generations import Models
-from aiops.globs import signals_named
 from aiops.history import History
 from aiops.incidents import IncidentBook
 from aiops.interfaces import Detector, Relearns, Settles
-from aiops.logcounts import COUNTED, LogCounts
+from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Columns, Learned, ephemeral, still_there
@@ -41,7 +41,6 @@ from aiops.types import (
     Floats,
     Frame,
     Incident,
-    ModelEvent,
     Outcome,
     Point,
     Report,
@@ -123,11 +122,7 @@ class Pipeline:
         self.book = IncidentBook()
         self.ends = EndStates()
         self._totals = Totals()
-        self.forgetting: Mapping[str, Callable[[tuple[str, ...]], int]] = {
-            "series": self._forget_series, "models": self.models.forget, "templates": lambda _: self._forget_templates(),
-            "records": lambda names: self.decider.forget(names), "accepted": lambda names: self.masks.accepted.forget(names),
-            "sensitivity": lambda names: self.masks.sensitivity.forget(names), "habits": self.alerting.habits.unlearn,
-            "budget": lambda _: self.alerting.budget.forget()}
+        self.forgetting = Forgetting(self.door, self.models, self.alerting, self.masks, decider, self.log_counts, self._move)
         self._at = -np.inf
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
@@ -139,7 +134,7 @@ class Pipeline:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         if self.door.shrunk:
             self._tidy(self._at)
-        resets = tuple(self._reset(batch.at, c) for c in batch.commands if c.verb == "reset")
+        resets = tuple(self.forgetting.obey(batch.at, c) for c in batch.commands if c.verb == "reset")
         self._at = batch.at
         self._learn_topology(batch)
         batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
@@ -232,30 +227,6 @@ class Pipeline:
         stays[self.alerting.columns(len(stays))] = True
         stays[self.masks.columns(e for i in self.book.open() for e in i.entities)] = True
         return stays
-
-    # ------------------------------------------------------------------------------------------------ forgetting
-    def _reset(self, at: float, command: Command) -> ModelEvent:
-        """What a person wants forgotten is gone before this step begins."""
-        kind, names = command.target, command.entities
-        count = self.forgetting[kind](names) if kind in self.forgetting else 0
-        what = f"{kind} {', '.join(names)}".rstrip()
-        return ModelEvent(at, kind, "reset", "", f"{what}: forgotten by {command.by or 'somebody'}, {count} of them")
-
-    def _forget_series(self, names: tuple[str, ...]) -> int:
-        """All that detectors learned of these signals (`entity`, or `entity signal`; globs): they begin as new columns."""
-        gone = signals_named(names, self.door.signals)
-        count = int(np.count_nonzero(gone))
-        if not count or not self.models.movable:
-            return 0
-        self.door.renew(gone)
-        self._move(np.flatnonzero(~gone), len(gone))
-        return count
-
-    def _forget_templates(self) -> int:
-        """Templates have other numbers then, so what was learned of the old ones goes, too."""
-        self.models.forget(("logs",))
-        self._forget_series(tuple(f"* {name}{end}" for name in COUNTED for end in ("", "{*")))
-        return self.log_counts.forget()
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:

@@ -169,7 +169,7 @@ def test_what_people_and_outcomes_taught_is_forgotten_by_name():
 def test_every_kind_can_be_shown_forgotten_and_saved_as_json():
     """None is forgotten in one of these places."""
     lab = Lab(policies=(policy(mode="earned"),)).run(40)
-    assert {row["kind"] for row in learned.summary(lab.p)} == set(learned.KINDS) == set(lab.p.forgetting)
+    assert {row["kind"] for row in learned.summary(lab.p)} == set(learned.KINDS) == set(lab.p.forgetting.kinds)
     told = json.loads(json.dumps(learned.everything(lab.p, lab.at), allow_nan=False))
     assert [r["standing"] for r in told["records"]["rows"]] == ["0 of 5 successes towards act"] * 2
     for kind in learned.KINDS:

@@ -234,7 +234,7 @@ def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/incidents/{name:path}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
     def feedback(name: str, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
-        return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)
+        return _write(lambda: view.feedback(name, body.verdict, body.by), "incident", name)
 
     @app.post("/api/learned/{kind}/reset", responses={202: {"model": forms.Forgotten}, **_WRITES}, status_code=202,
               tags=["learned"])

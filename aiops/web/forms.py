@@ -20,12 +20,6 @@ class Error(Form):
     error: str
 
 
-class Feedback(Form):
-    """What a person says about an incident."""
-
-    verdict: Verdict
-
-
 Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
 
 
@@ -33,6 +27,12 @@ class Answer(Form):
     """Who answers."""
 
     by: Who = "http"
+
+
+class Feedback(Answer):
+    """What a person says about an incident."""
+
+    verdict: Verdict
 
 
 class Approval(Answer):
