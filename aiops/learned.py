@@ -33,7 +33,7 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """What each kind is, and which fields of its rows name one: what is forgotten by name is named by the first, or by both."""
 WHOLE = ("budget", "templates")
 """Forgotten as a whole only."""
-MOST_NAMES, MOST_SEARCHED = 100, 100_000
+MOST_SEARCHED = 100_000
 
 
 class UnknownName(Exception):  # noqa: N818 - an answer, not a failure

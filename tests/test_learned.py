@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from aiops import app, build, learned, meaning
 from aiops.cli import app as cli
+from aiops.client import Client, Denied
 from aiops.desk import Desk, Vitals
 from aiops.globs import named, signals_named
 from aiops.pipeline import Pipeline
@@ -335,6 +336,14 @@ def test_the_command_line_shows_saves_and_forgets(page, server, tmp_path):
     for words, why in ((("reset", "series"), "give names, or --all"), (("reset", "seris", "x"), "Did you mean 'series'"),
                        (("show", "seris"), "Did you mean 'series'")):
         assert why in str(aiops(*words, "--server", server).exception), words
+
+
+@pytest.mark.parametrize("names", [["x" * 501], ["a"] * 21])
+def test_a_question_that_is_too_long_is_refused(server, names):
+    """Anybody who reaches the page may ask."""
+    with pytest.raises(Denied) as e:
+        Client(server).learned_of("series", names)
+    assert e.value.status == 422
 
 
 def test_the_page_shows_it(page, server):

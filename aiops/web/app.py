@@ -179,7 +179,7 @@ def _reads(app: FastAPI, view: View) -> None:
 
     @app.get("/api/learned/{kind}", responses={200: {"model": forms.LearnedRows}, **_KNOWN}, tags=["learned"])
     def learned_of(
-        kind: str, name: Annotated[list[str], Query(max_length=100, description="Globs; all when left out.")] = [],  # noqa: B006
+        kind: str, name: Annotated[list[forms.Glob], Query(max_length=20, description="Globs; all when left out.")] = [],  # noqa: B006
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> Response:
         """Of one kind: what is known of what these name."""

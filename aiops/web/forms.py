@@ -20,6 +20,7 @@ class Error(Form):
     error: str
 
 
+Glob = Annotated[str, Field(max_length=500)]
 Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
 
 
@@ -58,7 +59,7 @@ class StopAll(Spoken):
 class Forget(Answer):
     """Names of what is to be forgotten, globs; everything of the kind where there are none."""
 
-    names: list[Annotated[str, Field(max_length=500)]] = Field(default_factory=list, max_length=100)
+    names: list[Glob] = Field(default_factory=list, max_length=100)
 
 
 class Forgotten(Form):
