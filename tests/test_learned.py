@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import STEP_S, T0, Feed, alert
+from helpers import STEP_S, T0, Feed, alert, links
 from test_policy_decide import policy
 from test_restart import Life, Telemetry, found
 from toys import toys
@@ -27,7 +27,7 @@ from aiops.rows import columnar
 from aiops.sinks.metrics import Metrics
 from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
-from aiops.types import Command, Incident, LogLine, Signal
+from aiops.types import Command, Incident, LogLine, Outcome, Signal
 from aiops.web.app import create_app
 from aiops.web.server import Server
 from aiops.web.view import NotPossible
@@ -180,6 +180,85 @@ def test_every_kind_can_be_shown_forgotten_and_saved_as_json():
 
 
 # ------------------------------------------------------------------------------------------ replay, restart
+EARNING = policy(trigger={"type": "Anomaly", "metric": "app_latency"}, diagnosis={}, mode="earned", feedback={}, undo=False,
+                 actions=[{"type": "Restart", "target": {"deployment": "shop/a"}}], verify={"settle": "10s", "within": "3m"},
+                 guards={"cooldown": "0s", "maxActions": {"count": 99, "per": "1h"}})
+
+
+class World:
+    """Three pods that are slow in turn until a restart was done; people approve, judge, and have something forgotten."""
+
+    def __init__(self, p: Pipeline) -> None:
+        self.p, self.seen, self.batches = p, [], []
+        self.feed, self.k, self.slow, self.due = Feed(), 0, False, ()
+
+    def run(self, until: int) -> World:
+        while self.k < until:
+            self.step()
+        return self
+
+    def step(self) -> None:
+        k, at = self.k, T0 + self.k * STEP_S
+        self.slow = self.slow or (k > 60 and k % 60 == 0)
+        x = np.random.default_rng(k).normal(1.0, 0.05, 3)
+        row = {f"{e} app_latency": float(x[i]) + 20.0 * (self.slow and i == k // 60 % 3) for i, e in enumerate(ENTITIES[:3])}
+        batch = self.feed.batch(at, row, **self.answers(at))
+        self.batches.append(batch)
+        report = self.p.step(batch)
+        self.due = report.actions
+        self.seen.append(repr((report.actions, report.outcomes, report.notes, [i.id for i in report.incidents])))
+        self.k += 1
+
+    def answers(self, at: float) -> dict[str, Any]:
+        """What people say to the last step's questions, and what became of its actions."""
+        done = tuple(Outcome(a.id, "done", at) for a in self.due if a.decision == "act")
+        self.slow = self.slow and not done
+        said = [Command(at, "approve", a.id, "ann") for a in self.due if a.decision == "ask"]
+        verdict = {170: "useful", 290: "false_alarm"}.get(self.k)
+        names = list(self.p.masks.sensitivity.state()["about"])
+        said += [Command(at, verdict, names[-1], "bob")] if verdict and names else []  # type: ignore[arg-type]
+        said += [reset("series", ENTITIES[2])] if self.k == 330 else [reset("habits")] if self.k == 400 else []
+        return {"outcomes": done, "commands": tuple(said), "links": None if self.k else links(
+            *(f"deployment/shop/a owns {e}" for e in ENTITIES[:3]))}
+
+
+def fresh() -> Pipeline:
+    return build.pipeline(meaning.shipped(), (EARNING,), "act", ("baseline",))
+
+
+def all_of(p: Pipeline, at: float) -> Any:
+    return json.loads(json.dumps([learned.everything(p, at), p.decider.state(), p.masks.state()]))
+
+
+@pytest.mark.slow
+def test_live_replayed_and_cut_in_the_middle_all_learn_the_same(tmp_path):
+    """Records and autonomy, words of people, and what was forgotten: equal batches, equal states, to the last bit."""
+    whole = World(fresh()).run(520)
+    at = T0 + 519 * STEP_S
+    told = all_of(whole.p, at)
+    [record] = told[0]["records"]["rows"]
+    assert record["earned"] and record["helped"] >= 6 and record["standing"] == "acts by itself", record
+    assert {(r["useful"], r["false_alarms"]) for r in told[0]["sensitivity"]["rows"]} == {(1, 1)}
+    replayed = fresh()
+    for batch in whole.batches:
+        replayed.step(batch)
+    assert all_of(replayed, at) == told
+    cut = World(fresh()).run(350)
+    files = ModelFiles(tmp_path)
+    files.write(cut.p.learned(ended=True))
+    again, kept = fresh(), files.read()
+    assert kept is not None
+    again.decider.restore(json.loads(json.dumps(cut.p.decider.state())))
+    again.masks.restore(json.loads(json.dumps(cut.p.masks.state())))
+    again.restore(kept, T0 + 350 * STEP_S)
+    before, cut.p = len(cut.seen), again
+    cut.feed = Feed()  # a new run numbers its series anew
+    again.graph = again.evidence.graph = whole.p.graph
+    cut.run(520)
+    assert cut.seen[before:] == whole.seen[before:]
+    assert all_of(cut.p, at)[0] == told[0]
+
+
 @pytest.fixture
 def alive(tmp_path: Path) -> Iterator[Callable[..., Life]]:
     """Starts lives over one folder; the last one is killed at the end of the test."""
