@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 from aiops import app, build, learned, meaning
 from aiops.cli import app as cli
 from aiops.client import Client, Denied
+from aiops.commands.common import console
+from aiops.commands.story import story
 from aiops.desk import Desk, Vitals
 from aiops.globs import named, signals_named
 from aiops.pipeline import Pipeline
@@ -319,6 +321,13 @@ def test_words_and_resets_are_replayed(alive, tmp_path):
     again = json.loads(json.dumps(learned.everything(player.pipeline, T0 + 3600)))
     assert again == knows(life)
     assert again["sensitivity"]["rows"][0]["useful"] == 1
+    shown = life.daemon.server._app.state.view.incident(next(i.id for r in life.reports for i in r.incidents))
+    assert shown["sensitivity"] == again["sensitivity"]["rows"]
+    out = console()
+    with out.capture() as told:
+        for part in story(shown):
+            out.print(part)
+    assert "0.8" in told.get() and "times the usual evidence, less each day until" in told.get()
     [series] = [r for r in again["series"]["rows"] if r["entity"] == "service//b"]
     assert series["samples"] < 80 < max(r["samples"] for r in again["series"]["rows"])
 

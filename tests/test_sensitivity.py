@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from aiops import build, meaning, sensitivity
 from aiops.alerting import Alerting
+from aiops.capsules.names import Names
+from aiops.capsules.redact import _Redaction
 from aiops.ladder import RUNGS
 from aiops.masks import Masks
 from aiops.sensitivity import FADES_S, LEAST, MAX_INCIDENTS, MAX_OF_ONE, MAX_VERDICTS, MOST, STEP, Sensitivity, class_of
@@ -135,6 +137,22 @@ def test_classes_are_told_anew_when_the_topology_changes(monkeypatch):
     assert s.class_of(ONE) == "pod of deployment/shop/chat" and len(s._classes[1]) <= 4
     s.graph = graph("deployment/shop/other owns pod/shop/chat-1")
     assert s.factor(T0, ONE, LATENCY) == 1.0
+
+
+@pytest.mark.parametrize("pod", ["pod/shop/secretname-7d4f9b5c6d-x2x9z", ONE])
+def test_a_redacted_capsule_knows_the_class_of_its_pseudonyms(pod):
+    """No name is left, and what was said is still about the class."""
+    redaction = _Redaction.__new__(_Redaction)
+    redaction.names, redaction.ids = Names(b"key", {"latency"}), {}
+    redaction.names.learn(["shop/secretname", "shop/chat"])
+    s = told(("false_alarm", "i"), entity=pod)
+    text = json.dumps(redaction.walk(s.state()))
+    assert "shop" not in text and "chat" not in text and "secretname" not in text
+    again = Sensitivity()
+    names = redaction.names
+    again.graph = graph(f"{names.entity('deployment/shop/chat')} owns {names.entity(ONE)}")
+    again.restore(json.loads(text))
+    assert again.factor(T0, names.entity(pod), "latency") == pytest.approx(STEP)
 
 
 # ------------------------------------------------------------------------------------------------------ the evidence
