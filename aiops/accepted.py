@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aiops.globs import named
 from aiops.types import Alert, Command, Entity, Incident
 
 ACCEPT_S = 14 * 24 * 3600.0
@@ -85,6 +86,19 @@ class Accepted:
             if now - s.at < ACCEPT_S and s.level.holds(a):
                 return f"{s.by} called {s.incident} a false alarm, and this is no worse"
         return ""
+
+    def rows(self, now: float) -> list[dict[str, Any]]:
+        """The levels that are accepted now, for people. Safe beside a running step."""
+        return [{"entity": s.level.entity, "signal": s.level.signal, "side": "above" if s.level.up else "below",
+                 "bound": s.level.bound, "incident": s.incident, "by": s.by, "until": s.at + ACCEPT_S}
+                for s in list(self._said) if now - s.at < ACCEPT_S]
+
+    def forget(self, patterns: tuple[str, ...] = ()) -> int:
+        """Forget the levels of what these name (`entity`, or `entity signal`; globs), all where there are none; how many."""
+        before = len(self._said)
+        self._said = [s for s in self._said if not named(patterns, s.level.entity, s.level.signal)]
+        self._index()
+        return before - len(self._said)
 
     def _known(self) -> dict[str, tuple[Level, ...]]:
         return self._about | {name: _levels(i) for name, i in self._open.items()}

@@ -7,7 +7,7 @@ inspection schemes", 1954), in shares of the alarm level. The level follows from
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -53,11 +53,15 @@ class _Track:
 
 
 class Alerting:
-    """Pending -> firing -> resolved per (entity, signal). Deterministic; memory bounded by what is odd right now."""
+    """Pending -> firing -> resolved per (entity, signal). Deterministic; memory bounded by what is odd right now.
+
+    moved: event time, entity, signal -> how many times the usual evidence it needs, as people's words moved it.
+    """
 
     def __init__(self, incidents: float = 1.0, per_s: float = 86_400.0) -> None:
+        self.moved: Callable[[float, Entity, str], float] = lambda at, entity, signal: 1.0
         self.budget = Budget(incidents, per_s)
-        self._ladder, self._habits = Ladder(), Habits(self.budget.memory_s)
+        self._ladder, self.habits = Ladder(), Habits(self.budget.memory_s)
         self._tracks: dict[str, _Track] = {}
         self._others = Others()
         self._lost_columns = False
@@ -87,18 +91,25 @@ class Alerting:
     def _keep_book(self, frame: Frame, graph: Topology | None, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
         for gone in self._ladder.fall(frame.at, frame.values, fresh):
-            self._learn_habit(frame, gone.key, gone.entity, gone.nats, 1.0)
+            self._learn_habit(frame, gone.key, gone.entity, gone.nats * self.needed(frame.at, gone.key), 1.0)
         self._ladder.page(paged)
         for key in paged:
-            self._learn_habit(frame, key, self._tracks[key].last.entity, self.level, self.budget.false_share)
+            nats = self.level * self.habits.scale(key)  # as without words: they must not count twice
+            self._learn_habit(frame, key, self._tracks[key].last.entity, nats, self.budget.false_share)
         entities = {self._tracks[key].last.entity for key in paged}
         self.budget.count(*self._ladder.incidents(frame.at, self.budget.tick_s, self.budget.reached, frame.held, entities,
                                                   lambda entity: _near(graph, entity)))
-        self._habits.forget(frame.at)
+        self.habits.forget(frame.at)
 
     def _learn_habit(self, frame: Frame, key: str, entity: str, nats: float, weight: float) -> None:
         if entity not in frame.held:
-            self._habits.add(frame.at, key, nats * self._habits.scale(key), weight)
+            self.habits.add(frame.at, key, nats, weight)
+
+    def needed(self, at: float, key: str) -> float:
+        """How many times the usual evidence `entity|signal` needs: by how restless it is, and by what people said of its class,
+        of which the latter makes it less only while the level keeps to the budget."""
+        moved = self.moved(at, *key.split("|", 1))
+        return self.habits.scale(key) * (moved if moved >= 1.0 or self.budget.room else 1.0)
 
     # ----------------------------------------------------------------------------------------------------- evidence
     def _add(self, at: float, anomalies: Iterable[Anomaly]) -> set[str]:
@@ -130,7 +141,7 @@ class Alerting:
             track = self._tracks[key] = _Track(a, a.onset if a.onset == a.onset else at)
         surprise = -math.log(a.p_value)
         support = 1.0 + (SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0)
-        gain = max(surprise - K, 0.0) / self._habits.scale(key)
+        gain = max(surprise - K, 0.0) / self.needed(at, key)
         track.share = min(track.share + min(gain / self.level, CAP_SHARE) * support, 1.0 + 1.0 / self.level)
         if _deviation(a) >= _deviation(track.last):
             track.last = a  # people are shown the worst
@@ -185,7 +196,7 @@ class Alerting:
         """Everything that is remembered, as plain numbers, strings, lists and maps (floats may be NaN or infinite)."""
         tracks = {k: {**vars(t), "last": asdict(t.last), "detectors": sorted(t.detectors)} for k, t in self._tracks.items()}
         return {"version": VERSION, "tracks": tracks, "others": self._others.state(), "ladder": self._ladder.state(),
-                "habits": self._habits.state(), "budget": self.budget.state()}
+                "habits": self.habits.state(), "budget": self.budget.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Into one that has seen nothing. The budget is its own: another one than before is met from the first step.
@@ -196,7 +207,7 @@ class Alerting:
             raise ValueError(f"alerting: state of version {state.get('version')!r}; this is version {VERSION}. Start without it.")
         self._tracks = {k: _Track(**{**t, "last": Anomaly(**t["last"]), "detectors": set(t["detectors"])})
                         for k, t in state["tracks"].items()}
-        for name, part in (("others", self._others), ("ladder", self._ladder), ("habits", self._habits), ("budget", self.budget)):
+        for name, part in (("others", self._others), ("ladder", self._ladder), ("habits", self.habits), ("budget", self.budget)):
             part.restore(state[name])
         self._lost_columns = True
 

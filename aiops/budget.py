@@ -36,6 +36,7 @@ CALM_TIMES, CALM_NATS = 1.5, 6.0
 """The level is at most so much above the one that incidents which were not paged ask for by themselves: what nothing
 innocent resembles is believed, from the second day on and until people say that it was false more often than not."""
 LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
+ROUNDED = 1e-6
 MAX_VERDICTS = 1000
 """Only the newest verdicts of people count."""
 _CLOCKS = ("began", "at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
@@ -95,6 +96,11 @@ class Budget:
         """0..1: with this share of the budget the level would be so high."""
         return min(curve.rate(self._rates, nats) / self._aim, 1.0)
 
+    @property
+    def room(self) -> bool:
+        """Whether the level in force keeps to the budget, as far as is known: it may be held below what the budget asks for."""
+        return not len(self._rates) or curve.rate(self._rates, self.level) <= self._aim * (1.0 + ROUNDED)
+
     # ------------------------------------------------------------------------------------------------------- people
     def judge(self, incident: str, verdict: str) -> None:
         """What a person said of an incident: `false_alarm` or `useful`."""
@@ -102,6 +108,11 @@ class Budget:
         self._verdicts[incident] = verdict
         if len(self._verdicts) > MAX_VERDICTS:
             del self._verdicts[next(iter(self._verdicts))]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What people said, the newest last. Safe beside a running step."""
+        return list(self._verdicts.values())
 
     @property
     def false_share(self) -> float:
@@ -144,6 +155,13 @@ class Budget:
             return math.inf
         calm = self._record.rates(self._aim, self._theory, 0.0)
         return CALM_TIMES * curve.level(calm, self._aim) + CALM_NATS
+
+    def forget(self) -> int:
+        """As if nothing had been counted and nobody had said anything: a new first day. How many verdicts are gone."""
+        gone = len(self._verdicts)
+        self._record, self._verdicts, self._rates = Record(self.memory_s), {}, np.zeros(0)
+        self._began, self._ticks, self._solved_at, self._watched_s = math.inf, 0, -math.inf, 0.0
+        return gone
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from aiops.commands import audit as records
-from aiops.commands import capsules, checks, costs, daemon, incidents, logs, models, recordings, stopping, tune, watching
+from aiops.commands import capsules, checks, costs, daemon, incidents, learned, logs, models, recordings, stopping, tune, watching
 from aiops.commands.common import UNREACHABLE, USAGE, CommandError, note, say
 
 INTERRUPTED, BROKEN_PIPE, BUG = 130, 141, 70
@@ -91,6 +91,12 @@ model.command("list")(models.models)
 model.command("promote")(models.promote)
 model.command("rollback")(models.rollback)
 app.add_typer(model, name="model")
+
+learning = typer.Typer(no_args_is_help=True, help="Work on what was learned: by detectors, from outcomes, from people.")
+learning.command("show")(learned.show)
+learning.command("export")(learned.export)
+learning.command("reset")(learned.reset)
+app.add_typer(learning, name="learned")
 
 log = typer.Typer(no_args_is_help=True, help="Work on log lines.")
 log.command("templates")(logs.templates)

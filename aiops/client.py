@@ -149,9 +149,9 @@ class Client:
         """Take back what people stopped."""
         return self._post("/api/start", {"by": by, "reason": reason})
 
-    def feedback(self, incident: str, verdict: str) -> JSON:
+    def feedback(self, incident: str, verdict: str, by: str) -> JSON:
         """`verdict` is `false_alarm` or `useful`."""
-        return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict})
+        return self._post(f"/api/incidents/{quote(incident, safe='')}/feedback", {"verdict": verdict, "by": by})
 
     def models(self) -> JSON:
         """Which model of each detector serves, and what is tried beside it."""
@@ -164,6 +164,23 @@ class Client:
     def roll_back(self, detector: str) -> JSON:
         """Call back the model that served before."""
         return self._post(f"/api/models/{quote(detector, safe='')}/rollback")
+
+    def learned(self) -> JSON:
+        """What was learned, kind by kind."""
+        return self._get("/api/learned")
+
+    def learned_of(self, kind: str, names: list[str], limit: int = 100) -> JSON:
+        """Of one kind, what these name (globs); all where there are none."""
+        query = urlencode([("limit", str(limit)), *(("name", name) for name in names)])
+        return self._get(f"/api/learned/{quote(kind, safe='')}?{query}")
+
+    def learned_files(self, out: Path) -> None:
+        """All that was learned as an archive, written to a file."""
+        load(f"{self.server}/api/learned/export", out, token=self._token)
+
+    def forget(self, kind: str, names: list[str], by: str) -> JSON:
+        """Forget of one kind what these name; all where there are none. `matches`: how many that are."""
+        return self._post(f"/api/learned/{quote(kind, safe='')}/reset", {"names": names, "by": by})
 
     def capsules(self) -> JSON:
         """What incidents kept of the telemetry around them, and how the making of it goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import signal
 import sys
 import threading
@@ -36,7 +37,7 @@ from aiops.sources.kubernetes.policies import PolicyResources
 from aiops.sources.own import OwnSource
 from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
-from aiops.store.models import ModelFiles
+from aiops.store.models import INDEX, ModelFiles
 from aiops.store.sqlite import Store
 from aiops.types import Batch
 from aiops.unused import unused
@@ -120,7 +121,7 @@ class Daemon:
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
                                      *getattr(self.actuator, "notes", list)()], brake=self.brake,
-                    for_all=build.stop_for_all(config))
+                    for_all=build.stop_for_all(config), files=(config.store, self._learned_into))
         self._measure(intake)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
@@ -218,6 +219,14 @@ class Daemon:
                         lambda: {"policy_memory": remembered(store / POLICIES), "mask_memory": remembered(store / MASKS)},
                         lambda: pipeline.alerting.level)
         return Capsules(store / "capsules", origin, Bounds(self.config.capsules.keep, self.config.capsules.max_bytes))
+
+    def _learned_into(self, folder: Path) -> None:
+        """All that was learned, as it was last saved: what a store needs to go on with it."""
+        if (self.config.store / "models" / INDEX).exists():
+            ModelFiles(self.config.store / "models", repair=False).link_into(folder / "models")
+        for name in (POLICIES, MASKS):
+            if (self.config.store / name).exists():
+                shutil.copy2(self.config.store / name, folder / name)
 
     def _states(self) -> list[dict[str, Any]]:
         return self.live.states()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from aiops import __version__, maintenance, readiness, serial
+from aiops import __version__, learned, maintenance, readiness, serial
 from aiops.capsules.archive import pack
 from aiops.cluster.brake import Brake
 from aiops.interfaces import Ambiguous, Refused, Retry
@@ -94,7 +95,8 @@ class Desk:
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
     series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes. brake: what stops everything at once; for_all: the place
-    where that is written for the other replicas, and what writes it.
+    where that is written for the other replicas, and what writes it. files: the store, and what puts all that was learned, as it
+    was last saved, into a folder of it.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
@@ -102,12 +104,13 @@ class Desk:
                  stale_s: float = 300.0, notes: Sequence[str] = (),
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
                  refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None,
-                 for_all: tuple[str, Callable[[Command], None]] | None = None) -> None:
+                 for_all: tuple[str, Callable[[Command], None]] | None = None,
+                 files: tuple[Path, Callable[[Path], None]] | None = None) -> None:
         self._brake = brake or Brake()
         self._place = for_all[0] if for_all else ""
         self._tell: Callable[[Command], None] | None = for_all[1] if for_all else None
         self._token = token
-        self._capsules, self._packing = capsules, threading.Lock()
+        self._capsules, self._files, self._packing = capsules, files, threading.Lock()
         self._notes, self._refused = tuple(notes), refused
         self._store, self._vitals, self._metrics, self._mode = store, vitals, metrics, mode
         self._started_at, self._now, self._sources, self._submit = started_at, now, sources, submit
@@ -123,7 +126,8 @@ class Desk:
 
     def incident(self, name: str) -> JSON | None:
         form = self._store.incident(name)
-        return form and {**form, "why": [serial.end_state(e) for e in self._vitals.pipeline.ends.of(name)]}
+        return form and {**form, "why": [serial.end_state(e) for e in self._vitals.pipeline.ends.of(name)],
+                         "sensitivity": learned.shifts_in(self._vitals.pipeline, self._at(), form["alerts"])}
 
     def status(self) -> JSON:
         report = self._vitals.report
@@ -138,6 +142,38 @@ class Desk:
 
     def models(self) -> JSON:
         return {"models": self._vitals.models, "events": self._store.model_events()}
+
+    def _at(self) -> float:
+        """Event time: of the last step."""
+        return self._vitals.report.at if self._vitals.report else -math.inf
+
+    def learned(self) -> JSON:
+        return {"at": serial.number(self._at()), "kinds": learned.summary(self._vitals.pipeline)}
+
+    def learned_of(self, kind: str, names: Sequence[str], limit: int = 100) -> JSON:
+        if kind not in learned.KINDS:
+            raise LookupError(learned.unknown_kind(kind))
+        total, rows = learned.listing(self._vitals.pipeline, kind, tuple(names), self._at(), limit)
+        return {"kind": kind, "what": learned.KINDS[kind][0], "total": total, "rows": rows}
+
+    def learned_files(self) -> IO[bytes] | None:
+        if self._files is None:
+            return None
+        if not self._packing.acquire(blocking=False):
+            raise NotPossible("something is being packed already. Ask again in a minute")
+        try:
+            return self._packed_files(*self._files)
+        finally:
+            self._packing.release()
+
+    def _packed_files(self, store: Path, put: Callable[[Path], None]) -> IO[bytes]:
+        with tempfile.TemporaryDirectory(dir=store, prefix="export-") as scratch:
+            folder = Path(scratch) / "learned"
+            folder.mkdir()
+            told = {"version": __version__, **self.learned(), **learned.everything(self._vitals.pipeline, self._at())}
+            (folder / "learned.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+            put(folder)
+            return _packed(folder)
 
     def costs(self, window: CostWindow) -> JSON:
         return self._vitals.costs.json(window)
@@ -251,6 +287,16 @@ class Desk:
         if self._model(detector)["previous"] is None:
             raise NotPossible(f"{detector} has no model from before")
         self._submit(Command(self._now(), "rollback", detector, by))
+
+    def forget(self, kind: str, names: Sequence[str], by: str) -> int:
+        if kind not in learned.KINDS:
+            raise LookupError(learned.unknown_kind(kind))
+        try:
+            count = learned.checked(self._vitals.pipeline, kind, names, self._at())
+        except learned.UnknownName as e:
+            raise NotPossible(str(e)) from None
+        self._submit(Command(self._now(), "reset", kind, by, tuple(names)))
+        return count
 
     def _model(self, detector: str) -> JSON:
         known = next((m for m in self._vitals.models if m["detector"] == detector), None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aiops.globs import named
 from aiops.interfaces import Detector, Relearns
 from aiops.models import Columns, Lineage, Model, Saved, Settings, Unusable, by_signal, code_of, known_columns, moved, revived
 from aiops.trial import Trial, ready_enough
@@ -190,6 +191,12 @@ class Generations:
     def _tell(self, kind: Any, model: str, text: str) -> None:
         self._untold.append((kind, model, text))
 
+    def forget(self) -> None:
+        """The serving model begins anew; as it was it becomes the one of before, which a rollback calls back."""
+        self.previous = self.serving.saved()
+        self.serving = Model(self.name, self.serving.settings, self.serving.version)
+        self.since, self.trial = self._at, Trial()
+
     # -------------------------------------------------------------------------------------------------------- state
     def lineage(self) -> Lineage:
         """All that is to be kept over a restart."""
@@ -317,6 +324,13 @@ class Models:
     def move(self, columns: Columns) -> None:
         for g in self.all:
             g.move(columns)
+
+    def forget(self, names: Sequence[str]) -> int:
+        """The serving models of these detectors (globs; all where there are none) begin anew; how many."""
+        mine = [g for g in self.all if named(names, g.name) and not g.serving.fresh]
+        for g in mine:
+            g.forget()
+        return len(mine)
 
     def review(self, at: float, incidents: Sequence[Incident], commands: Sequence[Command]) -> tuple[ModelEvent, ...]:
         return tuple(e for g in self.all for e in g.review(at, incidents, commands))

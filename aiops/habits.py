@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from aiops.globs import named
+
 USUAL_NATS, USUAL_COUNT = 4.0, 3.0
 """How high an excursion goes by chance alone, and for how many excursions that counts before any was seen."""
 MAX_SIGNALS = 100_000
@@ -42,6 +44,19 @@ class Habits:
             if count * math.exp(-max(at - then, 0.0) / self._memory_s) > FADED:
                 return
             del self._of[key]
+
+    def rows(self, least: float = 1.005) -> list[dict[str, Any]]:
+        """Signals that need at least so many times the usual evidence, the most restless first. Safe beside a running step."""
+        found = sorted((-self.scale(key), key, v[2]) for key, v in list(self._of.items()))
+        return [{"entity": key.split("|", 1)[0], "signal": key.split("|", 1)[-1], "factor": -less, "at": at}
+                for less, key, at in found if -less >= least]
+
+    def unlearn(self, patterns: tuple[str, ...] = ()) -> int:
+        """Forget the signals that these name (`entity`, or `entity signal`; globs), all where there are none; how many."""
+        gone = [key for key in self._of if named(patterns, *key.split("|", 1))]
+        for key in gone:
+            del self._of[key]
+        return len(gone)
 
     def state(self) -> dict[str, Any]:
         return {key: list(v) for key, v in self._of.items()}

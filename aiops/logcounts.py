@@ -117,6 +117,16 @@ class LogCounts:
         found = self._miner.by_id(template)
         return found.text if found else ""
 
+    def known(self) -> list[tuple[Entity, list[str]]]:
+        """Entities with their usual templates. Safe beside a running step."""
+        return [(name, [self.text(id) for id in list(e.slots)]) for name, e in list(self._entities.items())]
+
+    def forget(self) -> int:
+        """Begin anew, with no template and nobody who logged; how many entities are forgotten."""
+        gone = len(self._entities)
+        self._miner, self._joiner, self._entities = Templates(), Joiner(), {}
+        return gone
+
     def _heard(self, name: Entity, at: float) -> _Entity:
         entity = self._entities.pop(name) if name in self._entities else _Entity()
         self._entities[name] = entity  # who spoke last stands last

@@ -25,6 +25,7 @@ from aiops.accepted import Accepted
 from aiops.maintenance import Calendar, Maintenance
 from aiops.quantities import format_duration
 from aiops.rows import Columns, columnar
+from aiops.sensitivity import VERDICTS, Sensitivity
 from aiops.types import Alert, Anomaly, Batch, Bools, Command, Entity, Incident, Signal
 from correlators.graph import Graph
 
@@ -51,7 +52,7 @@ class Masks:
     """
 
     def __init__(self, windows: Sequence[Maintenance] = ()) -> None:
-        self.calendar, self.accepted = Calendar(windows), Accepted()
+        self.calendar, self.accepted, self.sensitivity = Calendar(windows), Accepted(), Sensitivity()
         self.held: Mapping[Entity, Hold] = {}
         self.notes: list[str] = []
         self.revision = 0
@@ -71,13 +72,14 @@ class Masks:
         self.notes = []
         for command in commands:
             self.notes += [note for note in [self.calendar.obey(command)] if note]
-            if command.verb in ("false_alarm", "useful"):
+            if command.verb in VERDICTS:
                 self._judge(command)
             self.revision += 1
 
     def learn(self, batch: Batch, signals: Sequence[Signal], graph: Graph) -> Bools:
         """bool[S]: what may be learned in this step. `held` tells the rest, and why."""
         now = batch.at
+        self.sensitivity.graph = graph
         self._signals = columnar(signals)
         self._cover.update(self.calendar.active(now), graph, self._signals.entities.number)
         self._changed |= {e.entity: now for e in batch.events if e.kind == "change"}
@@ -92,6 +94,7 @@ class Masks:
         self._verdicts[command.target] = command.verb
         self._released = {key: None for key in self._released if key[0] != command.target}
         self.accepted.judge(command)
+        self.sensitivity.judge(command)
 
     def maintained(self, entity: Entity) -> str:
         """Which maintenance an entity is under, with its end and reason; empty for none."""
@@ -168,6 +171,7 @@ class Masks:
         before = {i.id for i in self._open}
         self._open = [i for i in incidents if i.state == "open"]
         self.accepted.watch(self._open)
+        self.sensitivity.watch(self._open)
         now_open = {i.id for i in self._open}
         self._verdicts = {k: v for k, v in self._verdicts.items() if k in now_open}
         self.revision += now_open != before
@@ -175,14 +179,16 @@ class Masks:
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
         """What people said, as plain JSON. Incidents do not survive a restart, nor does what they hold."""
-        return {"maintenance": self.calendar.state(), "accepted": self.accepted.state()}
+        return {"maintenance": self.calendar.state(), "accepted": self.accepted.state(), "sensitivity": self.sensitivity.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError for another form, and has changed nothing then."""
-        accepted, calendar = Accepted(), Calendar(self.calendar.windows)
+        accepted, sensitivity, calendar = Accepted(), Sensitivity(), Calendar(self.calendar.windows)
         accepted.restore(state["accepted"])
         calendar.restore(state["maintenance"])
-        self.accepted, self.calendar = accepted, calendar
+        if "sensitivity" in state:  # versions before knew nothing of it
+            sensitivity.restore(state["sensitivity"])
+        self.accepted, self.sensitivity, self.calendar = accepted, sensitivity, calendar
 
 
 class _Cover:

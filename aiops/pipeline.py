@@ -17,6 +17,7 @@ from aiops.arrays import packed
 from aiops.costs import Costs
 from aiops.endstates import EndStates
 from aiops.evidence import RecentEvidence
+from aiops.forgetting import Forgetting
 from aiops.generations import Models
 from aiops.history import History
 from aiops.incidents import IncidentBook
@@ -24,7 +25,7 @@ from aiops.interfaces import Detector, Relearns, Settles
 from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
-from aiops.models import Learned, ephemeral, still_there
+from aiops.models import Columns, Learned, ephemeral, still_there
 from aiops.readiness import Facts, of_baseline
 from aiops.rows import Rows
 from aiops.signals import Door
@@ -75,6 +76,7 @@ class Decider(Protocol):
     def revision(self) -> int: ...
     @property
     def stops(self) -> Stops: ...
+    def forget(self, names: tuple[str, ...]) -> int: ...
     def reload(self, texts: Mapping[str, str]) -> Sequence[str]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
@@ -105,6 +107,7 @@ class Pipeline:
                  decider: Decider, masks: Masks | None = None) -> None:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
+        self.alerting.moved = lambda at, entity, signal: self.masks.sensitivity.factor(at, entity, signal)
         self._banded: Banded | None = next((d for d in detectors if isinstance(d, Banded)), None)
         self._settle = [d for d in detectors if isinstance(d, Settles)]
         self._relearn_too = [d for d in detectors if isinstance(d, Relearns)]
@@ -119,6 +122,7 @@ class Pipeline:
         self.book = IncidentBook()
         self.ends = EndStates()
         self._totals = Totals()
+        self.forgetting = Forgetting(self.door, self.models, self.alerting, self.masks, decider, self.log_counts, self._move)
         self._at = -np.inf
         self._alerted: set[str] = set()
         self._drawn: set[str] = set()
@@ -130,6 +134,7 @@ class Pipeline:
             raise ValueError(f"batch at {batch.at} does not follow {self._at}: event time must rise")
         if self.door.shrunk:
             self._tidy(self._at)
+        resets = tuple(self.forgetting.obey(batch.at, c) for c in batch.commands if c.verb == "reset")
         self._at = batch.at
         self._learn_topology(batch)
         batch = replace(batch, events=(*batch.events, *self._kernel_says(batch)))
@@ -152,7 +157,7 @@ class Pipeline:
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
-        events = self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
+        events = resets + self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         latest = {i.id: i for i in (*incidents, *changed)}.values()
         ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
         self._count(batch, anomalies, alerts)
@@ -202,9 +207,13 @@ class Pipeline:
             return
         abreast = self.models.abreast(at) and self.costs.at == at
         columns = packed(stays, self.models.edges()) if abreast else np.flatnonzero(stays)
+        self.door.keep(columns)
+        self._move(columns, count)
+
+    def _move(self, columns: Columns, count: int) -> None:
+        """Of `count` columns only these stay, in this order, with everybody but the door."""
         self.models.move(columns)
         self.alerting.keep(columns, count)
-        self.door.keep(columns)
         self.history.keep(columns)
         self.costs.keep(columns)
         self.evidence.renumber()

@@ -249,6 +249,18 @@ class Door:
         self._recipes.keep(columns)
         self._plan = self._recipes.plan()
 
+    def renew(self, gone: Bools) -> None:
+        """These columns (bool[S]) are given up, and the series that fed them feed new ones, at the end; between two batches."""
+        rows = np.unique(self._plan.raw[gone[self._plan.signal]])
+        told = self._told.rows(rows.astype(np.int64))
+        met = Rows.of([(*told[k], "counter" if self._counter[row] else "gauge") for k, row in enumerate(rows.tolist())])
+        mine = np.zeros(len(self._known), np.bool_)
+        mine[rows] = True
+        self.keep(np.flatnonzero(~gone))
+        self._recipes.drop(mine)
+        self._feed(rows.astype(np.int64), met)
+        self._plan = self._recipes.plan()
+
     def _is_counter(self, metric: str, told: Kind) -> bool:
         known = self._counts.get((metric, told))
         if known is None:

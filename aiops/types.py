@@ -105,7 +105,8 @@ class Links:
 class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
     `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
-    `stop`, `freeze`, `start` (target = where it was said, empty for people).
+    `stop`, `freeze`, `start` (target = where it was said, empty for people), `reset` (target = a kind of what was learned,
+    `aiops.learned.KINDS`; `entities` = names in it, globs, all where there are none).
 
     An approval may change parameters (`params`: field of the target -> value). A window covers `entities` (globs) from `since`
     (None: from `time`) until `until`, UTC seconds.
@@ -113,7 +114,7 @@ class Command:
 
     time: float
     verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
-                  "stop", "freeze", "start"]
+                  "stop", "freeze", "start", "reset"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()
@@ -395,11 +396,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ModelEvent:
-    """A turn in the life of a detector's models. `model` is the id it is about, `text` says why, for people."""
+    """A turn in the life of a detector's models. `model` is the id it is about, `text` says why, for people. Of a `reset`
+    `detector` is the kind of what was forgotten."""
 
     at: float
     detector: str
-    kind: Literal["fresh", "shadow", "kept", "takeover", "promoted", "rollback", "dropped", "refused"]
+    kind: Literal["fresh", "shadow", "kept", "takeover", "promoted", "rollback", "dropped", "refused", "reset"]
     model: str
     text: str
 

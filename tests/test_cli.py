@@ -347,8 +347,8 @@ def test_changes_carry_the_token(run: Any, httpserver: HTTPServer, monkeypatch: 
     httpserver.expect_oneshot_request("/api/actions/a-9/reject", method="POST", headers=head).respond_with_json({})
     assert run("reject", "a-9", "--server", url) == (0, "rejected a-9\n", "")
     httpserver.expect_oneshot_request("/api/incidents/i-1/feedback", method="POST", headers=head,
-                                      json={"verdict": "false_alarm"}).respond_with_json({})
-    assert run("feedback", "i-1", "--false-alarm", "--server", url) == (0, "noted i-1: false alarm\n", "")
+                                      json={"verdict": "false_alarm", "by": "ann"}).respond_with_json({})
+    assert run("feedback", "i-1", "--false-alarm", "--by", "ann", "--server", url) == (0, "noted i-1: false alarm\n", "")
 
 
 def test_maintenance_is_started_listed_and_ended(run: Any, httpserver: HTTPServer) -> None:

@@ -492,7 +492,7 @@ def test_what_helped_before_is_tried_first():
     """The file's order is only what is known at the beginning."""
     both, b = Facts({"http_error_rate": 0.9, "container_restarts": 9.0}), book()
     for _ in range(2):
-        b.record.learn("http_error_rate|service", "ScaleUp of deployment", False)
+        b.record.learn("http_error_rate|service", "ScaleUp of deployment", "no_help")
     assert acted(b, both).type == "Restart"
 
 
@@ -507,7 +507,7 @@ def test_who_helps_one_at_the_cost_of_its_neighbours_has_made_it_worse():
     assert [(o.status, o.reason) for o in decision.outcomes] == [("worse", (
         "service/shop/db: http_latency_seconds began to alert after the action, and still did 6m after it"))]
     assert [(a.state, a.decision) for a in decision.actions] == [("undo", "act")]
-    assert b.record.of("http_error_rate|service", "ScaleUp of deployment") == Record(0, 1)
+    assert b.record.of("http_error_rate|service", "ScaleUp of deployment") == Record(worse=1, in_row=1)
     known = replace(risen, entity=POD, signal="http_error_rate")
     b = book()
     [action] = step(b, 0, incidents=[alerted(-5)]).actions
@@ -616,14 +616,6 @@ def test_an_answer_that_never_comes_is_unknown():
 
 
 # ---------------------------------------------------------------------------------------------------- learning
-def test_trust_is_earned_by_five_that_helped_and_lost_by_failures():
-    """The lower bound decides, not the rate."""
-    assert not Record(4, 0).trusted
-    assert Record(5, 0).trusted
-    assert not Record(5, 2).trusted
-    assert Record(20, 5).trusted
-
-
 @pytest.mark.parametrize(("q", "a", "b", "expected"), [(0.05, 1, 1, 0.05), (0.05, 6, 1, 0.05 ** (1 / 6)), (0.5, 3, 3, 0.5)])
 def test_the_interval_is_that_of_the_beta_distribution(q, a, b, expected):
     """Against closed forms."""
@@ -675,7 +667,7 @@ def test_memory_is_bounded():
     assert [a.incident for a in b.ledger.attempts.values()] == ["i-7"]
     record = TrackRecord()
     record.restore(json.loads(json.dumps({"a|b": [1, 2]})))
-    assert record.of("a", "b") == Record(1, 2)
+    assert record.of("a", "b") == Record(1, 2, towards=1)
 
 
 def test_the_whole_loop_on_a_cluster_in_memory():

@@ -182,7 +182,7 @@ def _listen(found: Slice, batch: Batch, mine: set[Entity], incident: Mapping[str
     found.alerts += [(at, x) for x in batch.alerts if x.entity in mine]
     found.outcomes += [(at, x) for x in batch.outcomes if x.action in actions]
     targets = actions | {incident["id"]}
-    for_all = ("maintenance_start", "maintenance_end", *stops.VERBS)
+    for_all = ("maintenance_start", "maintenance_end", "reset", *stops.VERBS)
     found.commands += [(at, x) for x in batch.commands if x.target in targets or x.verb in for_all]
     if len(found.lines) > 2 * MAX_LINES:
         _trim_lines(found, set(incident["entities"]))

@@ -175,6 +175,9 @@ class _Redaction:
             return self.id(value)
         if field in ENTITIES:
             return self.names.entity(value)
+        if field == "class":
+            kind, of, workload = value.rpartition(" of ")
+            return f"{kind}{of}{self.names.entity(workload.rstrip('*'))}{'*' * workload.endswith('*')}"
         if field in KEYS:
             return self.pair(value) if "|" in value else self.key(value)
         if field in WHO:

@@ -126,14 +126,14 @@ def _assigned(text: str) -> tuple[str, object]:
 
 def feedback(incident: IncidentArgument,
              false_alarm: Annotated[bool, typer.Option("--false-alarm", help="Nothing was wrong.")] = False,
-             useful: Annotated[bool, typer.Option("--useful", help="It was right to tell.")] = False,
+             useful: Annotated[bool, typer.Option("--useful", help="It was right to tell.")] = False, by: ByOption = "",
              server: ServerOption = DEFAULT_SERVER, token_file: TokenOption = None) -> None:
     """Say whether an incident was worth telling."""
     if false_alarm == useful:
         raise CommandError("aiops feedback", "give exactly one of --false-alarm and --useful.")
     verdict = "false_alarm" if false_alarm else "useful"
     with talking(server, token_file) as client:
-        client.feedback(incident, verdict)
+        client.feedback(incident, verdict, who(by))
     say(f"noted {incident}: {verdict.replace('_', ' ')}")
 
 

@@ -46,7 +46,8 @@ def story(i: JSON) -> Iterator[Table | Text]:
     """Headline, causes, signals, decisions and timeline, in the order in which an on-call person asks."""
     yield from _head(i)
     for title, table in (("Causes", _causes(i)), ("Signals", _signals(i)), ("Decisions", _decisions(i)),
-                         ("What was done about each, or why nothing was", _why(i)), ("Timeline", _timeline(i))):
+                         ("What was done about each, or why nothing was", _why(i)),
+                         ("What people's words ask of its signals", _moved(i)), ("Timeline", _timeline(i))):
         if table.row_count:
             yield _text(f"\n{title}", "bold")
             yield table
@@ -63,6 +64,14 @@ def _head(i: JSON) -> Iterator[Text]:
     if impact.get("entities"):
         yield _text(f"affects {', '.join(clean(e) for e in impact['entities'][:8])}"
                     + (f" and {len(impact['entities']) - 8} more" if len(impact["entities"]) > 8 else ""))
+
+
+def _moved(i: JSON) -> Table:
+    table = grid("SIGNAL", "CLASS", "EVIDENCE", header=False)
+    for row in i.get("sensitivity", []):
+        table.add_row(clean(row["signal"]), clean(row["class"]),
+                      f"{row['factor']:.2f} times the usual evidence, less each day until {humanise.utc(row['until'])}")
+    return table
 
 
 def _causes(i: JSON) -> Table:

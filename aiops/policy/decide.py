@@ -123,6 +123,10 @@ class PolicyBook:
         return answers.altered(policy, attempt, self._remembered.get(attempt.incident),
                                self._around.get(attempt.incident, {}), given)
 
+    def forget(self, patterns: tuple[str, ...]) -> int:
+        """Forget the track records that one of these names, all where there are none; how many."""
+        return self.record.forget(patterns)
+
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
         return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state()}
@@ -223,8 +227,8 @@ class PolicyBook:
             return "shadow", "; only rehearsed: the daemon is in mode observe"
         if mode == "earned":
             record = self.record.of(signature, action)
-            if not record.trusted:
-                return "ask", f"; asks: trust is not earned yet ({record})"
+            if not record.earned:
+                return "ask", f"; asks: {record.standing} ({record})"
             mode, earned = "act", f"; acts by itself: {record}"
         else:
             earned = ""

@@ -174,7 +174,8 @@ class Lifecycle:
         status, reason = verdict
         attempt = self._end(turn, attempt, status, reason)
         if status != "unknown" and policy.spec.feedback.learning_enabled:
-            self.record.learn(attempt.signature, attempt.kind, status == "helped")
+            told = self.record.learn(attempt.signature, attempt.kind, status)
+            turn.notes += [told] if told else []
         if status in USELESS and policy.spec.undo:
             self._undo(turn, attempt, reason)
 

@@ -100,6 +100,8 @@ class Audit:
             if c.verb == "maintenance_start":
                 what |= {"entities": list(c.entities), "from": moment(c.time if c.since is None else c.since),
                          "until": moment(c.until), "reason": c.reason}
+            elif c.verb == "reset":
+                what["names"] = list(c.entities)
             elif c.verb in VERBS:
                 what["reason"] = c.reason
             elif c.params:

@@ -94,6 +94,10 @@ def _pages(app: FastAPI, view: View) -> None:
     def overview() -> HTMLResponse:
         return HTMLResponse(pages.overview(view))
 
+    @app.get("/learned", include_in_schema=False)
+    def learned() -> HTMLResponse:
+        return HTMLResponse(pages.learned(view))
+
     @app.get("/incidents/{name:path}", include_in_schema=False)
     def incident(name: str) -> HTMLResponse:
         form = view.incident(name)
@@ -156,6 +160,34 @@ def _reads(app: FastAPI, view: View) -> None:
             return JSONResponse({"error": str(e)}, 409)
         return _unknown("capsule of incident", name) if file is None else _download(file, f"{name}.tar.gz")
 
+    @app.get("/api/learned", responses={200: {"model": forms.LearnedKinds}}, tags=["learned"])
+    def learned() -> Response:
+        """What was learned, kind by kind."""
+        return _json(view.learned())
+
+    @app.get("/api/learned/export", responses=_CAPSULE, response_class=Response, tags=["learned"])
+    def learned_files(request: Request) -> Response:
+        """All of it as a tar.gz. Needs the token where one is configured: names and log lines are in it as they are."""
+        refusal = unauthorised(request.headers, view.token)
+        if refusal:
+            return refusal
+        try:
+            file = view.learned_files()
+        except NotPossible as e:
+            return JSONResponse({"error": str(e)}, 409)
+        return _unknown("files of", "what was learned") if file is None else _download(file, "learned.tar.gz")
+
+    @app.get("/api/learned/{kind}", responses={200: {"model": forms.LearnedRows}, **_KNOWN}, tags=["learned"])
+    def learned_of(
+        kind: str, name: Annotated[list[forms.Glob], Query(max_length=20, description="Globs; all when left out.")] = [],  # noqa: B006
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> Response:
+        """Of one kind: what is known of what these name."""
+        try:
+            return _json(view.learned_of(kind, name, limit))
+        except LookupError as e:
+            return JSONResponse({"error": str(e.args[0])}, 404)
+
     @app.get("/api/models", responses={200: {"model": forms.Models}}, tags=["models"])
     def models() -> Response:
         """Which model of each detector serves, what is tried beside it, and what became of earlier ones."""
@@ -202,7 +234,19 @@ def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/incidents/{name:path}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
     def feedback(name: str, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
-        return _write(lambda: view.feedback(name, body.verdict, "http"), "incident", name)
+        return _write(lambda: view.feedback(name, body.verdict, body.by), "incident", name)
+
+    @app.post("/api/learned/{kind}/reset", responses={202: {"model": forms.Forgotten}, **_WRITES}, status_code=202,
+              tags=["learned"])
+    def forget(kind: str, body: forms.Forget | None = None) -> Response:
+        """Forget it with the next step. There is no way back, but for models (`rollback`)."""
+        said = body or forms.Forget()
+        try:
+            return _json({"accepted": True, "matches": view.forget(kind, said.names, said.by)}, 202)
+        except LookupError as e:
+            return JSONResponse({"error": str(e.args[0])}, 404)
+        except NotPossible as e:
+            return JSONResponse({"error": str(e)}, 409)
 
     @app.post("/api/models/{name}/promote", responses=_WRITES, status_code=202, tags=["models"])
     def promote(name: str) -> Response:

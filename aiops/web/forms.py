@@ -20,12 +20,7 @@ class Error(Form):
     error: str
 
 
-class Feedback(Form):
-    """What a person says about an incident."""
-
-    verdict: Verdict
-
-
+Glob = Annotated[str, Field(max_length=500)]
 Who = Annotated[str, Field(max_length=100, description="Who says so, for the record; \"http\" if left out.")]
 
 
@@ -33,6 +28,12 @@ class Answer(Form):
     """Who answers."""
 
     by: Who = "http"
+
+
+class Feedback(Answer):
+    """What a person says about an incident."""
+
+    verdict: Verdict
 
 
 class Approval(Answer):
@@ -53,6 +54,39 @@ class StopAll(Spoken):
     """`freeze`: what was done is not even undone."""
 
     freeze: bool = False
+
+
+class Forget(Answer):
+    """Names of what is to be forgotten, globs; everything of the kind where there are none."""
+
+    names: list[Glob] = Field(default_factory=list, max_length=100)
+
+
+class Forgotten(Form):
+    accepted: bool
+    matches: int = Field(description="How many are forgotten with the next step.")
+
+
+class LearnedKind(Form):
+    """One kind of what was learned."""
+
+    kind: str
+    what: str
+    count: int
+
+
+class LearnedKinds(Form):
+    at: float | None
+    kinds: list[LearnedKind]
+
+
+class LearnedRows(Form):
+    """`rows`: their fields follow from the kind, docs/learning.md lists them."""
+
+    kind: str
+    what: str
+    total: int
+    rows: list[dict[str, Any]]
 
 
 class StopShown(Form):
@@ -269,6 +303,8 @@ class Why(Form):
 
 class IncidentWithPoints(Incident):
     points: list[Point]
+    sensitivity: list[dict[str, Any]] = Field(
+        default=[], description="How people's words move the evidence that its signals need.")
     why: list[Why] = Field(default=[], description="What was done about each signal, or why nothing was.")
     feedback: list[Said] = []
 

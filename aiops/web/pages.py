@@ -74,6 +74,13 @@ def incident(view: View, form: JSON) -> str:
         actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), -a["at"])))
 
 
+def learned(view: View) -> str:
+    """The page of what was learned: the track record of actions, and what people's words moved."""
+    status = view.status()
+    of = {kind: view.learned_of(kind, ()) for kind in ("records", "sensitivity", "accepted")}
+    return environment().get_template("learned.html").render(**_frame(status), kinds=view.learned()["kinds"], of=of)
+
+
 def missing(view: View, name: str) -> str:
     """The page for an incident that is not known."""
     return environment().get_template("missing.html").render(**_frame(view.status()), name=name[:200])

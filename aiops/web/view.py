@@ -56,6 +56,24 @@ class View(Protocol):
         """{models: as aiops.generations sums them up, events: newest first}."""
         ...
 
+    def learned(self) -> JSON:
+        """{at, kinds: [{kind, what, count}]}: what was learned, kind by kind."""
+        ...
+
+    def learned_of(self, kind: str, names: Sequence[str], limit: int = 100) -> JSON:
+        """{kind, what, total, rows}: of one kind, with these names (globs; all where there are none). Raises LookupError for a
+        kind that there is not."""
+        ...
+
+    def learned_files(self) -> IO[bytes] | None:
+        """All of it as a tar.gz; None where nothing is kept. Raises NotPossible while another is being packed."""
+        ...
+
+    def forget(self, kind: str, names: Sequence[str], by: str) -> int:
+        """Forget what these names (globs; all where there are none) name with the next step; how many that are. Raises
+        LookupError for a kind that there is not, NotPossible where nothing is named so."""
+        ...
+
     def costs(self, window: CostWindow) -> JSON:
         """{at, window, currency, deployments: [...]}, each as in aiops.costs.Figures; the most expensive first."""
         ...

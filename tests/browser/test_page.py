@@ -117,7 +117,7 @@ def test_a_token_is_asked_for_once(guarded: Site) -> None:
     assert all("401" in text for text in guarded.complaints)
 
 
-@pytest.mark.parametrize("path", ["/", "/incidents/inc-7f21", "/incidents/inc-55aa"])
+@pytest.mark.parametrize("path", ["/", "/learned", "/incidents/inc-7f21", "/incidents/inc-55aa"])
 def test_a_phone_needs_no_sideways_scrolling(phone: Site, path: str) -> None:
     """Everything fits into 360 pixels, in dark too, and text is not tiny."""
     phone.page.goto(phone.server.url + path)

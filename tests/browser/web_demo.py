@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from aiops import serial
+from aiops.globs import named
 from aiops.types import Action, Alert, Cause, Counts, Impact, Incident, Outcome, Reason, TimelineEntry
 from aiops.web.view import Check, CostWindow, NotPossible
 
@@ -25,6 +27,20 @@ MODELS: list[JSON] = [
      "since": NOW - 90_000, "previous": None, "refused": None,
      "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
                    "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
+
+LEARNED: dict[str, list[JSON]] = {
+    "records": [
+        {"fault": "http_error_rate of service", "action": "Restart of deployment", "helped": 3, "no_help": 1, "worse": 0,
+         "chance": 4 / 6, "lower": 0.34, "upper": 0.92, "earned": False, "standing": "3 of 5 successes towards act",
+         "policies": ["failing-service"], "modes": ["earned"]},
+        {"fault": "container_memory_usage_bytes of pod", "action": "Evict of pod", "helped": 9, "no_help": 0, "worse": 1,
+         "chance": 10 / 12, "lower": 0.64, "upper": 0.97, "earned": False, "standing": "0 of 5 successes towards act",
+         "policies": ["memory-leak"], "modes": ["ask"]}],
+    "sensitivity": [{"class": "pod of deployment/shop/chat", "signal": "http_latency_seconds", "factor": 1.5625,
+                     "false_alarms": 2, "useful": 0, "by": ["ann", "bob"], "until": NOW + 5_000_000}],
+    "accepted": [{"entity": NODE, "signal": "node_load", "side": "above", "bound": 12.5, "incident": "inc-1", "by": "ann",
+                  "until": NOW + 900_000}],
+}
 
 
 class DemoView:
@@ -91,6 +107,26 @@ class DemoView:
         if known[needed] is None:
             raise NotPossible(f"{detector} has no {needed}")
         self.said.append((verb, detector, by))
+
+    def learned(self) -> JSON:
+        kinds = [{"kind": kind, "what": f"what is in {kind}", "count": len(rows)} for kind, rows in LEARNED.items()]
+        return {"at": NOW, "kinds": kinds}
+
+    def learned_of(self, kind: str, names: Sequence[str], limit: int = 100) -> JSON:
+        if kind not in LEARNED:
+            raise LookupError(f"nothing of kind {kind!r} is learned.")
+        found = [row for row in LEARNED[kind] if named(names, str(next(iter(row.values()))))]
+        return {"kind": kind, "what": f"what is in {kind}", "total": len(found), "rows": found[:limit]}
+
+    def learned_files(self) -> IO[bytes] | None:
+        return io.BytesIO(b"an archive")
+
+    def forget(self, kind: str, names: Sequence[str], by: str) -> int:
+        found = self.learned_of(kind, names)["total"]
+        if not found:
+            raise NotPossible(f"no {kind} is named {names[0]!r}")
+        self.said.append(("reset", kind, *names, by))
+        return int(found)
 
     def costs(self, window: CostWindow) -> JSON:
         return {"at": NOW, "window": window, "currency": "", "deployments": []}
