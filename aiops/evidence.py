@@ -133,8 +133,9 @@ class RecentEvidence:
         if not incident.causes:
             return 0
         cause = incident.causes[0].entity
-        pods = {cause, *(p for owner in (cause, *self.graph.owners(cause)) for p in self.graph.owned(owner))}
-        return len({a.entity for a in incident.alerts if a.state == "firing" and a.entity in pods and a.entity.startswith("pod/")})
+        replicas = {cause, *(p for owner in (cause, *self.graph.owners(cause)) for p in self.graph.owned(owner))}
+        pods = {a.entity for a in incident.alerts if a.state == "firing" and a.entity.startswith("pod/")}
+        return len(pods & replicas)
 
     def hear(self, incidents: Sequence[Incident]) -> None:
         """The open incidents. Who explains whom is settled while they are young: actions change who runs where."""
