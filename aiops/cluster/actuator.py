@@ -23,6 +23,8 @@ PATIENCE_S = 600.0
 REMEMBER = 10_000
 IN_FLIGHT_S = 35.0
 """So long after a crash a write that was sent before it may still take effect: the API server ends each request after 34 s."""
+LEAST_S = 1.0
+"""What has to wait is not tried more often."""
 LOOK_S = 0.5
 """How often it is asked who leads."""
 HEAR_S = 10.0
@@ -191,8 +193,11 @@ class LiveActuator:
             self._office.lead(self._take_over)
         except Deposed as e:
             self._let_go(e.reason)
-        except (Retry, Refused, OSError):
+        except Waits:
             self._claim_at = self._clock.monotonic() + LOOK_S
+            self._hear(self._office)
+        except (Retry, Refused, OSError) as e:
+            self._claim_at = self._clock.monotonic() + max(LEAST_S, e.after_s if isinstance(e, Retry) else HEAR_S)
             self._hear(self._office)
 
     def _hear(self, office: Office) -> None:
@@ -239,10 +244,13 @@ class LiveActuator:
         except Retry as e:
             if now + e.after_s <= deadline:
                 with self._wake:
-                    self._push(action, now + max(0.5, e.after_s))
+                    self._push(action, now + max(LEAST_S, e.after_s))
                 return
             reason = f"gave up after {self._patience_s:.0f} s: {e.reason}"
             outcome = self._given_up(action, at, reason, isinstance(e, Waits))
+        except Exception as e:  # noqa: BLE001 - the worker goes on with the next one
+            self._unsettled.pop(action.id, None)
+            outcome = Outcome(action.id, "unknown", at, f"{type(e).__name__}: {e}; nobody can tell how far it came")
         self._finish(action, outcome)
 
     def _barred(self, action: Action, at: float) -> Outcome | None:

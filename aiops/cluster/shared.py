@@ -67,12 +67,16 @@ class SharedLedger:
         self._term, self._object, self._owed = None, None, False
 
     def refresh(self) -> None:
-        """Read it, as one who only looks. Who leads knows it."""
+        """Read it, as one who only looks. Who leads knows it. Raises Refused where it cannot be understood."""
         if self._term is not None:
             return
         self._read()
         text = ((self._object or {}).get("data") or {}).get(DATA, "[]")
-        self._entries = {entry["id"]: entry for entry in json.loads(text)}
+        try:
+            self._entries = {entry["id"]: entry for entry in json.loads(text)}
+        except (ValueError, KeyError, TypeError):
+            raise Refused(f"the ledger {self._namespace}/{self._name} cannot be understood, and may hold what was begun. Delete "
+                          "the ConfigMap where nothing was.") from None
 
     def flush(self) -> None:
         """Write what could not be written when it happened. A failure is tried again by the next call."""
