@@ -88,7 +88,7 @@ class LiveActuator:
                  gate: Callable[[Action], None] = lambda action: None, office: Office | None = None) -> None:
         self._clock, self._ledger, self._patience_s, self._office = clock, ledger, patience_s, office
         self._started, self._awaited, self._claim_at = clock.monotonic(), list(awaited), 0.0
-        self._hear_at = 0.0
+        self._hear_at, self._unclaimed = 0.0, ""
         self._executor = Executor(cluster, ledger, checks, gate)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
@@ -123,8 +123,10 @@ class LiveActuator:
         return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
     def notes(self) -> list[str]:
-        """What people should know: why nothing is carried out, where the lease cannot be looked at."""
+        """What people should know: why nothing is carried out, where the lease or the ledger cannot be looked at."""
         lease = self._office.election.lease if self._office else None
+        if self._unclaimed:
+            return [f"Nothing is carried out: {self._unclaimed}"]
         return [f"Nothing is carried out: {lease.waits().reason}"] if lease and lease.problem and lease.term() is None else []
 
     def submit(self, actions: Sequence[Action]) -> None:
@@ -191,12 +193,15 @@ class LiveActuator:
             return
         try:
             self._office.lead(self._take_over)
+            self._unclaimed = ""
         except Deposed as e:
             self._let_go(e.reason)
         except Waits:
+            self._unclaimed = ""
             self._claim_at = self._clock.monotonic() + LOOK_S
             self._hear(self._office)
         except (Retry, Refused, OSError) as e:
+            self._unclaimed = str(e)
             self._claim_at = self._clock.monotonic() + max(LEAST_S, e.after_s if isinstance(e, Retry) else HEAR_S)
             self._hear(self._office)
 

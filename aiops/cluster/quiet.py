@@ -55,4 +55,4 @@ class Quiet:
 def endpoint_of(method: str, path: str) -> str:
     """`PATCH /apis/apps/v1/deployments/scale`: without the names of namespace and object."""
     found = _NAMES.fullmatch(path)
-    return f"{method} {found[1]}/{found[2]}{found[3] or ''}" if found else f"{method} {path.count('/')}"
+    return f"{method} {found[1]}/{found[2]}{found[3] or ''}" if found else f"{method} other"

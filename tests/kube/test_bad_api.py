@@ -185,6 +185,18 @@ def test_what_cannot_be_read_is_read_again_and_never_taken_for_nothing(hand: Han
     assert hand.wrote() == Counter([WRITTEN[kind]])
 
 
+@pytest.mark.parametrize(("kind", "target", "said"), [
+    ("evict", "pod/shop/selector:app=nobody", "no pod in namespace shop matches app=nobody."),
+    ("evict", "pod/shop/gone", "pod/shop/gone does not exist."),
+    ("patch", "deployment/shop/gone", "deployment/shop/gone does not exist."),
+    ("patch", "deployment/nowhere/api", "deployment/nowhere/api does not exist.")])
+def test_a_target_that_is_not_there_is_refused_by_name(hand: Hand, kind: str, target: str, said: str) -> None:
+    """Nothing is written."""
+    [outcome] = hand.does(replace(hand.action(kind), target=target))
+    assert (outcome.status, outcome.reason) == ("refused", said)
+    assert hand.wrote() == Counter()
+
+
 def test_a_404_of_somebody_else_is_no_object_that_is_gone(hand: Hand) -> None:
     """A gateway's error page would else end an eviction as done, and lift a stop."""
     hand.proxy.fault("GET .*/pods/api-0", broken.says(404, b"default backend - 404"))
