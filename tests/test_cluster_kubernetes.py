@@ -10,6 +10,7 @@ from fakes.kube_api import KubeApi, status
 from werkzeug import Response
 
 from aiops.changes import Changed, create, delete, evict, patch
+from aiops.cluster import kubernetes as module
 from aiops.cluster.kubernetes import KubernetesCluster, api
 from aiops.interfaces import Ambiguous, Refused, Retry
 
@@ -130,6 +131,22 @@ def test_all_pages_are_read(server, cluster):
     assert len(cluster.find("pod", "shop", "app=api")) == 6
     assert len(cluster.find("pod", "", "app=api")) == 7
     assert cluster.find("pod", "shop", "app=api", "status.phase=Failed") == []
+
+
+def test_a_list_that_expires_is_begun_anew_and_one_that_never_ends_is_given_up(server, cluster, monkeypatch):
+    """Half a list is none."""
+    for i in range(1, 6):
+        server.add_pod("shop", f"api-{i}", {"app": "api"})
+    answers = [None, status(410, "The provided continue parameter is too old", "Expired")]
+    server.fault = lambda method, path, trial: answers.pop(0) if answers else None
+    with pytest.raises(Retry, match="410: The provided continue parameter is too old"):
+        cluster.find("pod", "shop")
+    assert len(cluster.find("pod", "shop")) == 6
+    monkeypatch.setattr(module, "PAGES", 5)
+    page = {"items": [], "metadata": {"continue": "for ever"}}
+    server.fault = lambda method, path, trial: server.json(page)
+    with pytest.raises(Retry, match="a list that never ends"):
+        cluster.find("pod", "shop")
 
 
 def test_a_missing_right_is_refused_with_its_name(server, cluster):

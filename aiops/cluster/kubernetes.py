@@ -18,7 +18,7 @@ from aiops.kinds import Kind, kind_of, parts
 
 TRIES = 5
 """Status and heartbeats change an object all the time: a patch is made anew so often before it waits."""
-PAGE = "500"
+PAGE, PAGES = "500", 2000
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_s: tuple[float, float] = (5.0, 30.0),
@@ -67,13 +67,14 @@ class KubernetesCluster:
     def find(self, kind: str, namespace: str = "", selector: str = "", fields: str = "") -> Sequence[Object]:
         found: list[Object] = []
         query = {"labelSelector": selector, "fieldSelector": fields, "limit": PAGE}
-        while True:
-            path = kind_of(kind).path(namespace)
+        path = kind_of(kind).path(namespace)
+        for _ in range(PAGES):
             page = _whole(path, self._api.get(path, {k: v for k, v in query.items() if v}), "items", list)
             found += page["items"]
             query["continue"] = (page.get("metadata") or {}).get("continue", "")
             if not query["continue"]:
                 return found
+        raise Unavailable(f"GET {path}: more than {PAGES} pages, or a list that never ends")
 
     def try_out(self, change: Change) -> None:
         self._send(change, trial=True)

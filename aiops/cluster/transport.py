@@ -158,7 +158,9 @@ def _verdict(status: int, text: str, headers: Mapping[str, str], own: JSON | Non
         return Missing(text) if own else Refused(f"{text}. That is not of the API server, or it does not know this kind.")
     if status == 409:
         return Conflict(text, 1.0)
-    if status >= 500:
+    if status == 410:  # a list that took so long that its next page is not to be had any more
+        return Retry(text, 1.0)
+    if status >= 500 or status == 408:
         sure = not writes or (status == 503 and own)
         return Unavailable(text, _seconds(headers.get("Retry-After"), 5.0)) if sure else Ambiguous(text)
     if status in (401, 403):
