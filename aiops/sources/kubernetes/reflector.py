@@ -69,7 +69,7 @@ class Change(Generic[Kept]):
     initial: bool = False
 
 
-class TokenExpiredError(KubeError):
+class TokenExpired(KubeError):  # noqa: N818 - a reason to begin anew, told to nobody
     """A list took so long that its next chunk is not to be had any more (410)."""
 
 
@@ -157,7 +157,7 @@ class Reflector(Generic[Kept]):
         """The whole collection. A continue token that expired starts it anew, once."""
         try:
             found, version = await self._chunks()
-        except TokenExpiredError:
+        except TokenExpired:
             found, version = await self._chunks()
         with self._lock:
             for key in self._store.keys() - found.keys():
@@ -190,7 +190,7 @@ class Reflector(Generic[Kept]):
             return await self._api.get(self.path, query, self._accepts[0])
         except KubeError as e:
             if e.status == 410 and "continue" in query:
-                raise TokenExpiredError(self.path, "the continue token expired.", 410) from None
+                raise TokenExpired(self.path, "the continue token expired.", 410) from None
             raise
 
     def _decoded(self, items: Iterable[msgspec.Raw]) -> Iterable[tuple[Key, tuple[str, Kept]]]:
