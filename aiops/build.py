@@ -135,6 +135,7 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
     from aiops.cluster.ownership import hands_off
+    from aiops.cluster.quiet import Quiet
     from aiops.cluster.radius import Radius
     from aiops.cluster.replicas import one_of_several
     from aiops.store.intents import Intents
@@ -142,8 +143,8 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     try:
         intents = Intents(ledger)
         several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease) if lease else None
-        cluster: Cluster = WithCalls(KubernetesCluster(several.api if several else connect(kubeconfig, context)),
-                                     calls(webhooks or {}, clock))
+        api = several.api if several else connect(kubeconfig, context, quiet=Quiet(clock.monotonic))
+        cluster: Cluster = WithCalls(KubernetesCluster(api), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
         raise ConfigurationError(f"kubernetes: {e}") from None
     said: list[Check] = [StopMap(f"configmap/{stop}")] if stop else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -89,10 +89,10 @@ def _coverage(source: Prometheus, api: PromApi) -> Iterator[Finding]:
 
 # ------------------------------------------------------------------------------------------------------ Kubernetes
 def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str | None = None,
-               lease: str | None = None) -> Iterator[Finding]:
-    """Is it there, and which rights are missing. `acts`: rights of remediations that are missing are a problem; `policies`: those
-    for RemediationPolicies are asked about, too; `stop`: the ConfigMap that is to be obeyed; `lease`: NAMESPACE/NAME of the one
-    that replicas share."""
+               lease: str | None = None, used: Set[str] | None = None) -> Iterator[Finding]:
+    """Is it there, and which rights are missing. `acts`: missing rights of remediations are a problem, of those in `used`
+    (None: of all); `policies`: those for RemediationPolicies are asked about, too; `stop`: the ConfigMap that is to be obeyed;
+    `lease`: NAMESPACE/NAME of the one that replicas share."""
     from kubernetes import client
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -111,10 +111,12 @@ def kubernetes(source: Kubernetes, acts: bool, policies: bool = False, stop: str
     allowed = _reviewer(client.AuthorizationV1Api(api), source.namespaces)
     try:
         if policies:
-            yield _rights("policies", rbac.POLICIES, allowed, True)
-        yield _rights("read", rbac.READ | (rbac.SECRETS if source.secrets else frozenset()), allowed, True)
+            yield _rights("policies", rbac.POLICIES, allowed)
+        yield _rights("read", rbac.READ | (rbac.SECRETS if source.secrets else frozenset()), allowed)
         for name, rights in rbac.actions().items():
-            yield _rights(name, rights, allowed, acts)
+            unused = "Not needed while it only observes." if not acts else ""
+            unused = unused or ("" if used is None or name in used else "No policy uses it.")
+            yield _rights(name, rights, allowed, unused)
         if stop:
             yield _stop(stop, client.AuthorizationV1Api(api))
         if lease:
@@ -155,12 +157,28 @@ def _may(api: Any, group: str, resource: str, verb: str, namespace: str = "", na
 def _leading(lease: str, api: Any) -> Finding:
     """Without these rights nothing is carried out."""
     namespace, _, called = lease.partition("/")
-    missing = [f"{verb} {resource} {name}".rstrip() for (group, resource, verb), name in rbac.leader(called).items()
-               if not _may(api, group, resource, verb, namespace, name)]
+    missing = _missing(rbac.leader(called), namespace, api)
     if not missing:
         return Finding("rights: leader", "ok", f"the lease {lease} and its ledger may be kept.")
     text = f"missing in {namespace}: {', '.join(missing)}. Nothing is carried out without them. Apply deploy/actions/leader.yaml."
     return Finding("rights: leader", "problem", text)
+
+
+def _stop(stop: str, api: Any) -> Finding:
+    """To obey the one ConfigMap, and to write it."""
+    namespace, _, name = stop.partition("/")
+    missing = _missing(rbac.stopper(name), namespace, api)
+    if not missing:
+        return Finding("rights: stop", "ok", f"ConfigMap {stop} may be read and written.")
+    without = "no action is done" if any(m.startswith("get ") for m in missing) else "`aiops stop` stops this replica only"
+    return Finding("rights: stop", "problem", f"missing in {namespace}: {', '.join(missing)}. Until that is granted {without}. "
+                   "Apply deploy/role-stop.yaml with that name.")
+
+
+def _missing(rights: Mapping[Right, str], namespace: str, api: Any) -> list[str]:
+    """Those of named objects (empty: of any) in a namespace that are not granted, in words."""
+    return [f"{verb} {resource} {name}".rstrip() for (group, resource, verb), name in rights.items()
+            if not _may(api, group, resource, verb, namespace, name)]
 
 
 def _shared(config: Config) -> str | None:
@@ -172,26 +190,25 @@ def _shared(config: Config) -> str | None:
     return "/".join(found) if found else None
 
 
-def _rights(name: str, rights: frozenset[Right], allowed: Callable[[Right], bool], needed: bool) -> Finding:
+def _used(config: Config) -> Set[str] | None:
+    """The types of action that the policies in files use; None where the cluster may bring others."""
+    if config.policies.kubernetes:
+        return None
+    try:
+        found = build.policies(config.policies.folder, meaning.shipped())
+    except (Problems, build.ConfigurationError, OSError):
+        return None  # `aiops check` and the daemon's start say so
+    return {step.type for policy in found for step in policy.steps}
+
+
+def _rights(name: str, rights: frozenset[Right], allowed: Callable[[Right], bool], unneeded: str = "") -> Finding:
+    """unneeded: why it does no harm where some of them are missing."""
     missing = [f"{verb} {resource}{'.' + group if group else ''}" for group, resource, verb in sorted(rights)
                if not allowed((group, resource, verb))]
     if not missing:
         return Finding(f"rights: {name}", "ok", f"all {len(rights)} are granted.")
-    remedy = f"Bind ClusterRole aiops-{rbac.kebab(name)} (deploy/)." if needed else "Not needed while it only observes."
-    return Finding(f"rights: {name}", "problem" if needed else "info", f"missing: {', '.join(missing)}. {remedy}")
-
-
-def _stop(stop: str, api: Any) -> Finding:
-    """Whether the one ConfigMap may be read."""
-    from kubernetes import client
-
-    namespace, _, name = stop.partition("/")
-    attributes = client.V1ResourceAttributes(group="", resource="configmaps", verb="get", namespace=namespace, name=name)
-    body = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
-    if api.create_self_subject_access_review(body, _request_timeout=10).status.allowed:
-        return Finding("rights: stop", "ok", f"ConfigMap {stop} may be read.")
-    return Finding("rights: stop", "problem", f"missing: get configmap {stop}. Until it is granted no action is done. "
-                   "Apply deploy/role-stop.yaml with that name.")
+    remedy = unneeded or f"Bind ClusterRole aiops-{rbac.kebab(name)} (deploy/)."
+    return Finding(f"rights: {name}", "info" if unneeded else "problem", f"missing: {', '.join(missing)}. {remedy}")
 
 
 def _short(error: BaseException) -> str:
@@ -225,7 +242,7 @@ def _slack(slack: Slack, env: Mapping[str, str]) -> Finding:
 _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
     "prometheus": lambda s, _: prometheus(s),
     "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes, c.stop.config_map,
-                                          _shared(c)),
+                                          _shared(c), _used(c)),
     "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
     "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
     "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from aiops.interfaces import Refused
@@ -40,8 +42,15 @@ KINDS = {
     "httproute": Kind("gateway.networking.k8s.io", "v1", "httproutes"),
     "endpointslice": Kind("discovery.k8s.io", "v1", "endpointslices"),
 }
+SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+"""The cluster's own namespaces."""
 OUTSIDE = ("webhook", "person")
 """Whom actions may be aimed at that is no object of the cluster."""
+
+
+def within(namespace: str, allowed: Sequence[str]) -> bool:
+    """Whether it is one of these, or fits one as a glob; the cluster's own must be named word for word."""
+    return namespace in allowed or (namespace not in SYSTEM and any(fnmatch.fnmatchcase(namespace, glob) for glob in allowed))
 
 
 def kind_of(name: str) -> Kind:

@@ -45,6 +45,11 @@ def leader(lease: str) -> dict[Right, str]:
 LEADER = leader("aiops")
 
 
+def stopper(name: str) -> dict[Right, str]:
+    """What is needed in the namespace of the ConfigMap that stops everything: to obey it, and to write it on `aiops stop`."""
+    return {("", "configmaps", verb): "" if verb == "create" else name for verb in ("create", "get", "patch")}
+
+
 def leader_role() -> dict[str, Any]:
     """A Role, not a ClusterRole: the lease, and the ledger of actions that all replicas see."""
     by_name = {name: [right for right, of in LEADER.items() if of == name] for name in sorted(set(LEADER.values()))}

@@ -35,6 +35,8 @@ def _pod(value: str) -> str:
         return _name(value)
     if not _EQUALITY.fullmatch(value.removeprefix(SELECTOR)):
         raise ValueError(f"{value!r} is not a selector. Write selector:key=value, several with a comma.")
+    if all("!=" in term for term in value.split(",")):
+        raise ValueError(f"{value!r} selects whatever is not that, of every service. Add what is meant: key=value.")
     return value
 
 

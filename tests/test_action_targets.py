@@ -28,6 +28,8 @@ BAD = {
     "Resources, kind": ("PatchResources", {"deployment": "api", "limits": {"nvidia.com/gpu": 2}}, "should be 'cpu', 'memory'"),
     "SetHPA, none": ("SetHPA", {"hpa": "web"}, "Give one or both."),
     "SetHPA, zero": ("SetHPA", {"hpa": "web", "minReplicas": 0}, "0 is no number of replicas"),
+    "Evict, everything": ("Evict", {"pod": "selector:app!=web,tier!=db"}, "selects whatever is not that, of every service"),
+    "Restart, nothing": ("Restart", {"pod": "selector:"}, "is not a selector. Write selector:key=value"),
     "Suspend, two": ("Suspend", {"job": "a", "cronjob": "b"}, "exactly one of job, cronjob"),
     "RunJob, latest": ("RunJob", {"job": "x", "image": "runbook:latest"}, "may be another program tomorrow"),
     "RunJob, no version": ("RunJob", {"job": "x", "image": "runbook"}, "is no image with a version"),

@@ -180,6 +180,32 @@ def test_a_drained_node_is_cordoned_first_and_keeps_what_belongs_to_it():
     assert left == ["pod/shop/api-1", "pod/shop/agent-x", "pod/shop/proxy-gpu-1"]
 
 
+@pytest.mark.parametrize(("namespaces", "refused"), [(["pay", "bank-*"], True), ([], False), (["sh*"], False)], ids=str)
+def test_a_node_with_pods_of_others_is_not_drained(namespaces, refused):
+    """Where the policy names namespaces; the pods that would go are named, those that would stay are not."""
+    cluster = world()
+    drain = action("Drain", {"node": "gpu-0", "force": True, "deleteEmptyDirData": True}, namespaces=namespaces)
+    if not refused:
+        assert carry_out(Executor(cluster, Notes()), drain).status == "done"
+        return
+    outcome = carry_out(Executor(cluster, Notes()), drain)
+    assert (outcome.status, cluster.calls) == ("refused", [])
+    assert outcome.reason == (
+        "3 pods of node//gpu-0 would go that the policy must not touch: pod/shop/api-0, pod/shop/api-2, pod/shop/shell. "
+        "guards.namespaces is pay, bank-*.")
+
+
+def test_the_clusters_own_pods_are_named_word_for_word():
+    """A glob does not reach them."""
+    cluster = world()
+    for name in [e for e in cluster.objects if e.startswith("pod/shop/api-")]:
+        cluster.objects[name]["metadata"]["namespace"] = "kube-system"
+    what = {"node": "gpu-1"}
+    with pytest.raises(Refused, match="1 pod of node//gpu-1 would go that the policy must not touch: pod/kube-system/api-1"):
+        plan(cluster, "Drain", what, namespaces=["*"])
+    assert plan(cluster, "Drain", what, namespaces=["*", "kube-system"]).changes
+
+
 def test_a_budget_that_never_lets_a_pod_go_ends_in_an_uncordoned_node():
     """The others went; giving up puts the node back."""
     cluster, notes = world(), Notes()

@@ -198,6 +198,24 @@ def test_what_was_sent_right_before_a_crash_may_still_take_effect(live, cluster,
     assert [str(c) for c in cluster.calls] == [f"patch {API} spec.replicas: 3 -> 5"]
 
 
+def test_what_goes_wrong_while_an_earlier_run_is_looked_up_does_not_stop_the_worker(live, cluster, ledger):
+    """A ledger that cannot be written, a bug: that action is unknown, and the next one is done."""
+    write = cluster.write
+    cluster.write = lambda change: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(live, action())
+    cluster.write, get = write, cluster.get
+    later = LiveActuator(cluster, ManualClock(1001.0), ledger)
+
+    def broken(target):
+        cluster.get = get
+        raise OSError("disk full")
+    cluster.get = broken
+    later.submit([action("a-2")])
+    later.run_due()
+    assert [(o.action, o.status) for o in later.collect()] == [("a-1", "unknown"), ("a-2", "done")]
+
+
 def test_the_worker_thread_does_the_same(cluster, ledger):
     """Started, fed and stopped; what was begun is finished."""
     written = threading.Event()

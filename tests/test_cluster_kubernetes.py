@@ -7,8 +7,10 @@ import socket
 
 import pytest
 from fakes.kube_api import KubeApi, status
+from werkzeug import Response
 
 from aiops.changes import Changed, create, delete, evict, patch
+from aiops.cluster import kubernetes as module
 from aiops.cluster.kubernetes import KubernetesCluster, api
 from aiops.interfaces import Ambiguous, Refused, Retry
 
@@ -131,6 +133,22 @@ def test_all_pages_are_read(server, cluster):
     assert cluster.find("pod", "shop", "app=api", "status.phase=Failed") == []
 
 
+def test_a_list_that_expires_is_begun_anew_and_one_that_never_ends_is_given_up(server, cluster, monkeypatch):
+    """Half a list is none."""
+    for i in range(1, 6):
+        server.add_pod("shop", f"api-{i}", {"app": "api"})
+    answers = [None, status(410, "The provided continue parameter is too old", "Expired")]
+    server.fault = lambda method, path, trial: answers.pop(0) if answers else None
+    with pytest.raises(Retry, match="410: The provided continue parameter is too old"):
+        cluster.find("pod", "shop")
+    assert len(cluster.find("pod", "shop")) == 6
+    monkeypatch.setattr(module, "PAGES", 5)
+    page = {"items": [], "metadata": {"continue": "for ever"}}
+    server.fault = lambda method, path, trial: server.json(page)
+    with pytest.raises(Retry, match="a list that never ends"):
+        cluster.find("pod", "shop")
+
+
 def test_a_missing_right_is_refused_with_its_name(server, cluster):
     """The server's words, and where to look."""
     server.forbidden.add(("apps", "deployments/scale", "patch"))
@@ -150,6 +168,64 @@ def test_every_status_has_one_meaning(server, cluster, code, trial, verdict):
     server.fault = lambda method, path, dry: status(code, "no") if method == "PATCH" and dry == trial else None
     with pytest.raises(verdict):
         (cluster.try_out if trial else cluster.write)(scaled(cluster))
+
+
+@pytest.mark.parametrize(("code", "trial", "verdict"), [
+    (503, False, Ambiguous), (502, False, Ambiguous), (200, False, Ambiguous), (404, False, Refused), (429, False, Retry),
+    (503, True, Retry), (200, True, Retry), (404, True, Refused)])
+def test_what_a_gateway_says_is_not_what_the_api_server_says(server, cluster, code, trial, verdict):
+    """A page instead of an object: of a write nobody knows whether it got further."""
+    change = scaled(cluster)
+    server.fault = lambda method, path, dry: Response("<html>", code) if method == "PATCH" and dry == trial else None
+    with pytest.raises(verdict):
+        (cluster.try_out if trial else cluster.write)(change)
+
+
+@pytest.mark.parametrize("text", ["", "<html>", '{"kind": "Deploy', "null", "[]", "[" * 100_000, '{"kind": "Status"}'], ids=repr)
+def test_an_answer_that_says_nothing_is_no_object_that_is_not_there(server, cluster, text):
+    """Nor an empty list: reading is tried again."""
+    server.fault = lambda method, path, trial: Response(text, 200, content_type="application/json")
+    for read in (lambda: cluster.get(API), lambda: cluster.find("pod", "shop")):
+        with pytest.raises(Retry):
+            read()
+
+
+def test_a_404_that_is_not_of_the_api_server_is_no_proof_that_something_is_gone(server, cluster):
+    """Neither for reading, nor for what was to go."""
+    gone = evict(cluster.get("pod/shop/api-0"))
+    server.fault = lambda method, path, trial: Response("default backend - 404", 404)
+    for ask in (lambda: cluster.get(API), lambda: cluster.write(gone)):
+        with pytest.raises(Refused, match="not of the API server, or it does not know this kind"):
+            ask()
+
+
+def test_a_conflict_about_a_pod_that_is_still_there_is_no_eviction(server, cluster):
+    """The eviction API knows others than that of the uid."""
+    change = evict(cluster.get("pod/shop/api-0"))
+    server.fault = lambda method, path, trial: status(409, "conflict") if method == "POST" else None
+    with pytest.raises(Retry, match="conflict"):
+        cluster.write(change)
+
+
+def test_errors_of_tls_and_of_credentials(cluster, monkeypatch):
+    """TLS that breaks off in a write leaves it in doubt; without credentials nothing was sent."""
+    from kubernetes.client import ApiException
+
+    change, client = scaled(cluster), cluster._api._client
+
+    def broken(*args, **more):
+        raise ApiException(status=0, reason="SSLEOFError: EOF occurred in violation of protocol")
+    monkeypatch.setattr(client, "call_api", broken)
+    with pytest.raises(Retry):
+        cluster.get(API)
+    with pytest.raises(Ambiguous):
+        cluster._api.patch("/apis/apps/v1/namespaces/shop/deployments/api/scale", {}, trial=False)
+
+    def rotated(*args, **more):
+        raise OSError("token: no such file")
+    monkeypatch.setattr(client, "param_serialize", rotated)
+    with pytest.raises(Retry, match="no credentials: OSError: token: no such file"):
+        cluster.write(change)
 
 
 def test_a_write_without_an_answer_is_ambiguous(server, httpserver):

@@ -118,6 +118,16 @@ def test_without_an_answer_it_is_not_renewed(two, error):
     assert error.reason in first.waits().reason
 
 
+@pytest.mark.parametrize("found", [{}, {"spec": None}, {"spec": 3}, {"spec": {"leaseTransitions": "many"}}], ids=str)
+def test_a_lease_that_cannot_be_understood_is_named_and_looked_at_again(two, found):
+    """Whatever somebody wrote into it: the thread goes on."""
+    first, second = two
+    for one in (first, second):
+        one.api.get = lambda path: found
+        assert one.at(3.0) == 2.0
+        assert one.problem == "the lease aiops/aiops cannot be understood. Delete it; it is made anew"
+
+
 def test_who_comes_back_after_nobody_led_has_the_same_term(two):
     """Nobody else can have written in between."""
     first, second = two

@@ -220,6 +220,41 @@ def test_the_ledger_is_read_again_where_the_answer_never_came(world):
     assert len(world.calls()) == 1
 
 
+def test_a_ledger_that_was_written_without_an_answer_is_not_written_again(world):
+    """It is read, and says what it was to say."""
+    one, puts = world.replica("one"), []
+    one.turn()
+    put = one.api.put
+
+    def lost(path, body):
+        puts.append(body)
+        put(path, body)
+        raise Ambiguous("no answer")
+    one.api.put = lost
+    one.actuator.submit([action()])
+    assert one.turn() == [("a-1", "done")]
+    texts = [p["data"]["actions.json"] for p in puts]
+    assert len(texts) == len(set(texts))
+
+
+@pytest.mark.parametrize("text", ["{", "[3]", "null", '[{"x": 1}]', "3"])
+def test_a_ledger_that_cannot_be_understood_keeps_everybody_from_acting(world, text):
+    """What was begun might be in it; the worker goes on, and looks again, not too often."""
+    one, reads = world.replica("one"), []
+    one.turn()
+    world.store.objects[LEDGER]["data"]["actions.json"] = text
+    world.clock.sleep_until(world.clock.now() + 60)
+    two = world.replica("two")
+    get = two.api.get
+    two.api.get = lambda path: (reads.append(path), get(path))[1]
+    two.actuator.submit([action()])
+    assert world.later(40, two) == [] and world.calls() == []
+    assert two.actuator.notes() == [
+        "Nothing is carried out: the ledger aiops/aiops-actions cannot be understood, and may hold what was begun. Delete the "
+        "ConfigMap where nothing was."]
+    assert 1 <= len(reads) <= 20
+
+
 def test_the_very_same_decision_is_heard_by_both(world):
     """Both made it in the same step: it has the same id, and is done once."""
     one, two = world.replica("one"), world.replica("two")

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from fakes.kube_api import KubeApi
 from pytest_httpserver import HTTPServer
+from ruamel.yaml import YAML
 
-from aiops import doctor, findings, reach
+from aiops import doctor, findings, rbac, reach
 from aiops.inputs import Journald, Kubernetes, Logs, Loki
 from aiops.remote_write import native
+from aiops.schema import Config
 from aiops.sources.access import Access
 
 RANGE = "/loki/api/v1/query_range"
@@ -133,30 +135,82 @@ def test_files_that_are_right_are_not_mentioned(pair: Path) -> None:
     assert list(findings.files("Prometheus", way)) == []
 
 
-@pytest.mark.parametrize("granted", [True, False])
-def test_the_config_map_that_stops_everything_must_be_readable(httpserver: HTTPServer, tmp_path: Path, granted: bool) -> None:
-    """Where it is not, no action is done: asked for that one ConfigMap in its namespace."""
-    server, asked = KubeApi(), []
-    answer = server.answer
+class Reviewed:
+    """An API server with a version, that answers each question about a right: all are granted but `refused` (verb, resource)."""
 
-    def reviewed(request: Any, path: str, body: Any, trial: bool) -> Any:
-        asked.append((body or {}).get("spec", {}).get("resourceAttributes", {}))
-        if asked[-1].get("resource") == "configmaps" and "name" in asked[-1]:
-            return server.json({"status": {"allowed": granted}, "spec": {"resourceAttributes": {}}})
+    def __init__(self, server: HTTPServer, folder: Path) -> None:
+        self.refused: set[tuple[str, str]] = set()
+        self.asked: list[dict[str, Any]] = []
+        self._fake = KubeApi()
+        self._answer, self._fake.answer = self._fake.answer, self._reviewed
+        server.expect_request(re.compile(".*")).respond_with_handler(self._fake)
+        self.kubeconfig = folder / "kubeconfig"
+        self.kubeconfig.write_text(
+            "apiVersion: v1\nkind: Config\n"
+            f"clusters: [{{name: c, cluster: {{server: '{server.url_for('')[:-1]}'}}}}]\n"
+            "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n")
+
+    def _reviewed(self, request: Any, path: str, body: Any, trial: bool) -> Any:
         if path.startswith("/version"):
-            return server.json({"gitVersion": "v1.36.0", "major": "1", "minor": "36", "buildDate": "x", "compiler": "gc",
-                                "gitCommit": "x", "gitTreeState": "clean", "goVersion": "go", "platform": "linux"})
-        if path.endswith("selfsubjectaccessreviews"):
-            return server.json({"status": {"allowed": True}, "spec": {"resourceAttributes": {}}})
-        return answer(request, path, body, trial)
+            return self._fake.json({"gitVersion": "v1.36.0", "major": "1", "minor": "36", "buildDate": "x", "compiler": "gc",
+                                    "gitCommit": "x", "gitTreeState": "clean", "goVersion": "go", "platform": "linux"})
+        if not path.endswith("selfsubjectaccessreviews"):
+            return self._answer(request, path, body, trial)
+        one = body["spec"]["resourceAttributes"]
+        self.asked.append(one)
+        allowed = (one["verb"], one["resource"]) not in self.refused
+        return self._fake.json({"status": {"allowed": allowed}, "spec": {"resourceAttributes": {}}})
 
-    server.answer = reviewed
-    httpserver.expect_request(re.compile(".*")).respond_with_handler(server)
-    config = tmp_path / "kubeconfig"
-    config.write_text("apiVersion: v1\nkind: Config\n"
-                      f"clusters: [{{name: c, cluster: {{server: '{httpserver.url_for('')[:-1]}'}}}}]\n"
-                      "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\nusers: [{name: u, user: {}}]\n")
-    found = {f.what: f for f in doctor.kubernetes(Kubernetes(kubeconfig=config), True, stop="aiops/aiops-stop")}
-    assert found["rights: stop"].state == ("ok" if granted else "problem"), found
-    [one] = [a for a in asked if "name" in a]
-    assert (one["namespace"], one["name"], one["verb"]) == ("aiops", "aiops-stop", "get")
+    def found(self, **more: Any) -> dict[str, tuple[str, str]]:
+        return {f.what: (f.state, f.text) for f in doctor.kubernetes(Kubernetes(kubeconfig=self.kubeconfig), True, **more)}
+
+
+@pytest.fixture
+def reviewed(httpserver: HTTPServer, tmp_path: Path) -> Reviewed:
+    return Reviewed(httpserver, tmp_path)
+
+
+@pytest.mark.parametrize(("refused", "text"), [
+    ("", "ConfigMap aiops/aiops-stop may be read and written."),
+    ("get", "missing in aiops: get configmaps aiops-stop. Until that is granted no action is done. "
+            "Apply deploy/role-stop.yaml with that name."),
+    ("patch", "missing in aiops: patch configmaps aiops-stop. Until that is granted `aiops stop` stops this replica only. "
+              "Apply deploy/role-stop.yaml with that name."),
+    ("create", "missing in aiops: create configmaps. Until that is granted `aiops stop` stops this replica only. "
+               "Apply deploy/role-stop.yaml with that name.")])
+def test_the_config_map_that_stops_everything_must_be_read_and_written(reviewed: Reviewed, refused: str, text: str) -> None:
+    """Asked for that one ConfigMap in its namespace, but for making it, of which RBAC knows no name."""
+    reviewed.refused = {(refused, "configmaps")} if refused else set()
+    assert reviewed.found(stop="aiops/aiops-stop")["rights: stop"] == ("problem" if refused else "ok", text)
+    asked = {(a["verb"], a.get("name")) for a in reviewed.asked if a["resource"] == "configmaps" and a.get("namespace")}
+    assert asked == {("get", "aiops-stop"), ("patch", "aiops-stop"), ("create", None)}
+
+
+def test_rights_of_actions_that_no_policy_uses_are_no_problem(reviewed: Reviewed) -> None:
+    """Those of the configured policies are; where the cluster may bring policies, all of them."""
+    reviewed.refused = {("create", "jobs"), ("patch", "nodes")}
+    found = reviewed.found(used={"RunJob"})
+    assert found["rights: RunJob"] == ("problem", "missing: create jobs.batch. Bind ClusterRole aiops-run-job (deploy/).")
+    assert found["rights: Cordon"] == ("info", "missing: patch nodes. No policy uses it.")
+    assert reviewed.found()["rights: Cordon"][0] == "problem"
+
+
+def test_what_the_configured_policies_use_is_read_from_their_files(tmp_path: Path) -> None:
+    """A folder that cannot be used is for others to complain about: then all actions count."""
+    write = (tmp_path / "p.yaml").write_text
+    write("apiVersion: aiops.io/v1\nkind: RemediationPolicy\nmetadata: {name: p}\nspec: {trigger: {type: Incident}, "
+          "actions: [{type: Cordon, target: {node: a}}, {type: Uncordon, target: {node: a}}]}\n", encoding="utf-8")
+    config = Config.model_validate({"sources": [{"kubernetes": {}}], "policies": str(tmp_path)})
+    assert doctor._used(config) == {"Cordon", "Uncordon"}
+    assert doctor._used(Config.model_validate({"policies": {"folder": str(tmp_path), "kubernetes": True}})) is None
+    write("kind: RemediationPolicy\nspec: 3\n", encoding="utf-8")
+    assert doctor._used(config) is None
+
+
+def test_the_role_to_stop_grants_what_the_doctor_asks_for() -> None:
+    """Word for word."""
+    text = (Path(__file__).parents[1] / "deploy" / "role-stop.yaml").read_text(encoding="utf-8")
+    [role] = [d for d in YAML(typ="safe").load_all(text) if d["kind"] == "Role"]
+    granted = {("", resource, verb): name for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+               for name in rule.get("resourceNames", [""])}
+    assert granted == rbac.stopper("aiops-stop")

@@ -238,6 +238,30 @@ def test_only_allowed_namespaces_are_touched():
     assert step(book(policy(guards={"namespaces": ["sh*"]}))).actions[0].decision == "act"
 
 
+NODE = [{"type": "Drain", "target": {"node": "gpu-1"}}]
+
+
+def test_a_node_belongs_to_no_namespace_and_its_pods_are_for_the_action_to_look_at():
+    """A list of namespaces does not keep off nodes; what empties one is told the list, and nobody who approves can change it."""
+    guards = {"namespaces": ["shop", "pay-*"]}
+    for kind, told in (("Drain", guards["namespaces"]), ("Cordon", None)):
+        [action] = step(book(policy(actions=[NODE[0] | {"type": kind}], guards=guards))).actions
+        assert (action.decision, action.target, action.params.get("namespaces")) == ("act", "node//gpu-1", told)
+    [free] = step(book(policy(actions=NODE))).actions
+    assert (free.decision, "namespaces" in free.params) == ("act", False)
+    b = book(policy(actions=NODE, guards=guards, mode="ask"))
+    [asked] = step(b).actions
+    approval = Command(T0, "approve", asked.id, "anna", params={"force": True})
+    [action] = step(b, 10, commands=(approval,)).actions
+    assert (action.params["force"], action.params["namespaces"]) == (True, guards["namespaces"])
+
+
+def test_a_policy_that_is_kept_in_its_namespace_does_not_touch_nodes():
+    """Nor whatever else belongs to none."""
+    kept = replace(policy(actions=NODE, guards={"namespaces": ["shop"]}), cluster_wide=False)
+    assert refusal(book(kept)) == ("namespace", "node//gpu-1 belongs to no namespace; this policy acts in shop only")
+
+
 def test_one_action_at_a_time_for_an_incident():
     """A second policy waits for the first, and says so."""
     b = book(policy(name="a"), policy(name="b"))

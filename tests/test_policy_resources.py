@@ -68,6 +68,15 @@ def test_a_target_in_another_namespace_is_refused_when_it_is_loaded() -> None:
     assert found.spec.guards.namespaces == ("shop",)
 
 
+def test_a_resource_touches_a_node_only_where_two_people_say_so() -> None:
+    """Found in an incident it passes the loading; then the guard refuses it."""
+    node = {"actions": [{"type": "Cordon", "condition": "true", "target": {"node": "${cause.node}"}}]}
+    named = node | {"guards": {"namespaces": ["shop"]}}
+    assert not compiled(node).cluster_wide and not compiled(named).cluster_wide
+    assert not compiled(node, beyond=("shop",)).cluster_wide
+    assert compiled(named, beyond=("shop",)).cluster_wide
+
+
 def test_the_namespaces_of_the_cluster_itself_must_be_trusted() -> None:
     """Whoever may write into kube-system is not by that allowed to have things done there."""
     assert compiled({}, "kube-system") == [

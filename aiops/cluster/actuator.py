@@ -23,6 +23,8 @@ PATIENCE_S = 600.0
 REMEMBER = 10_000
 IN_FLIGHT_S = 35.0
 """So long after a crash a write that was sent before it may still take effect: the API server ends each request after 34 s."""
+LEAST_S = 1.0
+"""What has to wait is not tried more often."""
 LOOK_S = 0.5
 """How often it is asked who leads."""
 HEAR_S = 10.0
@@ -86,7 +88,7 @@ class LiveActuator:
                  gate: Callable[[Action], None] = lambda action: None, office: Office | None = None) -> None:
         self._clock, self._ledger, self._patience_s, self._office = clock, ledger, patience_s, office
         self._started, self._awaited, self._claim_at = clock.monotonic(), list(awaited), 0.0
-        self._hear_at = 0.0
+        self._hear_at, self._unclaimed = 0.0, ""
         self._executor = Executor(cluster, ledger, checks, gate)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._due: list[tuple[float, int, Action]] = []
@@ -121,8 +123,10 @@ class LiveActuator:
         return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
     def notes(self) -> list[str]:
-        """What people should know: why nothing is carried out, where the lease cannot be looked at."""
+        """What people should know: why nothing is carried out, where the lease or the ledger cannot be looked at."""
         lease = self._office.election.lease if self._office else None
+        if self._unclaimed:
+            return [f"Nothing is carried out: {self._unclaimed}"]
         return [f"Nothing is carried out: {lease.waits().reason}"] if lease and lease.problem and lease.term() is None else []
 
     def submit(self, actions: Sequence[Action]) -> None:
@@ -189,10 +193,16 @@ class LiveActuator:
             return
         try:
             self._office.lead(self._take_over)
+            self._unclaimed = ""
         except Deposed as e:
             self._let_go(e.reason)
-        except (Retry, Refused, OSError):
+        except Waits:
+            self._unclaimed = ""
             self._claim_at = self._clock.monotonic() + LOOK_S
+            self._hear(self._office)
+        except (Retry, Refused, OSError) as e:
+            self._unclaimed = str(e)
+            self._claim_at = self._clock.monotonic() + max(LEAST_S, e.after_s if isinstance(e, Retry) else HEAR_S)
             self._hear(self._office)
 
     def _hear(self, office: Office) -> None:
@@ -239,10 +249,13 @@ class LiveActuator:
         except Retry as e:
             if now + e.after_s <= deadline:
                 with self._wake:
-                    self._push(action, now + max(0.5, e.after_s))
+                    self._push(action, now + max(LEAST_S, e.after_s))
                 return
             reason = f"gave up after {self._patience_s:.0f} s: {e.reason}"
             outcome = self._given_up(action, at, reason, isinstance(e, Waits))
+        except Exception as e:  # noqa: BLE001 - the worker goes on with the next one
+            self._unsettled.pop(action.id, None)
+            outcome = Outcome(action.id, "unknown", at, f"{type(e).__name__}: {e}; nobody can tell how far it came")
         self._finish(action, outcome)
 
     def _barred(self, action: Action, at: float) -> Outcome | None:

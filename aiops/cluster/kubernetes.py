@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from aiops.changes import Change, Object, edited, merge_patch
-from aiops.cluster.transport import JSON, Api, Conflict, Missing
+from aiops.cluster.quiet import Quiet
+from aiops.cluster.transport import JSON, Api, Conflict, Missing, Unavailable
 from aiops.interfaces import Refused, Retry
 from aiops.kinds import Kind, kind_of, parts
 
 TRIES = 5
 """Status and heartbeats change an object all the time: a patch is made anew so often before it waits."""
-PAGE = "500"
+PAGE, PAGES = "500", 2000
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_s: tuple[float, float] = (5.0, 30.0),
-            fence: Callable[[], float] | None = None) -> Api:
+            fence: Callable[[], float] | None = None, quiet: Quiet | None = None) -> Api:
     """The cluster that this runs in, else the one of the kubeconfig. Raises Refused where neither is there."""
     from kubernetes import client, config
 
@@ -30,22 +31,23 @@ def connect(kubeconfig: Path | None = None, context: str | None = None, timeout_
         if kubeconfig is None and context is None:
             try:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-                return api(settings, timeout_s, fence)
+                return api(settings, timeout_s, fence, quiet)
             except config.ConfigException:
                 pass
         file = str(kubeconfig) if kubeconfig else None
         config.load_kube_config(file, context, client_configuration=settings)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as e:
         raise Refused(f"no Kubernetes cluster: {e}. Set KUBECONFIG, or run inside a cluster.") from None
-    return api(settings, timeout_s, fence)
+    return api(settings, timeout_s, fence, quiet)
 
 
-def api(settings: Any, timeout_s: tuple[float, float] = (5.0, 30.0), fence: Callable[[], float] | None = None) -> Api:
+def api(settings: Any, timeout_s: tuple[float, float] = (5.0, 30.0), fence: Callable[[], float] | None = None,
+        quiet: Quiet | None = None) -> Api:
     """A connection with these `kubernetes.client.Configuration`; requests are never repeated behind our back."""
     from kubernetes import client
 
     settings.retries = False
-    return Api(client.ApiClient(settings), timeout_s, fence)
+    return Api(client.ApiClient(settings), timeout_s, fence, quiet)
 
 
 class KubernetesCluster:
@@ -56,20 +58,23 @@ class KubernetesCluster:
 
     def get(self, target: str) -> Object | None:
         kind, namespace, name = parts(target)
+        path = kind_of(kind).path(namespace, name)
         try:
-            return self._api.get(kind_of(kind).path(namespace, name))
+            return _whole(path, self._api.get(path), "metadata", dict)
         except Missing:
             return None
 
     def find(self, kind: str, namespace: str = "", selector: str = "", fields: str = "") -> Sequence[Object]:
         found: list[Object] = []
         query = {"labelSelector": selector, "fieldSelector": fields, "limit": PAGE}
-        while True:
-            page = self._api.get(kind_of(kind).path(namespace), {k: v for k, v in query.items() if v})
-            found += page.get("items", [])
-            query["continue"] = page.get("metadata", {}).get("continue", "")
+        path = kind_of(kind).path(namespace)
+        for _ in range(PAGES):
+            page = _whole(path, self._api.get(path, {k: v for k, v in query.items() if v}), "items", list)
+            found += page["items"]
+            query["continue"] = (page.get("metadata") or {}).get("continue", "")
             if not query["continue"]:
                 return found
+        raise Unavailable(f"GET {path}: more than {PAGES} pages, or a list that never ends")
 
     def try_out(self, change: Change) -> None:
         self._send(change, trial=True)
@@ -128,12 +133,25 @@ class KubernetesCluster:
                       "deleteOptions": options}
         try:
             return self._api.post(path, body, writes=not trial)
-        except (Missing, Conflict):
-            return {}
+        except (Missing, Conflict) as e:
+            return self._gone(change, e)
 
     def _delete(self, change: Change, path: str, trial: bool) -> Object:
         body: JSON = {"preconditions": {"uid": change.uid}, "propagationPolicy": "Background"}
         try:
             return self._api.delete(path, body, trial)
-        except (Missing, Conflict):
-            return {}
+        except (Missing, Conflict) as e:
+            return self._gone(change, e)
+
+    def _gone(self, change: Change, why: Retry | Refused) -> Object:
+        """Raises Retry where the one that was meant is still there."""
+        if change.standing(self.get(change.entity)) != "done":
+            raise Retry(why.reason)
+        return {}
+
+
+def _whole(path: str, answer: JSON, part: str, of: type) -> JSON:
+    """What has no such part is some other answer, and not an object, or a list, without anything in it."""
+    if not isinstance(answer.get(part), of):
+        raise Unavailable(f"GET {path}: the answer has no {part}")
+    return answer

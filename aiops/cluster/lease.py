@@ -116,6 +116,9 @@ class Lease:
         except (Retry, Refused, Ambiguous) as e:
             self.problem = e.reason
             return self._terms.retry_s
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self.problem = f"the lease {self.namespace}/{self.name} cannot be understood. Delete it; it is made anew"
+            return self._terms.retry_s
         if self.term() is not None:
             return self._terms.retry_s
         return min(self._terms.retry_s, max(0.05, self._ends_in_s()))

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from aiops.cluster.election import Election, Gated, Office
 from aiops.cluster.lease import TERMS, Lease, Terms
+from aiops.cluster.quiet import Quiet
 from aiops.cluster.shared import Own, SharedLedger
 from aiops.cluster.transport import Api
 from aiops.interfaces import Clock, Cluster
@@ -31,11 +32,11 @@ class Several(NamedTuple):
 
 def one_of_several(clock: Clock, own: Own, connect: Callable[..., Api], namespace: str, name: str,
                    terms: Terms = TERMS) -> Several:
-    """connect: makes a connection, given its `timeout_s` (to connect, to read) or its `fence`."""
+    """connect: makes a connection, given its `timeout_s` (to connect, to read) or its `fence` and `quiet`."""
     holder = f"{socket.gethostname()}_{uuid4()}"
     lease = Lease(connect(timeout_s=(terms.retry_s, terms.retry_s * 2)), namespace, name, holder, clock, terms,
                   lambda: ledger.next_term())
     election = Election(lease)
-    api = connect(fence=election.fence)
+    api = connect(fence=election.fence, quiet=Quiet(clock.monotonic))
     ledger = SharedLedger(own, api, namespace, f"{name}-{LEDGER}", holder)
     return Several(api, ledger, Office(election, ledger))

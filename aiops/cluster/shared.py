@@ -67,12 +67,16 @@ class SharedLedger:
         self._term, self._object, self._owed = None, None, False
 
     def refresh(self) -> None:
-        """Read it, as one who only looks. Who leads knows it."""
+        """Read it, as one who only looks. Who leads knows it. Raises Refused where it cannot be understood."""
         if self._term is not None:
             return
         self._read()
         text = ((self._object or {}).get("data") or {}).get(DATA, "[]")
-        self._entries = {entry["id"]: entry for entry in json.loads(text)}
+        try:
+            self._entries = {entry["id"]: entry for entry in json.loads(text)}
+        except (ValueError, KeyError, TypeError):
+            raise Refused(f"the ledger {self._namespace}/{self._name} cannot be understood, and may hold what was begun. Delete "
+                          "the ConfigMap where nothing was.") from None
 
     def flush(self) -> None:
         """Write what could not be written when it happened. A failure is tried again by the next call."""
@@ -172,6 +176,9 @@ class SharedLedger:
         for _ in range(TRIES):
             if self._object is None:
                 self._read()
+                if self._says(data):
+                    self._owed = False
+                    return
             try:
                 self._object = self._put(self._object, data)
             except (Conflict, Missing, Ambiguous):
@@ -180,6 +187,11 @@ class SharedLedger:
             self._owed = False
             return
         raise Retry(f"the ledger {self._namespace}/{self._name} cannot be written", 2.0)
+
+    def _says(self, data: Mapping[str, str]) -> bool:
+        """Whether it was written already: by a write that was not answered."""
+        there = self._object or {}
+        return there.get("data") == data and term_of(there) == self._term
 
     def _put(self, before: JSON | None, data: Mapping[str, str]) -> JSON:
         meta = {"name": self._name, "namespace": self._namespace, "labels": {"app.kubernetes.io/name": "aiops"},

@@ -13,8 +13,8 @@ from aiops.policy.load import Policy
 from aiops.types import Incident
 
 MOST_KEPT = 20
-KEPT = "max_unavailable"
-"""A limit that the policy gave the action; nobody who answers can raise it."""
+KEPT = ("max_unavailable", "namespaces")
+"""Limits that the policy gave the action; nobody who answers can raise them."""
 
 
 def altered(policy: Policy, attempt: Attempt, incident: Incident | None, around: Mapping[str, str],
@@ -35,7 +35,7 @@ def altered(policy: Policy, attempt: Attempt, incident: Incident | None, around:
     target, params = replace(step, target=own).aim(scope.template_values(incident, around), namespace)
     if target != attempt.target:
         raise ValueError(f"that would be {target}, and what was asked is about {attempt.target}")
-    return params | ({KEPT: attempt.params[KEPT]} if KEPT in attempt.params else {})
+    return params | {limit: attempt.params[limit] for limit in KEPT if limit in attempt.params}
 
 
 def changed(attempt: Attempt, params: Mapping[str, object], by: str, at: float) -> Attempt:

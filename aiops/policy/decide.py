@@ -179,7 +179,7 @@ class PolicyBook:
         for i, step in enumerate(policy.steps):
             target, params, problem = _aim(policy, step, incident, hit, around)
             if step.remediation.disruptive:
-                params |= {"max_unavailable": policy.spec.guards.max_unavailable}
+                params |= _limits(policy, target)
             more = {"target": scope.entity_scope(target) if target else {},
                     "history": scope.history_scope(self.ledger.on(policy.name, target), turn.now)}
             out.append(Choice(i, step, target, params, step.condition.evaluate(values | more), problem))
@@ -196,7 +196,7 @@ class PolicyBook:
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
             explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
-            recovers=getattr(choice.step.remediation, "recovers", False))
+            recovers=getattr(choice.step.remediation, "recovers", False), cluster_wide=policy.cluster_wide)
         refusal = guards.refuse(question)
         if refusal:
             self._refuse(turn, policy, incident, choice, *refusal)
@@ -259,6 +259,13 @@ def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit,
     except ValueError as e:
         return "", {}, f"no target for {step.type}: {e}"
     return target, params, ""
+
+
+def _limits(policy: Policy, target: str) -> dict[str, object]:
+    """What an action that takes pods away must keep to; whose pods they may be, where the target does not tell."""
+    guards = policy.spec.guards
+    where = {"namespaces": list(guards.namespaces)} if guards.namespaces and target and not scope.parts(target)[1] else {}
+    return {"max_unavailable": guards.max_unavailable, **where}
 
 
 def _next(met: Sequence[Choice], mine: Sequence[Attempt], firing: tuple[str, ...],

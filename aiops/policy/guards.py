@@ -6,16 +6,15 @@ that a rehearsal shows what the policy would really do.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from aiops.kinds import SYSTEM, within
 from aiops.policy.ledger import FRUITLESS, JUDGED, Attempt, Ledger
 from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
 
-SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 HALF_OPEN_S = 86400.0
 
 
@@ -23,7 +22,8 @@ HALF_OPEN_S = 86400.0
 class Question:
     """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence; `maintenance` says
     which window somebody concerned is in, `explained` which incident explains this one; `own` is the attempt itself, where it
-    was asked before; `stopped` says who stopped everything; `recovers`: it gives back what was taken away."""
+    was asked before; `stopped` says who stopped everything; `recovers`: it gives back what was taken away; `cluster_wide`: it may
+    act on what belongs to no namespace."""
 
     policy: str
     spec: Spec
@@ -40,6 +40,7 @@ class Question:
     recovers: bool = False
     explained: str = ""
     onset: float = math.inf
+    cluster_wide: bool = True
 
     @property
     def namespace(self) -> str:
@@ -57,11 +58,16 @@ def stopped(q: Question) -> str | None:
 
 
 def namespace(q: Question) -> str | None:
-    """Everywhere but the cluster's own namespaces, which must be named word for word; or only where it is allowed."""
+    """Everywhere but the cluster's own namespaces, which must be named word for word; or only where it is allowed.
+
+    A node is in none: whose pods are on it is for the action to look at, which is told the namespaces.
+    """
     allowed = q.spec.guards.namespaces
+    if not q.namespace:
+        return None if q.cluster_wide else f"{q.target} belongs to no namespace; this policy acts in {', '.join(allowed)} only"
     if q.namespace in SYSTEM and q.namespace not in allowed:
         return f"namespace {q.namespace} belongs to the cluster itself; name it in guards.namespaces to allow it"
-    if allowed and not any(fnmatch.fnmatchcase(q.namespace, pattern) for pattern in allowed):
+    if allowed and not within(q.namespace, allowed):
         return f"namespace {q.namespace} is not among guards.namespaces ({', '.join(allowed)})"
     return None
 

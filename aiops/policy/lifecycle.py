@@ -121,7 +121,8 @@ class Lifecycle:
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
             explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
-            recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False)))
+            recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False),
+            cluster_wide=policy.cluster_wide))
         return refusal[1] if refusal else None
 
     def _turn_down(self, turn: Turn, attempt: Attempt, state: str, reason: str) -> None:

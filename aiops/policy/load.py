@@ -42,13 +42,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Policy:
-    """One policy, ready to decide. `namespace` is where unqualified targets are looked for first."""
+    """One policy, ready to decide. `namespace` is where unqualified targets are looked for first. `cluster_wide`: it may also act
+    on what belongs to no namespace, such as nodes."""
 
     name: str
     namespace: str | None
     file: str
     spec: Spec
     steps: tuple[Step, ...]
+    cluster_wide: bool = True
 
     @cached_property
     def wanted(self) -> tuple[str, ...]:

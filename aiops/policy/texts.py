@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aiops import yamlfile
+from aiops.kinds import SYSTEM
 from aiops.meaning import Meanings
 from aiops.policy import load, templates
-from aiops.policy.guards import SYSTEM
 from aiops.policy.load import Policy
 from aiops.yamlfile import Document, Problem, Problems
 
@@ -127,15 +127,19 @@ def _documents(name: str, text: str) -> list[Document]:
 
 
 def bounded(document: Document, policy: Policy, beyond: Collection[str], problems: list[Problem]) -> Policy | None:
-    """A custom resource with guards that keep it in its namespace, or what is wrong with where it wants to act."""
+    """A custom resource with guards that keep it in its namespace, or what is wrong with where it wants to act.
+
+    One that is trusted, and says in its guards where, may also act on what belongs to no namespace.
+    """
     own = policy.namespace or "default"
     wanted = policy.spec.guards.namespaces or (own,)
     wrong = [*_namespaces(document, own, wanted, own in beyond), *_targets(document, policy, own, own in beyond)]
     problems += wrong
     if wrong:
         return None
+    wide = own in beyond and bool(policy.spec.guards.namespaces)
     guards = policy.spec.guards.model_copy(update={"namespaces": wanted})
-    return replace(policy, namespace=own, spec=policy.spec.model_copy(update={"guards": guards}))
+    return replace(policy, namespace=own, spec=policy.spec.model_copy(update={"guards": guards}), cluster_wide=wide)
 
 
 def _namespaces(document: Document, own: str, wanted: tuple[str, ...], trusted: bool) -> Iterator[Problem]:

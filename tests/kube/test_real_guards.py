@@ -96,6 +96,30 @@ def test_a_quota_that_keeps_replacements_away_costs_one_pod_and_not_the_service(
         assert gone()
 
 
+def test_a_node_with_pods_of_others_is_not_drained(lab: Lab) -> None:
+    """Where the policy names namespaces: nothing is done to it, not even cordoned. Without them it is emptied."""
+    lab.nodes(3)
+    lab.deploy("mine", 1, own_nodes=True)
+    lab.settled("mine")
+    node, others = lab.pods("mine")[0]["spec"]["nodeName"], f"{lab.namespace}-others"
+    lab.admin.create("namespaces", {"metadata": {"name": others}})
+    lab.admin.create("pods", {"metadata": {"name": "guest"}, "spec": {
+        "nodeName": node, "containers": [{"name": "guest", "image": "guest:1"}]}}, others)
+    try:
+        drain, at = Hand(lab, "Drain", ONE_OF_MINE), time.time() + 700.0
+        target = {"node": node, "force": True}
+        assert said(drain.turn(target, namespaces=[lab.namespace])) == (
+            "refused", f"1 pod of node//{node} would go that the policy must not touch: pod/{others}/guest. "
+                       f"guards.namespaces is {lab.namespace}.")
+        assert not lab.admin.get("nodes", None, node)["spec"].get("unschedulable")
+        lab.admin.delete("pods", others, "guest", gracePeriodSeconds=0)
+        outcome = until(lambda: drain.turn(target, "a-2", at, namespaces=[lab.namespace]), what="the node drained")
+        assert outcome.status == "done"
+        assert lab.pods("mine")[0]["spec"].get("nodeName") != node
+    finally:
+        lab.admin.delete("namespaces", None, others)
+
+
 def test_a_config_map_stops_and_what_was_done_is_still_undone(lab: Lab) -> None:
     """With the right to read that one object."""
     lab.deploy("web", 1)

@@ -125,13 +125,16 @@ def test_the_server_refuses_what_the_schema_can_say(cluster: Control, change: di
 
 
 def test_what_only_the_program_knows_is_said_in_the_status(cluster: Control, watcher: Watcher) -> None:
-    """A misspelt key is not pruned, a condition has its caret, another namespace is out of bounds; the others are in force."""
+    """A misspelt key is not pruned, a condition has its caret and must be true or false, another namespace is out of bounds, a
+    selector must say what is meant; the others are in force."""
     action = GOOD["actions"][0]  # type: ignore[index]
     put(cluster, "misspelt", {**GOOD, "actions": [{**action, "conditon": "false"}]})
     put(cluster, "caret", {**GOOD, "actions": [{**action, "condition": "anomaly.score >"}]})
     put(cluster, "elsewhere", {**GOOD, "actions": [{**action, "target": {"deployment": "prod/api"}}]})
+    put(cluster, "number", {**GOOD, "actions": [{**action, "condition": "1 + 1"}]})
+    put(cluster, "everything", {**GOOD, "actions": [{**action, "target": {"pod": "selector:app!=api"}}]})
     put(cluster, "fine", GOOD)
-    names = ("misspelt", "caret", "elsewhere")
+    names = ("misspelt", "caret", "elsewhere", "number", "everything")
     watcher.until(lambda: all(watcher.ready(n).get("status") == "False" for n in names) and
                   watcher.ready("fine").get("status") == "True")
     said = {n: watcher.ready(n)["message"] for n in names}
@@ -140,6 +143,9 @@ def test_what_only_the_program_knows_is_said_in_the_status(cluster: Control, wat
     assert said["caret"].endswith("\n    anomaly.score >\n                   ^")
     assert said["elsewhere"] == ("$.spec.actions[0].target: deployment/prod/api is in namespace prod; a policy in namespace shop "
                                  "acts in shop only.")
+    assert "condition, line 1, column 1: this is a number, not true or false." in said["number"]
+    assert said["everything"] == ("$.spec.actions[0].target.pod: 'selector:app!=api' selects whatever is not that, of every "
+                                  "service. Add what is meant: key=value.")
     assert "kubernetes:shop/fine" in watcher.in_force and not any(n in k for n in names for k in watcher.in_force)
 
 

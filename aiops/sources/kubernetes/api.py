@@ -179,8 +179,19 @@ class KubeApi:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._session = aiohttp.ClientSession(connector=connector, middlewares=(_once,))
         return self._session
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp asks again at once where a connection breaks; how often a server that breaks them is asked is for the caller."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as e:
+        if isinstance(e, aiohttp.ClientConnectorError):
+            raise
+        raise aiohttp.ClientConnectionError(str(e)) from e
 
 
 async def _refused(path: str, answer: aiohttp.ClientResponse) -> KubeError:

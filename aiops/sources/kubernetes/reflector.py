@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -41,14 +41,18 @@ Kept = TypeVar("Kept")
 
 
 class Backoff:
-    """Full jitter: the n-th failure in a row waits a random time up to 1 s * 2^n, never more than half a minute."""
+    """Full jitter: the n-th failure in a row waits a random time up to 1 s * 2^n, never more than half a minute.
+
+    From the third on at least a second.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = np.random.default_rng(seed)
 
     def wait(self, failures: int) -> float:
         most = min(MOST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 16))
-        return max(LEAST_WAIT_S, float(self._random.uniform(0.0, most)))
+        least = FIRST_WAIT_S if failures >= TROUBLED else LEAST_WAIT_S
+        return max(least, float(self._random.uniform(0.0, most)))
 
     def watch_s(self) -> int:
         """How long to ask a watch to last: spread, so that not all of them end at the same time."""
@@ -65,6 +69,10 @@ class Change(Generic[Kept]):
     initial: bool = False
 
 
+class TokenExpired(KubeError):  # noqa: N818 - a reason to begin anew, told to nobody
+    """A list took so long that its next chunk is not to be had any more (410)."""
+
+
 class Reflector(Generic[Kept]):
     """One collection at `path`, decoded as `item` (a struct with `metadata`), of which `keep` says what stays in memory.
 
@@ -74,8 +82,8 @@ class Reflector(Generic[Kept]):
 
     def __init__(self, api: KubeApi, path: str, item: type[Any], keep: Callable[[Any], Kept], *, metadata_only: bool = False,
                  query: dict[str, str] | None = None, backoff: Backoff | None = None,
-                 told: Callable[[], None] = lambda: None) -> None:
-        self.path, self._api, self._keep, self._told = path, api, keep, told
+                 told: Callable[[], None] = lambda: None, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        self.path, self._api, self._keep, self._told, self._sleep = path, api, keep, told, sleep
         self._item = msgspec.json.Decoder(item)
         self._query, self._backoff = dict(query or {}), backoff or Backoff()
         self._accepts = (METADATA.format("List"), METADATA.format("")) if metadata_only else (JSON, JSON)
@@ -124,7 +132,7 @@ class Reflector(Generic[Kept]):
             except KubeError as e:
                 self.failures, self.error = self.failures + 1, e
                 self._told()
-                await asyncio.sleep(max(self._backoff.wait(self.failures), e.after_s))
+                await self._sleep(max(self._backoff.wait(self.failures), e.after_s))
 
     async def _turn(self) -> None:
         """A list, where it is needed, and one watch to its end. Raises KubeError for all that should make it wait."""
@@ -146,12 +154,10 @@ class Reflector(Generic[Kept]):
 
     # --------------------------------------------------------------------------------------------------------- list
     async def _list(self) -> None:
-        """The whole collection. A continue token that expired (410) starts it anew, once."""
+        """The whole collection. A continue token that expired starts it anew, once."""
         try:
             found, version = await self._chunks()
-        except KubeError as e:
-            if e.status != 410:
-                raise
+        except TokenExpired:
             found, version = await self._chunks()
         with self._lock:
             for key in self._store.keys() - found.keys():
@@ -166,7 +172,7 @@ class Reflector(Generic[Kept]):
         token = ""
         for _ in range(MAX_CHUNKS):
             query = {**self._query, "limit": str(LIMIT), **({"continue": token} if token else {})}
-            body = await self._api.get(self.path, query, self._accepts[0])
+            body = await self._chunk(query)
             try:
                 chunk = msgspec.json.decode(body, type=Chunk)
             except (msgspec.DecodeError, RecursionError) as e:
@@ -178,6 +184,14 @@ class Reflector(Generic[Kept]):
                     raise KubeError(self.path, "the answer is not a list of the Kubernetes API (no resourceVersion).")
                 return found, chunk.metadata.resource_version
         raise KubeError(self.path, f"more than {MAX_CHUNKS * LIMIT} objects, or a list that never ends.")
+
+    async def _chunk(self, query: dict[str, str]) -> bytes:
+        try:
+            return await self._api.get(self.path, query, self._accepts[0])
+        except KubeError as e:
+            if e.status == 410 and "continue" in query:
+                raise TokenExpired(self.path, "the continue token expired.", 410) from None
+            raise
 
     def _decoded(self, items: Iterable[msgspec.Raw]) -> Iterable[tuple[Key, tuple[str, Kept]]]:
         """Each object that can be read; one that cannot does not stop the others."""
