@@ -76,8 +76,9 @@ class PolicyBook:
         self._lifecycle.expire(turn)
         self._lifecycle.verify(turn)
         for incident in sorted((i for i in incidents if i.id in turn.open), key=lambda i: (i.opened_at, i.id)):
+            seen = scope.Seen(incident, turn.evidence)
             for policy in self.policies.values():
-                self._consider(turn, policy, incident)
+                self._consider(turn, policy, incident, seen)
         self._remember(turn)
         return turn.decision()
 
@@ -144,12 +145,12 @@ class PolicyBook:
         self.ledger.prune(turn.now, turn.open)
 
     # -------------------------------------------------------------------------------------------- one policy
-    def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
+    def _consider(self, turn: Turn, policy: Policy, incident: Incident, seen: scope.Seen) -> None:
         mine = self.ledger.of(policy.name, incident.id)
         if over := settled(mine):
             turn.stand(incident.id, of_attempt(over))
             return
-        hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
+        hit = scope.triggered(policy, incident, seen, self.meanings)
         if hit is None:
             return
         choices = self._choices(turn, policy, incident, hit)
