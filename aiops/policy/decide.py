@@ -192,6 +192,7 @@ class PolicyBook:
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
             explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
+            subsided=f"{hit.name} of {hit.entity}" if turn.evidence.subsided(hit.entity, hit.name) else "",
             recovers=getattr(choice.step.remediation, "recovers", False))
         refusal = guards.refuse(question)
         if refusal:

@@ -52,6 +52,7 @@ class Seen:
     """
 
     def __init__(self, incident: Incident, evidence: Evidence) -> None:
+        self._evidence, self._over = evidence, dict[tuple[Entity, str], bool]()
         self.hits: list[Hit] = []
         self.whole: list[Hit] = []
         self.named: dict[str, list[Hit]] = {}
@@ -61,9 +62,16 @@ class Seen:
             if whole:
                 self.whole.append(hit)
 
+    def subsided(self, hit: Hit) -> bool:
+        """Whether it is over already, although its alert still fires."""
+        key = (hit.entity, hit.name)
+        if key not in self._over:
+            self._over[key] = self._evidence.subsided(*key)
+        return self._over[key]
+
 
 def triggered(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings) -> Hit | None:
-    """The newest evidence that fits trigger and match, the strongest of it; None where there is none."""
+    """The newest evidence that fits trigger and match, the strongest of it; what is not over first. None where there is none."""
     spec = policy.spec
     least = spec.trigger.severity if not isinstance(spec.trigger, AnomalyTrigger) else "info"
     if SEVERITY[incident.severity] < max(SEVERITY[spec.match.severity], SEVERITY[least]):
@@ -71,7 +79,7 @@ def triggered(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings
     hits = _hits(policy, incident, seen, meanings)
     here = {e for e in {h.entity for h in hits} if _here(policy, e)}
     fit = (h for h in hits if h.entity in here)
-    return max(fit, key=lambda h: (h.at, h.score, -h.since, h.entity, h.name, h.detector), default=None)
+    return max(fit, key=lambda h: (not seen.subsided(h), h.at, h.score, -h.since, h.entity, h.name, h.detector), default=None)
 
 
 def _here(policy: Policy, entity: Entity) -> bool:

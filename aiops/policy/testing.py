@@ -57,6 +57,9 @@ class _Given:
     def around(self, entity: Entity) -> Mapping[str, str]:
         return self.case.around.model_dump(exclude_none=True)
 
+    def subsided(self, entity: Entity, name: str) -> bool:
+        return False
+
     def explained(self, incident: Incident) -> str:
         return ""
 
