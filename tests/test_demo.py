@@ -212,12 +212,12 @@ def test_the_obvious_action_makes_a_trap_worse(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ConnectionLimit", "MigratedData"])
-def test_what_made_it_worse_is_undone(kind):
+def test_what_made_it_worse_is_undone():
     """The verdict is `worse`, and what can be put back is put back, every time."""
     run = Run(0)
     end = run.at + WARM_S
     while run.at < end:
         run.tick()
-    found = forked(run, kind)
-    assert found["worse"] >= 1 and found["undone"] == found["reversible"] == found["worse"]
+    for kind in ("ConnectionLimit", "MigratedData"):
+        found = forked(run, kind)
+        assert found["worse"] >= 1 and found["undone"] == found["reversible"] == found["worse"], found["said"]
