@@ -193,7 +193,7 @@ def quiet(days: float, seeds: int, tick_s: float, show: bool) -> int:
         by_policy = Counter(f"{a.policy} {a.type}" for a in run.acts())
         say(f"seed {seed}: {days / seeds:g} quiet days, {len(run.acts())} actions {dict(by_policy) or ''}, "
             f"{len(run.incidents)} incidents")
-    say(f"{days:g} quiet days with rollouts, autoscaling, maintenance and nightly jobs, a tick every {tick_s:g} s: "
+    say(f"{days:g} quiet days with rollouts, autoscaling, maintenance and jobs, a tick every {tick_s:g} s: "
         f"{acts} actions, {incidents / days:.1f} incidents a day")
     return acts
 

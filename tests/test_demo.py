@@ -9,7 +9,7 @@ from fakes.collected import Collected
 
 from aiops.cluster.executor import Executor, Notes
 from aiops.demo import faults, traps
-from aiops.demo.everyday import Autoscaler, Deploys, Nightly, NodeCare, everyday
+from aiops.demo.everyday import Autoscaler, Deploys, Hourly, NodeCare, everyday
 from aiops.demo.world import World
 from aiops.interfaces import Retry
 from aiops.types import Action
@@ -153,9 +153,9 @@ def test_a_node_that_is_cared_for_is_emptied_rebooted_and_given_back():
     assert [len(world.of(app)) for app in ("db", "catalog", "chat", "gateway")] == [2, 3, 4, 3]
 
 
-def test_a_job_of_the_night_ends_and_leaves_nothing():
+def test_an_hourly_job_ends_and_leaves_nothing():
     """At the full hour a pod, a quarter of an hour later none."""
-    world = World(1, tick_s=60.0, habits=[Nightly(np.random.default_rng(1))])
+    world = World(1, tick_s=60.0, habits=[Hourly(np.random.default_rng(1))])
     counts = [len(world.of("report")) for _ in lived(world, 130)]
     assert max(counts) == 1 and counts[-1] == 0 and not world.work
 

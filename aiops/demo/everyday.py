@@ -1,4 +1,4 @@
-"""What healthy clusters do all day: rollouts, autoscaling, maintenance of nodes, jobs at night, pods that move, odd samples.
+"""What healthy clusters do all day: rollouts, autoscaling, maintenance of nodes, hourly jobs, pods that move, odd samples.
 
 None of it is a fault, so nothing should be done about any of it. Each habit acts on the objects of the cluster, as its controller
 or a person would, and says so in `managedFields` and events. Seeded by its own generator: the telemetry of equal seeds differs by
@@ -31,7 +31,7 @@ HOUR_S = 3600.0
 def everyday(seed: int) -> Sequence[Habit]:
     """A usual week of a cluster, in the order in which they act in a tick."""
     random = np.random.default_rng([seed, 1])
-    return (Deploys(random), Autoscaler("catalog"), Autoscaler("gateway"), NodeCare(random), Nightly(random), Moves(random),
+    return (Deploys(random), Autoscaler("catalog"), Autoscaler("gateway"), NodeCare(random), Hourly(random), Moves(random),
             Blips(random))
 
 
@@ -155,9 +155,9 @@ class Autoscaler:
         self._wanted.append((at, wanted))
         while self._wanted[0][0] < at - 300.0:
             self._wanted.popleft()
-        after = wanted if wanted > now else max(w for _, w in self._wanted)
+        after = wanted if wanted > now else min(now, max(w for _, w in self._wanted))
         if after != now:
-            self._scale(world, workload, min(after, now) if wanted < now else after, at)
+            self._scale(world, workload, after, at)
 
     def _exist(self, world: World) -> None:
         if self.entity not in world.cluster.objects:
@@ -167,8 +167,6 @@ class Autoscaler:
 
     def _scale(self, world: World, workload: Object, to: int, at: float) -> None:
         before, target = workload["spec"]["replicas"], f"deployment/{NAMESPACE}/{self.app}"
-        if to == before:
-            return
         world.cluster.happens(patch(target, workload, {("spec", "replicas"): to}, "scale"))
         managed(world.workload(self.app), "kube-controller-manager", {"f:spec": {"f:replicas": {}}}, at)
         world.events.append(Event(at, target, "change", "Scaled", f"from {before} to {to} by kube-controller-manager"))
@@ -210,7 +208,7 @@ class NodeCare(_NowAndThen):
         world.events.append(Event(at, f"node//{self._node}", "change", "Cordoned" if off else "Uncordoned", "by kubectl"))
 
 
-class Nightly:
+class Hourly:
     """A CronJob: at the full hour a pod works for some minutes and ends; now and then it fails once and is tried again."""
 
     def __init__(self, random: np.random.Generator) -> None:
