@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import takewhile
 
 from aiops.history import History
 from aiops.meaning import Meanings
@@ -142,6 +143,21 @@ class RecentEvidence:
         self.incidents = incidents
         for incident in [i for i in incidents if self._now - i.opened_at <= TOGETHER_S][:MOST_YOUNG]:
             self.explained(incident)
+
+    def subsided(self, entity: Entity, name: str) -> bool:
+        """Whether all signals of the entity that are called this were reported in this step, within their bands, and no detector
+        found one of them odd in it. False where nobody knows the band, or reported nothing."""
+        mine = [s for s in (self._signals[k] for k in self._signals.places([entity]).tolist()) if s.name == name]
+        newest = (a for a in reversed(self._anomalies))
+        odd = any(a.entity == entity and a.name.split("{", 1)[0] == name for a in takewhile(lambda a: a.at >= self._now, newest))
+        return bool(mine) and not odd and all(self._usual(s) for s in mine)
+
+    def _usual(self, signal: Signal) -> bool:
+        times, values, expected, width = self._history.column(signal.id, self._now)
+        if not len(times):
+            return False
+        lower, upper = signal.band(float(expected[-1]), float(width[-1]))
+        return bool(lower <= values[-1] <= upper)
 
     def explained(self, incident: Incident) -> str:
         """Of two that explain each other, because they depend on each other, the later one is explained.

@@ -268,3 +268,26 @@ def test_who_depends_on_what_fails_is_explained_by_it():
     x, y = of("i-x", "service//x"), of("i-y", "service//y", 15.0)
     run.evidence.incidents = [x, y]
     assert (run.evidence.explained(x), run.evidence.explained(y)) == ("", "i-x (service//x)")
+
+
+def test_what_is_back_in_its_band_has_subsided():
+    """Reported just now, within the band, and found odd by nobody in this step; a name may stand for several signals."""
+    run = Run()
+    run.tick(VALUES, anomalies=[anomaly(run.now + STEP_S, "pod//a errors", 1e-6)])
+    assert not run.evidence.subsided("pod//a", "errors")
+    run.tick(VALUES)
+    assert run.evidence.subsided("pod//a", "errors")
+    assert not run.evidence.subsided("pod//a", "unheard of") and not run.evidence.subsided("pod//gone", "errors")
+
+
+def test_nobody_knows_whether_it_has_subsided_without_a_value_or_a_band():
+    """Silence proves nothing, nor does a value of which it is not known what is usual; and one outside of its band has not."""
+    run = Run()
+    run.tick(VALUES)
+    run.tick(NAN)
+    assert not run.evidence.subsided("pod//a", "errors")
+    for expected, half in ((math.nan, math.nan), (5.0, 1.0)):
+        run.k += 1
+        run.history.add(run.now, np.array(VALUES), np.full(7, expected), np.full(7, half))
+        run.evidence.update(run.now, OF, (), ())
+        assert not run.evidence.subsided("pod//a", "errors")

@@ -32,6 +32,7 @@ class Facts:
     window: str = ""
     rising: tuple = ()
     elsewhere: str = ""
+    over: tuple = ()
     place: dict = field(default_factory=dict)
 
     def anomalies(self, incident):
@@ -54,6 +55,9 @@ class Facts:
 
     def affected(self, incident):
         return 1
+
+    def subsided(self, entity, name):
+        return (entity, name) in self.over
 
     def explained(self, incident):
         return self.elsewhere
@@ -214,6 +218,22 @@ def refusal(b, facts=BAD, at=0.0, incidents=None):
     [action] = step(b, at, facts, incidents).actions
     assert action.decision == "refused", action
     return action.state, action.reason
+
+
+def test_what_is_as_usual_again_is_left_alone():
+    """An alert fires on for a while after a single odd sample; once it is odd again the action follows."""
+    b = book()
+    over = replace(BAD, over=((POD, "http_error_rate"),))
+    assert refusal(b, over) == ("subsided", f"http_error_rate of {POD} is as usual again")
+    assert acted(b, at=15.0).type == "ScaleUp"
+
+
+def test_what_is_over_is_not_done_however_many_approve():
+    """Minutes went by since the question was asked."""
+    b, over = book(mode="ask"), replace(BAD, over=((POD, "http_error_rate"),))
+    [asked] = step(b).actions
+    [answer] = step(b, 15, over, commands=[Command(T0 + 15, "approve", asked.id, "ann")]).actions
+    assert answer.decision == "refused" and "as usual again" in answer.reason
 
 
 def test_old_evidence_is_refused():

@@ -530,8 +530,9 @@ def test_states_have_the_names_of_kube_state_metrics(source: KubernetesSource, s
     got, meanings = poll(source), meaning.shipped()
     told = {(s.entity, s.metric): s.value for s in got.samples}
     assert told["deployment/shop/api", "kube_deployment_status_replicas_unavailable"] == 1
+    assert told["node//gpu-1", "kube_node_spec_unschedulable"] == 0
     assert told["horizontalpodautoscaler/shop/api", "kube_horizontalpodautoscaler_spec_max_replicas"] == 10
-    assert {e.partition("/")[0] for e, _ in told} == {"deployment", "statefulset", "horizontalpodautoscaler", "pod"}
+    assert {e.partition("/")[0] for e, _ in told} == {"deployment", "statefulset", "horizontalpodautoscaler", "pod", "node"}
     for s in got.samples:
         kind, namespace, name = s.entity.split("/")
         exported = {**s.labels, kind: name, "namespace": namespace, "job": "kube-state-metrics", "instance": "x",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 
 from aiops.changes import Change, Object, edited, entity_of, labels_of, uid_of, value_at
 from aiops.interfaces import Refused
@@ -141,8 +142,9 @@ class SimulatedCluster:
 
     def _keep(self, workload: Object, mine: Sequence[Object]) -> None:
         meta, wanted = workload["metadata"], int(value_at(workload, ("spec", "replicas")) or 0)
-        for k in range(len(mine), wanted):
-            self.put(_pod(f"pod/{meta['namespace']}/{meta['name']}-{k}", labels_of(mine[0]), self._time()))
+        for _ in range(len(mine), wanted):
+            names = (f"pod/{meta['namespace']}/{meta['name']}-{k}" for k in count())
+            self.put(_pod(next(n for n in names if n not in self.objects), labels_of(mine[0]), self._time()))
         for pod in mine[wanted:]:
             self.objects.pop(entity_of(pod, "pod"))
 

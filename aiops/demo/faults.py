@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import ClassVar
 
 from aiops import xids
-from aiops.changes import Object, patch, value_at
-from aiops.demo.world import NAMESPACE, SERVICES, Pod, World
+from aiops.changes import evict, value_at
+from aiops.demo.everyday import new_revision
+from aiops.demo.objects import NAMESPACE, SERVICES
+from aiops.demo.world import Pod, World, season
 from aiops.types import Entity, Event
 
 BY_NAME = {s.name: s for s in SERVICES}
@@ -114,27 +115,9 @@ class _OfImages(Fault):
     bad: ClassVar[str] = "bad"
 
     def begin(self, world: World, at: float) -> None:
-        workload = world.workload(self.target)
-        self._keep_revision(world, workload, 1, 0.0)
-        entity = f"deployment/{NAMESPACE}/{self.target}"
-        containers = [{"name": self.target, "image": f"{self.target}:{self.bad}"}]
-        world.cluster.happens(patch(entity, workload, {
-            ("spec", "template", "spec", "containers"): containers,
-            ("metadata", "annotations", "deployment.kubernetes.io/revision"): "2"}))
-        self._keep_revision(world, world.workload(self.target), 2, at)
-        world.events.append(Event(at, entity, "change", "Deploy", f"image {self.target}:{self.bad}"))
-
-    def _keep_revision(self, world: World, workload: Object, number: int, at: float) -> None:
-        """The ReplicaSet of a revision, as the deployment controller keeps it."""
-        meta, spec = workload["metadata"], workload["spec"]
-        world.cluster.put({
-            "kind": "ReplicaSet", "metadata": {
-                "name": f"{self.target}-{number}", "namespace": NAMESPACE, "labels": {"app": self.target},
-                "creationTimestamp": datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
-                "annotations": {"deployment.kubernetes.io/revision": str(number)},
-                "ownerReferences": [{"kind": "Deployment", "name": self.target, "uid": meta.get("uid", ""), "controller": True}]},
-            "spec": {"replicas": spec["replicas"] if number == 2 else 0, "template": spec["template"],
-                     "selector": spec["selector"]}}, "replicaset")
+        new_revision(world, self.target, f"{self.target}:{self.bad}", at)
+        for pod in world.of(self.target):
+            world.cluster.happens(evict(world.cluster.objects[pod.entity]))
 
     def cured(self, world: World) -> bool:
         containers = value_at(world.workload(self.target), ("spec", "template", "spec", "containers"))
@@ -169,12 +152,12 @@ class CrashLoop(_OfImages):
 
 @dataclass
 class Surge(Fault):
-    """More requests come in than the replicas can serve."""
+    """More requests come in than the replicas can serve, at whatever hour: `factor` times those of an average weekday."""
 
     factor: float = 2.4
 
     def apply(self, world: World, at: float) -> None:
-        world.surge[self.target] = self.factor
+        world.surge[self.target] = self.factor / season(at)
 
     def cured(self, world: World) -> bool:
         service = BY_NAME[self.target]

@@ -76,8 +76,9 @@ class PolicyBook:
         self._lifecycle.expire(turn)
         self._lifecycle.verify(turn)
         for incident in sorted((i for i in incidents if i.id in turn.open), key=lambda i: (i.opened_at, i.id)):
+            seen = scope.Seen(incident, turn.evidence)
             for policy in self.policies.values():
-                self._consider(turn, policy, incident)
+                self._consider(turn, policy, incident, seen)
         self._remember(turn)
         return turn.decision()
 
@@ -148,12 +149,12 @@ class PolicyBook:
         self.ledger.prune(turn.now, turn.open)
 
     # -------------------------------------------------------------------------------------------- one policy
-    def _consider(self, turn: Turn, policy: Policy, incident: Incident) -> None:
+    def _consider(self, turn: Turn, policy: Policy, incident: Incident, seen: scope.Seen) -> None:
         mine = self.ledger.of(policy.name, incident.id)
         if over := settled(mine):
             turn.stand(incident.id, of_attempt(over))
             return
-        hit = scope.triggered(policy, incident, turn.evidence, self.meanings)
+        hit = scope.triggered(policy, incident, seen, self.meanings)
         if hit is None:
             return
         choices = self._choices(turn, policy, incident, hit)
@@ -196,6 +197,7 @@ class PolicyBook:
             policy.name, policy.spec, incident.id, choice.target, choice.step.remediation.disruptive, turn.now, age_s,
             self.ledger, decision == "shadow", turn.evidence.maintenance(incident, choice.target),
             explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
+            subsided=f"{hit.name} of {hit.entity}" if turn.evidence.subsided(hit.entity, hit.name) else "",
             recovers=getattr(choice.step.remediation, "recovers", False), cluster_wide=policy.cluster_wide)
         refusal = guards.refuse(question)
         if refusal:

@@ -45,6 +45,11 @@ class Evidence(Protocol):
         """Pods of the cause's workload or service, itself included, with an alert that fires in this incident."""
         ...
 
+    def subsided(self, entity: Entity, name: str) -> bool:
+        """Whether a signal that was odd is not any more: it was reported just now, as it is expected, and nobody finds it odd.
+        False where that cannot be told. name: of the signal, without labels."""
+        ...
+
     def explained(self, incident: Incident) -> str:
         """The incident, with its cause, that explains this one: opened at about the same time, on what its cause depends on.
         Empty for none."""

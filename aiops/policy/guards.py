@@ -21,9 +21,9 @@ HALF_OPEN_S = 86400.0
 @dataclass(frozen=True, slots=True)
 class Question:
     """May this policy do that now? `past` holds every other attempt; `age_s` is that of the newest evidence; `maintenance` says
-    which window somebody concerned is in, `explained` which incident explains this one; `own` is the attempt itself, where it
-    was asked before; `stopped` says who stopped everything; `recovers`: it gives back what was taken away; `cluster_wide`: it may
-    act on what belongs to no namespace."""
+    which window somebody concerned is in, `explained` which incident explains this one, `subsided` what asked for it and is as
+    usual again; `own` is the attempt itself, where it was asked before; `stopped` says who stopped everything; `recovers`: it
+    gives back what was taken away; `cluster_wide`: it may act on what belongs to no namespace."""
 
     policy: str
     spec: Spec
@@ -39,6 +39,7 @@ class Question:
     stopped: str = ""
     recovers: bool = False
     explained: str = ""
+    subsided: str = ""
     onset: float = math.inf
     cluster_wide: bool = True
 
@@ -96,6 +97,11 @@ def evidence(q: Question) -> str | None:
     if not math.isfinite(q.age_s):
         return "no evidence is known any more"
     return f"the newest evidence is {format_duration(round(q.age_s))} old; at most {format_duration(most)} is allowed"
+
+
+def subsided(q: Question) -> str | None:
+    """Alerts fire on for a while; what is as usual again calls for nothing. It is looked at anew in every step."""
+    return f"{q.subsided} is as usual again" if q.subsided and not q.recovers else None
 
 
 def recovering(q: Question) -> str | None:
@@ -203,7 +209,8 @@ def unavailable(q: Question) -> str | None:
 
 
 GUARDS: tuple[Callable[[Question], str | None], ...] = (
-    stopped, namespace, maintenance, window, evidence, recovering, explained, busy, breaker, cooldown, rate, unavailable)
+    stopped, namespace, maintenance, window, evidence, subsided, recovering, explained, busy, breaker, cooldown, rate,
+    unavailable)
 
 
 def refuse(q: Question) -> tuple[str, str] | None:

@@ -121,6 +121,7 @@ class Lifecycle:
             policy.name, policy.spec, attempt.incident, attempt.target, attempt.disruptive, turn.now, turn.evidence.age(incident),
             self.ledger, maintenance=turn.evidence.maintenance(incident, attempt.target), own=attempt.id,
             explained=turn.evidence.explained(incident), onset=scope.onset(incident), stopped=self.stops.reason,
+            subsided=f"{attempt.trigger[1]} of {attempt.trigger[0]}" if turn.evidence.subsided(*attempt.trigger) else "",
             recovers=getattr(plugins.load_type("remediations", attempt.type), "recovers", False),
             cluster_wide=policy.cluster_wide))
         return refusal[1] if refusal else None

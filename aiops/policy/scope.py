@@ -44,14 +44,42 @@ def parts(entity: Entity) -> tuple[str, str, str]:
     return kind, namespace, name
 
 
-def triggered(policy: Policy, incident: Incident, evidence: Evidence, meanings: Meanings) -> Hit | None:
-    """The newest evidence that fits trigger and match, the strongest of it; None where there is none."""
+class Seen:
+    """All that may trigger a policy in an incident, looked at once for all policies.
+
+    `hits`: alerts, once for each of their detectors, and anomalies; `named`: the same by signal; `whole`: those of them that are
+    about an entity as a whole.
+    """
+
+    def __init__(self, incident: Incident, evidence: Evidence) -> None:
+        self._evidence, self._over = evidence, dict[tuple[Entity, str], bool]()
+        self.hits: list[Hit] = []
+        self.whole: list[Hit] = []
+        self.named: dict[str, list[Hit]] = {}
+        for hit, whole in _seen(incident, evidence):
+            self.hits.append(hit)
+            self.named.setdefault(hit.name, []).append(hit)
+            if whole:
+                self.whole.append(hit)
+
+    def subsided(self, hit: Hit) -> bool:
+        """Whether it is over already, although its alert still fires."""
+        key = (hit.entity, hit.name)
+        if key not in self._over:
+            self._over[key] = self._evidence.subsided(*key)
+        return self._over[key]
+
+
+def triggered(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings) -> Hit | None:
+    """The newest evidence that fits trigger and match, the strongest of it; what is not over first. None where there is none."""
     spec = policy.spec
     least = spec.trigger.severity if not isinstance(spec.trigger, AnomalyTrigger) else "info"
     if SEVERITY[incident.severity] < max(SEVERITY[spec.match.severity], SEVERITY[least]):
         return None
-    hits = [h for h in _hits(policy, incident, evidence, meanings) if _here(policy, h.entity)]
-    return max(hits, key=lambda h: (h.at, h.score, -h.since, h.entity, h.name, h.detector), default=None)
+    hits = _hits(policy, incident, seen, meanings)
+    here = {e for e in {h.entity for h in hits} if _here(policy, e)}
+    fit = (h for h in hits if h.entity in here)
+    return max(fit, key=lambda h: (not seen.subsided(h), h.at, h.score, -h.since, h.entity, h.name, h.detector), default=None)
 
 
 def _here(policy: Policy, entity: Entity) -> bool:
@@ -59,20 +87,17 @@ def _here(policy: Policy, entity: Entity) -> bool:
     return fnmatch.fnmatchcase(entity, match.entity) and fnmatch.fnmatchcase(parts(entity)[1], match.namespace)
 
 
-def _hits(policy: Policy, incident: Incident, evidence: Evidence, meanings: Meanings) -> Iterator[Hit]:
+def _hits(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings) -> list[Hit]:
     trigger = policy.spec.trigger
-    seen = list(_seen(incident, evidence))
     if not isinstance(trigger, AnomalyTrigger):
-        yield from (hit for hit, _ in seen)
-        return
+        return seen.hits
     if not rare_enough(incident, trigger.sensitivity):
-        return
+        return []
     names = {trigger.metric, meanings.current(trigger.metric), *meanings.used_by.get(trigger.metric, ())}
-    about = {hit.entity for hit, _ in seen if hit.name in names}
-    for hit, whole in seen:
-        fits = hit.name in names or (whole and trigger.model is not None and hit.entity in about)
-        if fits and hit.score >= trigger.sensitivity and trigger.model in (None, hit.detector):
-            yield hit
+    hits = [hit for name in sorted(names) for hit in seen.named.get(name, ())]
+    about = {hit.entity for hit in hits} if trigger.model is not None else set()
+    hits += [hit for hit in seen.whole if hit.entity in about]
+    return [h for h in hits if h.score >= trigger.sensitivity and trigger.model in (None, h.detector)]
 
 
 def rare_enough(incident: Incident, sensitivity: float) -> bool:

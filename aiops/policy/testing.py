@@ -61,6 +61,9 @@ class _Given:
         pods = {e for e in (self.case.cause, self.anomaly.entity) if e and e.startswith("pod/")}
         return len(pods) if self.case.around.pods is None else self.case.around.pods
 
+    def subsided(self, entity: Entity, name: str) -> bool:
+        return False
+
     def explained(self, incident: Incident) -> str:
         return ""
 

@@ -135,7 +135,8 @@ def of_scaler(s: Scaler) -> Iterator[State]:
 
 
 def of_machine(m: Machine) -> Iterator[State]:
-    """Each condition that the kubelet or a problem detector reports."""
+    """Whether it is cordoned, and each condition that the kubelet or a problem detector reports."""
+    yield State("kube_node_spec_unschedulable", f"node//{m.meta.name}", float(m.cordoned))
     for c in m.conditions:
         labels = (("condition", c.type), ("status", "true"))
         yield State(CONDITION, f"node//{m.meta.name}", float(c.status == "True"), labels)
