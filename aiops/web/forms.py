@@ -370,3 +370,4 @@ class Status(Form):
     sources: list[SourceHealth]
     notes: list[str]
     stops: list[StopShown] = []
+    simulation: str = ""
