@@ -39,7 +39,8 @@ class Walk:
 
     def __init__(self, *scenes: Any, seed: int = 0) -> None:
         self.said: list[str] = []
-        self.tour = Tour(self.said.append, seed, scenes or SCENES)
+        self.praised: list[str] = []
+        self.tour = Tour(self.said.append, self.praised.append, seed, scenes or SCENES)
         self.world, self.at = World(1, [self.tour]), T0
         self.go_on(60.0)
         self.tour.set_out(self.world, self.at)
@@ -105,7 +106,7 @@ def test_the_next_fault_waits_for_open_incidents():
 
 
 def test_what_came_of_a_fault_is_told_in_one_line():
-    """When it was found, what was done, whether it helped, how long it took."""
+    """When it was found, what was done, whether it helped, how long it took; and the incident was useful."""
     walk = Walk(SCENES[0])
     walk.go_on(FIRST_S + TICK_S)
     i = Incident("i-1", walk.at, walk.at, "open", "warning", ("pod/shop/chat-0",), ())
@@ -119,12 +120,13 @@ def test_what_came_of_a_fault_is_told_in_one_line():
     closed = Incident("i-1", i.opened_at, walk.at, "closed", "warning", i.entities, ())
     walk.hear(incidents=(closed,))
     assert walk.said[-1].strip() == "-> found 15 s later -> Restart pod shop/chat-0: it helped -> all well after 7 min"
+    assert walk.praised == ["i-1"]
 
 
 def test_equal_seeds_give_equal_tours():
     """First as written, then shuffled as the seed says."""
     def order(seed):
-        tour = Tour(lambda line: None, seed)
+        tour = Tour(lambda line: None, seed=seed)
         return [next(tour._scenes) for _ in range(3 * len(SCENES))]
     assert order(1) == order(1) != order(2)
     assert tuple(order(2)[:len(SCENES)]) == SCENES
