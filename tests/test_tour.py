@@ -24,7 +24,7 @@ from aiops.config import load
 from aiops.demo.tour import CALM_S, FIELDS, FIRST_S, PATIENCE_S, REPAIR_S, SCENES, Tour
 from aiops.demo.world import World
 from aiops.show import SPEED, STARTED_AT, Demo
-from aiops.types import Action, Incident, Outcome, Report
+from aiops.types import Action, Command, Incident, Outcome, Report
 from aiops.web import pages
 
 sys.path.insert(0, str(Path(__file__).with_name("browser")))
@@ -165,6 +165,7 @@ def test_sources_in_the_environment_are_refused_too(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_each_fault_of_the_tour_is_healed():
     """By the shipped policies, through the pipeline: none is left for people. Memory does not grow with the faults."""
     said: list[str] = []
@@ -178,6 +179,38 @@ def test_each_fault_of_the_tour_is_healed():
     assert sum("it helped" in line for line in said) == len(SCENES)
     assert not demo.world.cluster.calls and len(demo.world.faults) == 1
     assert demo.at - STARTED_AT < 6 * 3600.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_in_mode_ask_a_person_heals():
+    """Nothing is done before somebody agrees; then it is, and it is verified as ever."""
+    said: list[str] = []
+    demo, heard = Demo(app.demo_pipeline(load(None, {}, {"mode": "ask"})), said.append), Heard()
+    while not demo.warm:
+        demo.tick(())
+    demo.tour.set_out(demo.world, demo.at)
+    while not heard.actions:
+        demo.tick((demo.tour, heard))
+    [asked] = heard.actions
+    assert (asked.decision, asked.type, asked.target, heard.outcomes) == ("ask", "Restart", "pod/shop/chat-0", [])
+    demo.intake.command(Command(demo.at, "approve", asked.id, "a visitor"))
+    while len(said) < 2:
+        demo.tick((demo.tour, heard))
+    assert "Restart pod shop/chat-0: it helped -> all well" in said[1]
+    assert [o.status for o in heard.outcomes] == ["done", "helped"]
+
+
+class Heard:
+    """A sink that keeps what was decided, but for refusals, and what came of it."""
+
+    def __init__(self) -> None:
+        self.actions: list[Action] = []
+        self.outcomes: list[Outcome] = []
+
+    def publish(self, report: Report) -> None:
+        self.actions += [a for a in report.actions if a.decision != "refused"]
+        self.outcomes += report.outcomes
 
 
 def ask(url: str, path: str, body: Any = None) -> Any:
@@ -203,6 +236,7 @@ def demo(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_visitor_sees_a_fault_found_explained_healed_and_verified(demo):
     """The command as people start it: the whole loop on the page, an answer is heard, and Ctrl-C leaves nothing behind."""
     process, log, folder = demo

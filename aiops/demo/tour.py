@@ -2,8 +2,8 @@
 
 The cluster takes a tour for one of its faults, which is another one every time. What was changed on account of a fault is put
 back by people after a while, as it would be: a GPU is replaced and its node given back, a job is mended. They also say that the
-incident was useful: whoever hears of five an hour and says nothing is taken to have had one false alarm after the other. What came
-of a fault is told from the reports of the pipeline alone.
+incident was useful: whoever hears of five an hour and says nothing is taken to have had one false alarm after the other. What
+came of a fault is told from the reports of the pipeline alone.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class _Told:
         self._ended: dict[str, str] = {}
 
     def hear(self, report: Report) -> None:
-        self.incidents |= {i.id for i in report.incidents if i.opened_at >= self.at}
+        self.incidents |= {i.id for i in report.incidents if i.state == "open"}
         if self.found_at is None and self.incidents:
             self.found_at = report.at
         self._acted |= {a.id: f"{a.type} {story.name(a.target)}" for a in report.actions
