@@ -76,7 +76,7 @@ class Tour:
         self._scenes = _in_turn(scenes, np.random.default_rng(seed))
         self._scene: Scene | None = None
         self._fault: Fault | None = None
-        self._next_at = float("inf")
+        self._next_at, self._busy_at = float("inf"), float("-inf")
         self._cured_at: float | None = None
         self._before: dict[Entity, dict[Path, Any]] = {}
         self._open: set[str] = set()
@@ -94,7 +94,8 @@ class Tour:
     def apply(self, world: World, at: float) -> None:
         if self._fault is not None:
             self._go_on(world, at, self._fault)
-        elif at >= self._next_at and (not self._open or at >= self._told.at + 2 * PATIENCE_S):
+        elif at >= self._next_at and (at >= self._busy_at + CALM_S or at >= self._told.at + 2 * PATIENCE_S):
+            self._tell(at)
             self._break(world, at)
 
     def cured(self, world: World) -> bool:
@@ -145,11 +146,16 @@ class Tour:
         for incident in report.incidents:
             (self._open.add if incident.state == "open" else self._open.discard)(incident.id)
         if self._open:
-            self._next_at = max(self._next_at, report.at + CALM_S)
-        elif self._fault is None and not self._told.said:
-            self._say(f"{'':8}  -> {self._told.text(report.at)}")
-            for name in sorted(self._told.incidents):
-                self._praise(name)
+            self._busy_at = report.at
+        elif self._fault is None:
+            self._tell(report.at)
+
+    def _tell(self, at: float) -> None:
+        """Once, of each fault."""
+        if self._scene is not None and not self._told.said:
+            self._say(f"{'':8}  -> {self._told.text(at, bool(self._open))}")
+            for incident in sorted(self._told.incidents):
+                self._praise(incident)
             self._told.said = True
 
     def close(self) -> None:
@@ -186,11 +192,11 @@ class _Told:
                         if a.decision == "act" and a.state != "undo"}
         self._ended |= {o.action: story.OUTCOMES.get(o.status, o.status) for o in report.outcomes if o.action in self._acted}
 
-    def text(self, at: float) -> str:
+    def text(self, at: float, still_open: bool) -> str:
         """`found 15 s later -> Restart pod shop/chat-0: it helped -> all well after 6 min`."""
         found = "not found" if self.found_at is None else f"found {duration(self.found_at - self.at)} later"
         done = [f"{what}: {self._ended.get(name, 'not heard of again')}" for name, what in self._acted.items()]
-        end = "people put it right" if self.by_people else "all well"
+        end = "an incident still open" if still_open else "people put it right" if self.by_people else "all well"
         return " -> ".join([found, *(done or ["nothing was done"]), f"{end} after {duration(at - self.at)}"])
 
 
