@@ -22,9 +22,8 @@ dev:
 run: setup ## run the daemon on this host, or on PROMETHEUS_URL; the page is at http://127.0.0.1:8750
 	@$(BIN)/aiops run $(ARGS)
 
-demo: setup ## replay a memory leak into the page at http://127.0.0.1:8750
-	@echo "The page: http://127.0.0.1:8750/"
-	@$(BIN)/aiops replay fixtures/memory-leak --serve --speed 20 $(ARGS)
+demo: setup ## watch faults being found and healed in a simulated cluster; the page is at http://127.0.0.1:8750
+	@$(BIN)/aiops run --demo $(ARGS)
 
 lint: dev
 	@$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +21,7 @@ from aiops.pipeline import Pipeline
 from aiops.replay import Result, paced
 from aiops.replay import replay as play
 from aiops.schema import Budget, Config
+from aiops.secretfile import header
 from aiops.sinks.journal import Journal, runs
 from aiops.sources.recording.folder import FolderRecording, RecordingError
 from aiops.store.capsules import is_capsule
@@ -35,6 +36,24 @@ def run(config: Config, base: Path) -> int:
     from aiops.daemon import Daemon
 
     return Daemon(config, WallClock()).run()
+
+
+def demo(config: Config) -> int:
+    """The simulated cluster on the page, until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises Problems, ConfigurationError, ListenError.
+    """
+    from aiops.show import serve_demo
+
+    token = build.secret(config.token_file, header) if config.token_file else None
+    return serve_demo(demo_pipeline(config), config.mode, config.listen, token)
+
+
+def demo_pipeline(config: Config) -> Pipeline:
+    """With the policies of the configuration, allowed to act: there is nothing real to be careful of. Raises Problems."""
+    known = build.meanings(config)
+    book = [replaced(p, spec=p.spec.model_copy(update={"mode": "act"})) for p in build.policies(config.policies.folder, known)]
+    return build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
 
 
 def replay(folder: Path, policies: Path | None = None, as_json: bool = False, speed: float = 0.0, serve: bool = False,
@@ -121,7 +140,7 @@ class Player:
 
     def _batches(self) -> Iterator[Batch]:
         for batch in (self._capsule or self._source).batches():
-            batch = replace(batch, policies=None) if self._others else batch
+            batch = replaced(batch, policies=None) if self._others else batch
             self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))
             yield batch
 

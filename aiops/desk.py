@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiops import __version__, learned, maintenance, readiness, serial
 from aiops.capsules.archive import pack
@@ -32,7 +34,7 @@ from aiops.web.view import Check, CostWindow, NotPossible, Verdict
 from aiops.windows import Once
 
 JSON = dict[str, Any]
-SHOWN = 24
+SHOWN, OF_A_KIND = 24, 4
 POINTS = 120
 GONE_S = 300.0
 MOST_RECENT_NOTES = 20
@@ -40,7 +42,7 @@ FIRST = ("up", "errors", "latency", "cpu", "memory", "disk", "saturation", "gpu"
 
 
 class Vitals:
-    """A sink that keeps small plots of the most telling signals: those under alert first, then by kind of resource."""
+    """A sink that keeps small plots of the most telling signals: those under alert first, then some of each kind of resource."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -64,11 +66,11 @@ class Vitals:
             self._seen = signals
             rank = 2 * signals.by_kind(lambda s: FIRST.index(s.resource), np.uint8)
             rank += signals.by_entity(lambda entity: entity.startswith("process/"), np.uint8)
-            self._first = [signals[k] for k in np.argsort(rank, kind="stable")[:SHOWN * 2].tolist()]
+            self._first = [signals[k] for k in _in_turn(rank)[:SHOWN * 2].tolist()]
         column = self._pipeline.door.column
         hot = [signals[k] for a in report.alerts if a.state == "firing" and (k := column(a.entity, a.signal)) is not None]
         ordered = dict.fromkeys([*hot[:SHOWN], *self._first])
-        self.plots = [p for s in ordered if (p := self._plot(s, report.at))][:SHOWN]
+        self.plots = list(islice((p for s in ordered if (p := self._plot(s, report.at))), SHOWN))
         self.notes = [*self.notes, *report.notes][-MOST_RECENT_NOTES:]
         self.models = self._pipeline.models.summaries()
         self.costs = self._pipeline.costs.sums()
@@ -82,7 +84,7 @@ class Vitals:
         e, half = float(expected[-1]), float(width[-1])
         ready, (lower, upper) = math.isfinite(half), s.band(e, half)
         return {"entity": s.entity, "signal": s.key, "unit": s.unit, "ready": ready,
-                "points": [[t, v] for t, v in zip(times[-POINTS:].tolist(), values[-POINTS:].tolist(), strict=True)],
+                "points": np.column_stack((times[-POINTS:], values[-POINTS:])).tolist(),
                 "expected": serial.number(e), "lower": serial.number(lower), "upper": serial.number(upper)}
 
     def close(self) -> None:
@@ -96,7 +98,7 @@ class Desk:
     series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes. brake: what stops everything at once; for_all: the place
     where that is written for the other replicas, and what writes it. files: the store, and what puts all that was learned, as it
-    was last saved, into a folder of it.
+    was last saved, into a folder of it. simulation: what to say where nothing of it is real, else nothing.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
@@ -105,7 +107,8 @@ class Desk:
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
                  refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None,
                  for_all: tuple[str, Callable[[Command], None]] | None = None,
-                 files: tuple[Path, Callable[[Path], None]] | None = None) -> None:
+                 files: tuple[Path, Callable[[Path], None]] | None = None, simulation: Callable[[], str] = str) -> None:
+        self._simulation = simulation
         self._brake = brake or Brake()
         self._place = for_all[0] if for_all else ""
         self._tell: Callable[[Command], None] | None = for_all[1] if for_all else None
@@ -135,7 +138,7 @@ class Desk:
         return {
             "version": __version__, "mode": self._mode, "started_at": self._started_at, "at": report.at if report else None,
             "counts": counts, "sources": list(self._sources()), "notes": [*self._notes, *self._refused(), *self._vitals.notes],
-            "stops": self._brake.stops.state()}
+            "stops": self._brake.stops.state(), "simulation": self._simulation()}
 
     def vitals(self) -> Sequence[JSON]:
         return self._vitals.plots
@@ -330,6 +333,15 @@ class Desk:
         if window["state"] == "over":
             raise NotPossible(f"{name} is over.")
         self._submit(Command(self._now(), "maintenance_end", name, by))
+
+
+def _in_turn(rank: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The order in which signals are shown: by rank (twice the kind, plus one for a process), but only so many OF_A_KIND before
+    the next kind has its turn."""
+    order = np.argsort(rank, kind="stable")
+    kind = rank[order] // 2
+    nth = np.arange(len(kind)) - np.searchsorted(kind, kind)
+    return order[np.argsort(nth // OF_A_KIND, kind="stable")]
 
 
 def _packed(folder: Path) -> IO[bytes]:

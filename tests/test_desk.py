@@ -84,7 +84,7 @@ def test_the_status_is_the_documented_one(page):
     """Version, mode, times, the funnel, sources and notes."""
     run(page)
     status = page.desk.status()
-    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes", "stops"}
+    assert set(status) == {"version", "mode", "started_at", "at", "counts", "sources", "notes", "stops", "simulation"}
     assert (status["mode"], status["at"], status["sources"]) == ("ask", T0 + 590, [OK])
     assert set(status["counts"]) == set(Counts.__dataclass_fields__)
     assert status["counts"]["incidents"] == 1 and status["counts"]["dropped"] == {}

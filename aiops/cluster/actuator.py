@@ -45,14 +45,16 @@ class SimulatedActuator:
     def __init__(self, cluster: SimulatedCluster, checks: Sequence[Check] = ()) -> None:
         self.cluster = cluster
         self._executor = Executor(cluster, Notes(), checks)
-        self._seen: set[str] = set()
+        self._seen: OrderedDict[str, None] = OrderedDict()
         self._outcomes: list[Outcome] = []
 
     def submit(self, actions: Sequence[Action]) -> None:
         for action in actions:
             if action.decision != "act" or action.id in self._seen:
                 continue
-            self._seen.add(action.id)
+            self._seen[action.id] = None
+            if len(self._seen) > REMEMBER:
+                self._seen.popitem(last=False)
             self.cluster.now = action.at
             try:
                 outcome = self._patiently(action)

@@ -180,7 +180,9 @@ def _inverse(action: Action, change: Change, written: Any) -> Change | None:
 
 
 class Notes:
-    """A Log in memory, for replay and tests."""
+    """A Log in memory, for replay and tests. It remembers the last KEPT actions."""
+
+    KEPT = 10_000
 
     def __init__(self) -> None:
         self.plans: list[tuple[str, Plan]] = []
@@ -190,6 +192,10 @@ class Notes:
 
     def begin(self, action: Action) -> None:
         """Nothing outlives this process."""
+        for noted in (self._inverses, self._written):
+            for name in [*noted][:-self.KEPT]:
+                del noted[name]
+        del self.plans[:-self.KEPT], self.outcomes[:-self.KEPT]
 
     def turn(self, action: Action, plan: Plan) -> int:
         self.plans.append((action.id, plan))

@@ -10,7 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from aiops.commands.common import ConfigOption, debugging, option
+import typer
+
+from aiops.commands.common import CommandError, ConfigOption, debugging, option
 
 if TYPE_CHECKING:
     from aiops.config import Loaded
@@ -28,15 +30,18 @@ ModeOption = Annotated[ModeName | None, option(help="The most that any policy ma
 ListenOption = Annotated[str | None, option(help="host:port of the page and the API.")]
 StoreOption = Annotated[Path | None, option(help="Folder for what must survive a restart.")]
 PoliciesOption = Annotated[Path | None, option(help="Folder of policies.")]
+DemoOption = Annotated[bool, typer.Option("--demo", help="Watch a simulated cluster instead, in which things go wrong.")]
 
 
 def run(config: ConfigOption = None, mode: ModeOption = None, listen: ListenOption = None,
-        store: StoreOption = None, policies: PoliciesOption = None) -> int:
+        store: StoreOption = None, policies: PoliciesOption = None, demo: DemoOption = False) -> int:
     """Run the daemon until it is told to stop.
 
     Without a configuration: in a cluster, the cluster; else PROMETHEUS_URL; else this host. It observes only, until
-    told to act.
+    told to act. With --demo it acts, on a simulated cluster and on nothing else.
     """
+    if demo:
+        return _demo(config, mode or ModeName.act, listen, store, policies)
     loaded = load(config, mode=mode, listen=listen, store=store, policies=policies)
     from aiops import app, logs
 
@@ -44,6 +49,21 @@ def run(config: ConfigOption = None, mode: ModeOption = None, listen: ListenOpti
     code = int(app.run(loaded.config, loaded.base))
     _leave_hanging_polls(code)
     return code
+
+
+def _demo(config: Path | None, mode: ModeName, listen: str | None, store: Path | None, policies: Path | None) -> int:
+    """What it watches is made up, so nothing may be said about it."""
+    for flag, value, why in (("-c", config, "watches a simulated cluster and nothing else, so it takes no configuration file"),
+                             ("--store", store, "remembers nothing after its end")):
+        if value is not None:
+            raise CommandError("--demo", f"{why}. Leave out {flag}, or --demo.")
+    loaded = load(None, mode=mode, listen=listen, policies=policies)
+    given = loaded.layers.given(("sources",)).name
+    if given.startswith("AIOPS_"):
+        raise CommandError("--demo", f"watches a simulated cluster and nothing else. Unset {given}, or leave out --demo.")
+    from aiops import app
+
+    return int(app.demo(loaded.config))
 
 
 def _leave_hanging_polls(code: int) -> None:

@@ -406,3 +406,4 @@ class Status(Form):
     sources: list[SourceHealth]
     notes: list[str]
     stops: list[StopShown] = []
+    simulation: str = ""

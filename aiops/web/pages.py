@@ -71,7 +71,7 @@ def incident(view: View, form: JSON) -> str:
     return environment().get_template("incident.html").render(
         **_frame(status), i=form, causes=causes, widest=widest, plots=plots, without=without, steps=_timeline(form),
         decided=story.decided(form), why=form.get("why", []),
-        actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), -a["at"])))
+        actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), a["decision"] == "refused", -a["at"])))
 
 
 def learned(view: View) -> str:

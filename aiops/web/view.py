@@ -45,7 +45,8 @@ class View(Protocol):
 
     def status(self) -> JSON:
         """{version, mode, started_at, at, counts, sources: [{name, state ok|failing|starting, error, last_success, failures}],
-        notes, stops: [{source, by, reason, at, freeze}]}; `counts` are the fields of aiops.types.Counts."""
+        notes, stops: [{source, by, reason, at, freeze}], simulation: what to say where nothing is real}; `counts` are the
+        fields of aiops.types.Counts."""
         ...
 
     def vitals(self) -> Sequence[JSON]:
