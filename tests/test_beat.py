@@ -6,13 +6,13 @@ import queue
 
 import numpy as np
 import pytest
+from helpers import T0, pipeline
 
 from aiops.beat import Beat
 from aiops.clock import ManualClock
 from aiops.intake import Intake
 from aiops.live import Live
 from aiops.loop import NoActuator
-from helpers import T0, pipeline
 
 TICK_S = 15.0
 
