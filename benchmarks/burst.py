@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import pstats
 import sys
 import time
@@ -27,6 +28,7 @@ from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.checks import not_paused
 from aiops.cluster.radius import Radius
 from aiops.cluster.simulated import SimulatedCluster
+from aiops.daemon import RARELY
 from aiops.limits import Limits
 from aiops.policy.load import compile_document
 from aiops.types import Action, Batch, Edge, Links, Node, Series
@@ -129,6 +131,7 @@ def main() -> int:
     parser.add_argument("--nodes", default="1000,10000")
     parser.add_argument("--profile", action="store_true", help="where the steps of the largest one spend their time")
     given = parser.parse_args()
+    gc.set_threshold(*RARELY)
     sizes = [int(n) for n in given.nodes.split(",")]
     profile = cProfile.Profile() if given.profile else None
     all_found = [burst(n, profile if n == max(sizes) else None) for n in sizes]

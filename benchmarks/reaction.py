@@ -1,6 +1,6 @@
 """How fast does it react? A real daemon is pushed to, services fail one by one, and its writes are timed at the API server.
 
-    KUBEBUILDER_ASSETS=... python benchmarks/reaction.py [--faults 220] [--series 4000] [--warm 1500]
+    KUBEBUILDER_ASSETS=... python benchmarks/reaction.py [--faults 220] [--series 1500] [--warm 600]
 
 The whole daemon (remote-write over HTTP, its own tick, journal, audit record, store, Lease, intents, every check, dry run) in one
 process, with an interval of a second: every series is pushed once a second, in bodies of 2,000. What is normal it learned before,
@@ -193,8 +193,8 @@ NAMES = {"last": "sample that completes the interval, to decision on record",
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--faults", type=int, default=220)
-    parser.add_argument("--series", type=int, default=4000)
-    parser.add_argument("--warm", type=int, default=1500)
+    parser.add_argument("--series", type=int, default=1500)
+    parser.add_argument("--warm", type=int, default=600)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
