@@ -38,12 +38,20 @@ class RecentEvidence:
         self._now = 0.0
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
-        self.incidents: Sequence[Incident] = ()
-        self._open: set[str] = set()
-        self._caused: Mapping[Entity, list[int]] = {}
+        self.incidents = ()
         self._odd: Mapping[Entity, list[int]] | None = None
         self._all: tuple[Anomaly, ...] = ()
         self._explained: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def incidents(self) -> Sequence[Incident]:
+        """Those that are open; found by id and by cause."""
+        return self._incidents
+
+    @incidents.setter
+    def incidents(self, incidents: Sequence[Incident]) -> None:
+        self._incidents, self._open = incidents, {i.id for i in incidents}
+        self._caused = _places(map(_cause, incidents))
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
                events: Sequence[Event] = ()) -> None:
@@ -138,8 +146,7 @@ class RecentEvidence:
 
     def hear(self, incidents: Sequence[Incident]) -> None:
         """The open incidents. Who explains whom is settled while they are young: actions change who runs where."""
-        self.incidents, self._open = incidents, {i.id for i in incidents}
-        self._caused = _places(map(_cause, incidents))
+        self.incidents = incidents
         for incident in [i for i in incidents if self._now - i.opened_at <= TOGETHER_S][:MOST_YOUNG]:
             self.explained(incident)
 

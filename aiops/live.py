@@ -68,20 +68,21 @@ class Historian:
 class Live:
     """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources.
 
-    `sinks` hear every report, `receivers` (people) only those about now. recorded: what an earlier run saw and did not
-    learn from any more; it is gone through first, like the history of the sources. patience_s: so long that history is waited
-    for where it cannot be read. policies: asked in every tick for the set of policies that is in force from now on, None while
-    it is the same.
+    `sinks` hear every report before anything is done, `watchers` after that; `receivers` (people) only those about now.
+    recorded: what an earlier run saw and did not learn from any more; it is gone through first, like the history of the sources.
+    patience_s: so long that history is waited for where it cannot be read. policies: asked in every tick for the set of policies
+    that is in force from now on, None while it is the same.
     """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
                  timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = (),
                  recorded: Iterable[Batch] = (), patience_s: float = PATIENCE_S,
-                 policies: Callable[[float], Mapping[str, str] | None] = lambda now: None) -> None:
+                 policies: Callable[[float], Mapping[str, str] | None] = lambda now: None,
+                 watchers: Sequence[Sink] = ()) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
-        self._journal, self._timed, self._receivers = journal, timed, receivers
+        self._journal, self._timed, self._receivers, self._watchers = journal, timed, receivers, watchers
         self._was_past = False
         self._recorded, self._patience_s, self._policies = recorded, patience_s, policies
         self.lock = threading.RLock()
@@ -206,7 +207,8 @@ class Live:
         self._journal(batch)
         past = past or self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
         try:
-            self.last = advance(self.pipeline, batch, self._historian if past else self._actuator, self._sinks)
+            actuator = self._historian if past else self._actuator
+            self.last = advance(self.pipeline, batch, actuator, self._sinks, self._watchers)
             self._tell_people(self.last, past)
         except Exception:
             self.failed_steps += 1

@@ -30,7 +30,7 @@ from aiops.clock import WallClock
 from aiops.daemon import Daemon
 from aiops.schema import Config
 from aiops.types import Report
-from benchmarks.apiserver import SPACE, ApiServer, api_server, workload
+from benchmarks._apiserver import SPACE, ApiServer, api_server, workload
 from benchmarks.soak import PER_BODY, Sender
 
 EVERY_S, LONGEST_S, END_S = 1.0, 60.0, 20.0
