@@ -9,8 +9,9 @@ errors (a pod is restarted by eviction), the rest is slow (scaled up). It is wel
 
 `to decision`: from the moment at which the body that completes the interval begins to be sent, until the decision is on record
 (audit record, store); beside it, from the body with the sample of the service itself. `to write`: from the decision until the
-request that changes something arrived at the API server, by the audit log of a real one, else by the clock of the double. Other
-programs on the machine make all of it longer.
+request that changes something arrived at the API server, by the audit log of a real one, else by the clock of the double. One
+worker acts, so the second action of a step waits for the first; that row has all of them. Other programs on the machine make all
+of it longer.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Seen:
     """Sinks: `first` hears of a report before anybody else, `publish` once it is on record."""
 
     made: dict[float, float] = field(default_factory=dict)
-    decided: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    decided: dict[str, tuple[float, float, float, int]] = field(default_factory=dict)
     came: dict[str, int] = field(default_factory=dict)
 
     def first(self, report: Report) -> None:
@@ -105,10 +106,9 @@ class Seen:
     def publish(self, report: Report) -> None:
         for outcome in report.outcomes:
             self.came[outcome.status] = self.came.get(outcome.status, 0) + 1
-        for action in report.actions:
-            if action.decision == "act":
-                name = action.target.rpartition("/")[2].removeprefix("selector:app=")
-                self.decided.setdefault(name, (report.at, self.made[report.at], time.time()))
+        for place, action in enumerate(a for a in report.actions if a.decision == "act"):
+            name = action.target.rpartition("/")[2].removeprefix("selector:app=")
+            self.decided.setdefault(name, (report.at, self.made[report.at], time.time(), place))
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -172,22 +172,25 @@ class Run:
 
     def figures(self, began: dict[int, float], written: dict[str, float]) -> dict[str, list[float]]:
         """Seconds, one a fault that was decided on."""
-        out: dict[str, list[float]] = {name: [] for name in ("own", "last", "record", "write", "fault")}
+        out: dict[str, list[float]] = {name: [] for name in NAMES}
         for k, at in began.items():
             if f"s{k}" in self.seen.decided:
-                stepped, made, recorded = self.seen.decided[f"s{k}"]
+                stepped, made, recorded, place = self.seen.decided[f"s{k}"]
                 push = max((times for times in self.sent if times[-1] <= stepped), key=lambda times: times[0])
                 out["own"].append(recorded - push[k * len(OWN) // PER_BODY])
                 out["last"].append(recorded - push[-1])
                 out["record"].append(recorded - made)
                 out["fault"].append(recorded - at)
-                out["write"] += [written[f"s{k}"] - made] if f"s{k}" in written else []
+                wrote = [written[f"s{k}"] - made] if f"s{k}" in written else []
+                out["write"] += wrote
+                out["first"] += wrote if place == 0 else []
         return out
 
 
 NAMES = {"last": "sample that completes the interval, to decision on record",
          "own": "sample of the service that failed, to the same",
-         "record": "of that: writing it down", "write": "decision to request at the API server", "fault": "fault to decision"}
+         "record": "of that: writing it down", "write": "decision to request at the API server",
+         "first": "the same, of the first action of each step", "fault": "fault to decision"}
 
 
 def main() -> int:
