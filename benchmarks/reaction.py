@@ -30,7 +30,7 @@ import numpy as np
 from aiops.clock import WallClock
 from aiops.daemon import Daemon
 from aiops.schema import Config
-from aiops.types import Report
+from aiops.types import Batch, Report
 from benchmarks._apiserver import SPACE, ApiServer, api_server, workload
 from benchmarks.soak import PER_BODY, Sender
 
@@ -98,12 +98,17 @@ class Seen:
 
     made: dict[float, float] = field(default_factory=dict)
     decided: dict[str, tuple[float, float, float, int]] = field(default_factory=dict)
+    spent: dict[float, float] = field(default_factory=dict)
     came: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, batch: Batch) -> None:
+        self._cpu = time.thread_time()
 
     def first(self, report: Report) -> None:
         self.made[report.at] = time.time()
 
     def publish(self, report: Report) -> None:
+        self.spent[report.at] = time.thread_time() - self._cpu
         for outcome in report.outcomes:
             self.came[outcome.status] = self.came.get(outcome.status, 0) + 1
         for place, action in enumerate(a for a in report.actions if a.decision == "act"):
@@ -137,6 +142,12 @@ class Run:
         self.daemon._prepare()
         live = self.daemon.live
         live._sinks = [First(self.seen), *live._sinks, self.seen]  # type: ignore[list-item]
+        write = live._journal
+
+        def journal(batch: Batch) -> None:
+            self.seen.begin(batch)
+            write(batch)
+        live._journal = journal
         self.sent: list[list[float]] = []
 
     def learn(self) -> None:
@@ -179,6 +190,7 @@ class Run:
                 push = max((times for times in self.sent if times[-1] <= stepped), key=lambda times: times[0])
                 out["own"].append(recorded - push[k * len(OWN) // PER_BODY])
                 out["last"].append(recorded - push[-1])
+                out["cpu"].append(self.seen.spent[stepped])
                 out["record"].append(recorded - made)
                 out["fault"].append(recorded - at)
                 wrote = [written[f"s{k}"] - made] if f"s{k}" in written else []
@@ -189,6 +201,7 @@ class Run:
 
 NAMES = {"last": "sample that completes the interval, to decision on record",
          "own": "sample of the service that failed, to the same",
+         "cpu": "of that: CPU time, from the journal to the record",
          "record": "of that: writing it down", "write": "decision to request at the API server",
          "first": "the same, of the first action of each step", "fault": "fault to decision"}
 
