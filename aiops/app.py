@@ -15,7 +15,11 @@ from aiops.capsules.play import Capsule, incident_of
 from aiops.clock import WallClock
 from aiops.cluster.actuator import SimulatedActuator
 from aiops.cluster.checks import not_paused
+from aiops.cluster.ownership import hands_off
+from aiops.cluster.radius import Radius
+from aiops.cluster.recorded import Recorded
 from aiops.cluster.simulated import SimulatedCluster
+from aiops.limits import Limits
 from aiops.loop import NoActuator
 from aiops.pipeline import Pipeline
 from aiops.replay import Result, paced
@@ -90,11 +94,14 @@ class Player:
     """One recording or journal with everything that is needed to play it once.
 
     run: of the journal, the newest if none is named. budget: another one than that of the run (of a recording: 1/1d).
-    verdicts: what people said of incidents in what was played so far, `false_alarm` or `useful` by id.
+    verdicts: what people said of incidents in what was played so far, `false_alarm` or `useful` by id. limits: of blast
+    radius, for a recording; a journal has what became of its actions.
     """
 
-    def __init__(self, folder: Path, policies: Path | None, run: str | None = None, budget: Budget | None = None) -> None:
+    def __init__(self, folder: Path, policies: Path | None, run: str | None = None, budget: Budget | None = None,
+                 limits: Limits | None = None) -> None:
         self.folder, self._others = folder, policies is not None
+        self._recorded: Recorded | None = None
         self.verdicts: dict[str, str] = {}
         self._capsule = Capsule(folder, policies, budget) if is_capsule(folder) else None
         self._source: Journal | FolderRecording = (
@@ -118,7 +125,10 @@ class Player:
             self.links = self._source.links() or Links()
             self.pipeline = build.pipeline(known, build.policies(policies, known), "act",
                                            incidents=self.budget.incidents, per_s=self.budget.per_s)
-            self.actuator = SimulatedActuator(SimulatedCluster.from_links(self.links), [not_paused])
+            cluster = SimulatedCluster.from_links(self.links)
+            radius = Radius(limits or Limits(), lambda: cluster.now, fresh_s=0.0)
+            self.actuator = SimulatedActuator(cluster, [not_paused, hands_off, radius])
+            self._recorded = Recorded(cluster)
 
     def __len__(self) -> int:
         """Batches to come; 0 where that is not known before."""
@@ -141,6 +151,8 @@ class Player:
     def _batches(self) -> Iterator[Batch]:
         for batch in (self._capsule or self._source).batches():
             batch = replaced(batch, policies=None) if self._others else batch
+            if self._recorded:
+                self._recorded.tell(batch)
             self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))
             yield batch
 

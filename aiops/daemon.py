@@ -106,8 +106,8 @@ class Daemon:
         console = [Console()] if build.has_console(config) else []
         self.capsules = self._capsules(pipeline)
         self.audit = Audit(config.store / "audit", config.audit.max_bytes, config.audit.keep_s, config.audit.redact_ips)
-        sinks: list[Sink] = [self.audit, self.capsules, self.store, self.memory, self.masks, self.metrics, vitals, self.policies,
-                             *console]
+        sinks: list[Sink] = [self.audit, self.memory, self.store]
+        watchers: list[Sink] = [self.capsules, self.masks, self.metrics, vitals, self.policies, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):
@@ -115,7 +115,7 @@ class Daemon:
         sources = [*feeds.sources(config, clock, known, self.models.since), own, *self._stops(intake)]
         self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
-                         PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
+                         PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh, watchers)
         token = build.secret(config.token_file, header) if config.token_file else None
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
                     self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),

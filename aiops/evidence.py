@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 
@@ -39,8 +39,20 @@ class RecentEvidence:
         self._now = 0.0
         self.graph = Graph()
         self.alerts: Sequence[Alert] = ()
-        self.incidents: Sequence[Incident] = ()
+        self.incidents = ()
+        self._odd: Mapping[Entity, list[int]] | None = None
+        self._all: tuple[Anomaly, ...] = ()
         self._explained: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def incidents(self) -> Sequence[Incident]:
+        """Those that are open; found by id and by cause."""
+        return self._incidents
+
+    @incidents.setter
+    def incidents(self, incidents: Sequence[Incident]) -> None:
+        self._incidents, self._open = incidents, {i.id for i in incidents}
+        self._caused = _places(map(_cause, incidents))
 
     def update(self, now: float, signals: Sequence[Signal], lines: Sequence[LogLine], anomalies: Sequence[Anomaly],
                events: Sequence[Event] = ()) -> None:
@@ -52,6 +64,7 @@ class RecentEvidence:
         while self._events and self._events[0].time < now - KEEP_S:
             self._events.popleft()
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
+        self._odd = None
         while self._lines and self._lines[0].time < now - KEEP_S:
             self._lines.popleft()
         while self._anomalies and self._anomalies[0].at < now - KEEP_S:
@@ -64,8 +77,11 @@ class RecentEvidence:
 
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
-        since, mine = incident.opened_at - LOOK_BACK_S, set(incident.entities)
-        return [a for a in self._anomalies if a.entity in mine and a.at >= since]
+        if self._odd is None:  # once a step: a burst has as many incidents as anomalies
+            self._odd, self._all = _places(a.entity for a in self._anomalies), tuple(self._anomalies)
+        since = incident.opened_at - LOOK_BACK_S
+        here = sorted(k for entity in set(incident.entities) for k in self._odd.get(entity, ()))
+        return [a for k in here if (a := self._all[k]).at >= since]
 
     def measure(self, name: str, incident: Incident) -> float | None:
         """The worst value over the incident's entities and their neighbours; None where nobody reported it lately.
@@ -165,7 +181,7 @@ class RecentEvidence:
         It stays explained until the other incident is over: a pod that was moved away from a bad node was still its victim.
         """
         before = self._explained.get(incident.id)
-        if before and any(i.id == before[0] for i in self.incidents):
+        if before and before[0] in self._open:
             return " ".join(before)
         found = self._explanation(incident)
         self._explained.pop(incident.id, None)
@@ -178,9 +194,9 @@ class RecentEvidence:
     def _explanation(self, incident: Incident) -> tuple[str, ...]:
         mine = _cause(incident)
         below = self._below(mine)
-        for other in self.incidents:
+        for other in (self.incidents[k] for k in sorted(k for e in below for k in self._caused.get(e, ()))):
             theirs = _cause(other)
-            if other.id == incident.id or theirs not in below or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
+            if other.id == incident.id or abs(other.opened_at - incident.opened_at) > TOGETHER_S:
                 continue
             if mine not in self._below(theirs) or (other.opened_at, other.id) < (incident.opened_at, incident.id):
                 return other.id, f"({theirs})"
@@ -221,6 +237,14 @@ class RecentEvidence:
         if signal.additive:
             return float(values.sum())
         return float(values[-1]) if self._now - times[-1] <= STALE_S else None
+
+
+def _places(entities: Iterable[Entity]) -> Mapping[Entity, list[int]]:
+    """Where in the row each entity stands."""
+    found: defaultdict[Entity, list[int]] = defaultdict(list)
+    for k, entity in enumerate(entities):
+        found[entity].append(k)
+    return found
 
 
 def _cause(incident: Incident) -> Entity:

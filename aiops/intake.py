@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import structlog
 
+from aiops.beat import Round
 from aiops.catalogue import MAX_SERIES, MOST_NOTES, Catalogue
 from aiops.meaning import format_labels
 from aiops.types import Batch, Command, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert
@@ -27,7 +28,7 @@ Block = tuple[Ints, Floats, Floats]
 class Intake:
     """Buffers what arrived since the last tick; which series there are is its catalogue. What goes beyond limits is counted.
 
-    Implements `aiops.interfaces.Samples`.
+    Implements `aiops.interfaces.Samples`. `news` is set when a block has come: whoever waits for it clears it.
     """
 
     def __init__(self, tick_s: float, max_series: int = MAX_SERIES) -> None:
@@ -49,6 +50,8 @@ class Intake:
         self._links_changed = False
         self._policies: dict[str, str] | None = None
         self._last_at = -np.inf
+        self._round, self._looked = Round(), (0, 0)
+        self.news = threading.Event()
         self._alert_count = 0
         self.dropped: Counter[str] = Counter()
 
@@ -90,7 +93,8 @@ class Intake:
                 return False
             self._blocks.append((series, time, value))
             self._waiting += len(series)
-            return True
+        self.news.set()
+        return True
 
     def line(self, *lines: LogLine) -> bool:
         """One line or several. False where so many wait already that none of these was taken: come again after the tick."""
@@ -136,6 +140,16 @@ class Intake:
         with self._lock:
             return self.catalogue.notes()
 
+    def complete(self) -> bool:
+        """Whether a sample of every series that comes in each interval has come since the last `drain`."""
+        with self._lock:
+            singles, blocks = self._looked
+            self._round.hear(np.array(self._series[singles:], np.int32))
+            for numbers, _, _ in self._blocks[blocks:]:
+                self._round.hear(numbers)
+            self._looked = len(self._series), len(self._blocks)
+            return self._round.complete
+
     def dropped_total(self) -> int:
         """How much did not fit, over all reasons."""
         with self._lock:
@@ -156,6 +170,7 @@ class Intake:
             told = self.catalogue.told(at)
             batches = [*history, replace(rest, retired=retired, events=(*rest.events, *told))]
             self._last_at = at
+            self._round.close(rest.series)
             self._clear()
         self._tell_retired(retired)
         _tell_refused([event.text for event in told])
@@ -193,7 +208,7 @@ class Intake:
                    for k, p in enumerate(pieces)]
         keep = np.flatnonzero(~old)
         self._series, self._times, self._values = [], [], []
-        self._blocks, self._waiting = [(ids[keep], times[keep], values[keep])], len(keep)
+        self._blocks, self._waiting, self._looked = [(ids[keep], times[keep], values[keep])], len(keep), (0, 0)
         return batches
 
     def _samples(self) -> Block:
@@ -216,7 +231,7 @@ class Intake:
 
     def _clear(self) -> None:
         self._series, self._times, self._values = [], [], []
-        self._blocks, self._waiting, self._over = [], 0, []
+        self._blocks, self._waiting, self._over, self._looked = [], 0, [], (0, 0)
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
         self._links_changed, self._policies = False, None
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from aiops.beat import Beat
 from aiops.humanise import duration
 from aiops.intake import Intake
 from aiops.interfaces import Actuator, Clock, Samples, Sink
@@ -28,6 +29,8 @@ PATIENCE_S, AGAIN_S, WAIT_S = 300.0, 30.0, 1.0
 """So long a source whose history cannot be read is tried again, at its own pace; then the present goes on without it. AGAIN_S
 where an earlier run has learned: its history is the gap since then, and not worth being blind for."""
 WAITING = "its history is read first: until then nothing is judged. After {} without any the present goes on without it"
+FIRST_S = 1.0
+"""The first interval ends so soon."""
 PAST_S, PAST_TICKS = 60.0, 3.0
 """A batch that is older than this many seconds, and ticks, is history: what it asks for is not carried out."""
 
@@ -65,26 +68,28 @@ class Historian:
 class Live:
     """One daemon. `start` returns at once; `stop` ends polling, takes a last step and closes the sources.
 
-    `sinks` hear every report, `receivers` (people) only those about now. recorded: what an earlier run saw and did not
-    learn from any more; it is gone through first, like the history of the sources. patience_s: so long that history is waited
-    for where it cannot be read. policies: asked in every tick for the set of policies that is in force from now on, None while
-    it is the same.
+    `sinks` hear every report before anything is done, `watchers` after that; `receivers` (people) only those about now.
+    recorded: what an earlier run saw and did not learn from any more; it is gone through first, like the history of the sources.
+    patience_s: so long that history is waited for where it cannot be read. policies: asked in every tick for the set of policies
+    that is in force from now on, None while it is the same.
     """
 
     def __init__(self, pipeline: Pipeline, sources: Sequence[Polled], intake: Intake, actuator: Actuator,
                  sinks: Sequence[Sink], clock: Clock, tick_s: float, journal: Callable[[Batch], object],
                  timed: Callable[[float], None] = lambda seconds: None, receivers: Sequence[Sink] = (),
                  recorded: Iterable[Batch] = (), patience_s: float = PATIENCE_S,
-                 policies: Callable[[float], Mapping[str, str] | None] = lambda now: None) -> None:
+                 policies: Callable[[float], Mapping[str, str] | None] = lambda now: None,
+                 watchers: Sequence[Sink] = ()) -> None:
         self.pipeline, self.sources, self.intake = pipeline, sources, intake
         self._actuator, self._sinks, self._clock, self._tick_s = actuator, sinks, clock, tick_s
-        self._journal, self._timed, self._receivers = journal, timed, receivers
+        self._journal, self._timed, self._receivers, self._watchers = journal, timed, receivers, watchers
         self._was_past = False
         self._recorded, self._patience_s, self._policies = recorded, patience_s, policies
         self.lock = threading.RLock()
         self.last: Report | None = None
         self.started_at = clock.now()
         self._scheduler: Any = None
+        self._beats = threading.Thread(target=self._beat, name="tick", daemon=True)
         self._caught_up = False
         self._stopping = threading.Event()
         self.failed_steps = 0
@@ -93,25 +98,47 @@ class Live:
         self._ended = False
 
     def start(self) -> None:
-        """One job a source and one for the tick; a job that is late runs once, never twice at a time."""
+        """One job a source, and a thread for the tick; a job that is late runs once, never twice at a time."""
         from apscheduler.schedulers.background import BackgroundScheduler
 
         self._scheduler = BackgroundScheduler(
-            timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": len(self.sources) + 1}},
+            timezone=UTC, executors={"default": {"type": "threadpool", "max_workers": max(1, len(self.sources))}},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
         for source in self.sources:
             self._scheduler.add_job(self._poll, "interval", args=[source], seconds=source.interval_s,
                                     id=f"poll:{source.name}", next_run_time=self._soon(0.0))
-        self._scheduler.add_job(self.tick, "interval", seconds=self._tick_s, id="tick", next_run_time=self._soon(1.0))
         self._scheduler.start()
+        self._beats.start()
 
     def _soon(self, after_s: float) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC) + timedelta(seconds=after_s)
 
     def _poll(self, source: Polled) -> None:
         """Not before the source's history is in: what was polled already would not be asked for again."""
-        if self._caught_up or source.filled:
-            source.poll(self.intake)
+        if (self._caught_up or source.filled) and source.poll(self.intake):
+            self.intake.news.set()
+
+    def _beat(self) -> None:
+        """A tick at the end of each interval, until the end."""
+        beat = Beat(self._tick_s, self._clock.monotonic() + FIRST_S)
+        while not self._stopping.is_set():
+            came = self.intake.news.wait(beat.left_s(self._clock.monotonic()))
+            self.intake.news.clear()
+            self._tick_where_over(beat, came, self._clock.monotonic())
+
+    def _tick_where_over(self, beat: Beat, came: bool, now: float) -> None:
+        complete = self.intake.complete()
+        if came:
+            beat.hear(now)
+        if not beat.over(now, complete):
+            return
+        beat.close(now, complete)
+        try:
+            with self.lock:
+                if not self._stopping.is_set():
+                    self.tick()
+        except Exception:
+            log.exception("a tick failed; the next one goes on")
 
     def tick(self) -> None:
         """Everything that arrived since the last tick, through the pipeline. A failure is logged, never fatal."""
@@ -180,7 +207,8 @@ class Live:
         self._journal(batch)
         past = past or self._clock.now() - batch.at > max(PAST_S, PAST_TICKS * self._tick_s)
         try:
-            self.last = advance(self.pipeline, batch, self._historian if past else self._actuator, self._sinks)
+            actuator = self._historian if past else self._actuator
+            self.last = advance(self.pipeline, batch, actuator, self._sinks, self._watchers)
             self._tell_people(self.last, past)
         except Exception:
             self.failed_steps += 1
@@ -228,6 +256,7 @@ class Live:
         False where a step hung for so long that the last one was not taken; what waited for it is in the journal then.
         """
         self._stopping.set()
+        self.intake.news.set()
         if self._scheduler is not None:
             end = threading.Thread(target=self._scheduler.shutdown, name="scheduler-end", daemon=True)
             end.start()

@@ -49,12 +49,17 @@ class Recorded:
         return [*refused, *self._actuator.collect()]
 
 
-def advance(pipeline: Pipeline, batch: Batch, actuator: Actuator, sinks: Sequence[Sink]) -> Report:
-    """Step, write down what was decided, then let it be done: a crash in between forgets no attempt. Sinks never raise."""
+def advance(pipeline: Pipeline, batch: Batch, actuator: Actuator, sinks: Sequence[Sink], watchers: Sequence[Sink] = ()) -> Report:
+    """Step, write down what was decided, then let it be done: a crash in between forgets no attempt. Sinks never raise.
+
+    watchers: sinks that only show; what is to be done does not wait for them.
+    """
     report = pipeline.step(batch)
     for sink in sinks:
         sink.publish(report)
     actuator.submit([a for a in report.actions if a.decision == "act"])
+    for watcher in watchers:
+        watcher.publish(report)
     return report
 
 

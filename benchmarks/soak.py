@@ -109,7 +109,11 @@ class Sender:
         self.samples, self.answers = 0, Counter[int]()
 
     def send(self, messages: list[bytes]) -> None:
-        body = bytes(cramjam.snappy.compress_raw(b"".join(messages)))
+        self.push(bytes(cramjam.snappy.compress_raw(b"".join(messages))))
+        self.samples += len(messages)
+
+    def push(self, body: bytes) -> None:
+        """One body."""
         for _ in range(20):
             self.connection.request("POST", "/api/v1/write", body, {"Content-Type": "application/x-protobuf",
                                                                     "Content-Encoding": "snappy"})
@@ -117,7 +121,6 @@ class Sender:
             answer.read()
             self.answers[answer.status] += 1
             if answer.status == 204:
-                self.samples += len(messages)
                 return
             if answer.status != 429:
                 raise RuntimeError(f"the daemon answered {answer.status}")

@@ -36,6 +36,7 @@ class SimulatedCluster:
         self.calls: list[Change] = []
         self._failures: list[Exception] = []
         self._count = 0
+        self._followed: set[Entity] = set()
         for entity, replicas in (workloads or {}).items():
             self.put(_workload(entity, replicas))
         for entity, given in (pods or {}).items():
@@ -45,15 +46,26 @@ class SimulatedCluster:
 
     @classmethod
     def from_links(cls, links: Links) -> SimulatedCluster:
-        """The pods of a topology. Their labels: those of the node, and `app` after the service that owns them."""
-        found = {n.entity: dict(n.labels) for n in links.nodes if n.entity.startswith("pod/")}
+        """The machines and pods of a topology, all of them well. Labels: theirs, and of pods `app` after the service that owns
+        them."""
+        made = cls()
+        made.follow(links)
+        return made
+
+    def follow(self, links: Links) -> None:
+        """The topology is this now: who is new comes, who is not in it any more goes. What is there stays as it is."""
+        found = {n.entity: dict(n.labels) for n in links.nodes}
         for edge in links.edges:
             for end in (edge.source, edge.target):
-                if end.startswith("pod/"):
-                    found.setdefault(end, {})
+                found.setdefault(end, {})
             if edge.kind == "owns" and edge.target.startswith("pod/"):
                 found[edge.target].setdefault("app", edge.source.split("/", 2)[2])
-        return cls(pods=found)
+        here = {entity: own for entity, own in found.items() if entity.startswith(("pod/", "node//"))}
+        for entity in self._followed - here.keys():
+            self.objects.pop(entity, None)
+        for entity in here.keys() - self._followed:
+            self.put(_pod(entity, here[entity], LONG_AGO) if entity.startswith("pod/") else _node(entity, here[entity]))
+        self._followed = set(here)
 
     def put(self, one: Object, kind: str = "") -> Object:
         """Takes an object in, or what became of it; it gets a uid, and a new version."""
@@ -196,6 +208,12 @@ def _pod(entity: Entity, own: Mapping[str, str], started: str) -> Object:
                         "ownerReferences": [{"kind": "ReplicaSet", "name": own.get("app", "x"), "controller": True}]}
     return one | {"spec": {}, "status": {"phase": "Running", "startTime": started,
                                          "conditions": [{"type": "Ready", "status": "True"}]}}
+
+
+def _node(entity: Entity, own: Mapping[str, str]) -> Object:
+    one = _named(entity)
+    one["metadata"]["labels"] = dict(own)
+    return one | {"spec": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
 
 
 def _fits(own: Mapping[str, str], terms: Sequence[str]) -> bool:
