@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator, Recorded
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
-from aiops.pipeline import Pipeline
+from aiops.pipeline import Decider, Pipeline
 from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.secretfile import header
@@ -38,7 +38,7 @@ from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
 from aiops.store.models import ModelFiles
 from aiops.store.sqlite import Store
-from aiops.types import Batch
+from aiops.types import Batch, Command
 from aiops.unused import unused
 from aiops.web.app import create_app
 from aiops.web.server import Server
@@ -97,7 +97,7 @@ class Daemon:
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.brake = _brake(config.store / "stop.json")
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
-        self.actuator = self._actuator(pipeline.decider.awaited())
+        self.actuator = self._actuator(pipeline.decider)
         recorded = self._recorded()
         self.journal = self._journal(now)
         self.receivers = build.receivers(config, clock)
@@ -111,6 +111,8 @@ class Daemon:
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):
             intake.command(command)
+        if not pipeline.decider.leads and not getattr(self.actuator, "follows", str)():  # it was one of several
+            intake.command(Command(now, "lead", "", "a restart"))
         sources = [*feeds.sources(config, clock, known, self.models.since), own, *self._stops(intake)]
         self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
@@ -222,14 +224,15 @@ class Daemon:
     def _states(self) -> list[dict[str, Any]]:
         return self.live.states()
 
-    def _actuator(self, awaited: Sequence[str]) -> Any:
+    def _actuator(self, decider: Decider) -> Any:
         """Only a daemon that may act, or ask, holds a way to change the cluster."""
         kubernetes = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks,
-                                   build.lease(self.config))
+                                   decider.awaited(), self.config.limits, self.brake, self.config.stop.config_map,
+                                   self.config.webhooks, build.lease(self.config), decider,
+                                   lambda command: self.live.intake.command(command))
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

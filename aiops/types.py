@@ -106,6 +106,7 @@ class Command:
     """What a person said: `approve`, `reject` (target = action id), `false_alarm`, `useful` (target = incident id),
     `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
     `stop`, `freeze`, `start` (target = where it was said, empty for people).
+    What replicas say: `handed` (target = action id, `params`: all that is known of it), `lead`, `follow` (target = the lease).
 
     An approval may change parameters (`params`: field of the target -> value). A window covers `entities` (globs) from `since`
     (None: from `time`) until `until`, UTC seconds.
@@ -113,7 +114,7 @@ class Command:
 
     time: float
     verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
-                  "stop", "freeze", "start"]
+                  "stop", "freeze", "start", "handed", "lead", "follow"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()

@@ -1,0 +1,152 @@
+"""What goes from one replica to the next, and over a restart: who judges an action when the one that decided it is gone.
+
+Every replica sees the same fault in incidents of its own. What another decided is taken in with a sketch of its incident; as
+soon as one of ours has the alert that asked for it, the attempt is ours: judged by what we see, put back, and counted, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from aiops.interfaces import NOT_NOW
+from aiops.policy.ledger import JUDGED, Attempt, attempt_from
+from aiops.policy.lifecycle import Lifecycle
+from aiops.policy.turn import Turn
+from aiops.types import Alert, Cause, Command, Incident, Outcome
+
+JSON = dict[str, Any]
+VERBS = ("handed", "lead", "follow")
+MOST_NAMED = 30
+"""So many entities and alerts of an incident go with its attempt: they share one ConfigMap."""
+KEEP_SKETCHES = 1000
+_FAR: Mapping[str, int] = {"asked": 0, "submitted": 1, "verifying": 2}
+_UNDO: Mapping[str, int] = {"": 0, "waiting": 1, "running": 1}
+
+
+def about(attempt: Attempt | None, incident: Incident | None) -> JSON | None:
+    """All that another needs to go on with an attempt; None for what was never handed over to be done."""
+    if attempt is None or attempt.acted_at is None or attempt.rehearsed:
+        return None
+    told = {"attempt": asdict(attempt) | {"params": dict(attempt.params), "evidence": attempt.evidence[:MOST_NAMED]}}
+    plain: JSON = json.loads(json.dumps(told | ({"incident": sketch(incident)} if incident else {})))
+    return plain
+
+
+def sketch(i: Incident) -> JSON:
+    """Where an incident is, without what was seen there."""
+    return {"id": i.id, "opened_at": i.opened_at, "severity": i.severity, "entities": list(i.entities[:MOST_NAMED]),
+            "causes": [c.entity for c in i.causes[:1]]}
+
+
+def incident_of(data: Mapping[str, Any], trigger: tuple[str, str] = ("", "")) -> Incident:
+    """An incident of which only the place is known: nobody can tell whether its alert still fires."""
+    at, (entity, signal) = float(data["opened_at"]), trigger
+    silent = Alert(f"{entity} {signal}", entity, signal, "resolved", at, at, 0.0, 1.0, silent=True)
+    return Incident(data["id"], at, at, "closed", data["severity"], tuple(data["entities"]), (silent,),
+                    tuple(Cause(e, 0.0, (), ()) for e in data["causes"]))
+
+
+class Handover:
+    """The attempts of others among ours. `leads`: whether we judge; alone we always do. `sketches`: incidents that we know of
+    others only, or of an earlier run of ours, by id."""
+
+    def __init__(self, life: Lifecycle) -> None:
+        self.life, self.leads = life, True
+        self.sketches: dict[str, Incident] = {}
+
+    def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
+        """`handed`: what another did; `lead` and `follow`: whether judging is up to us from now on."""
+        for command in commands:
+            if command.verb == "handed":
+                self._take(turn, command)
+            elif command.verb in ("lead", "follow"):
+                self.leads = command.verb == "lead"
+        self._bring_home(turn)
+
+    def _take(self, turn: Turn, command: Command) -> None:
+        """Where it is further on than what we know of it; never back."""
+        theirs = _as_it_is_now(command.params)
+        ledger, ours = self.life.ledger, self.life.ledger.attempts.get(theirs.id)
+        if ours:
+            theirs = replace(theirs, incident=ours.incident, evidence=ours.evidence)
+            if _far(ours) >= _far(theirs):
+                return
+        elif "incident" in command.params:
+            self.sketches[theirs.incident] = incident_of(command.params["incident"], theirs.trigger)  # type: ignore[arg-type]
+        ledger.put(theirs)
+        self._count(ours, theirs)
+        self._give_way(turn, theirs, command.by)
+
+    def _count(self, ours: Attempt | None, theirs: Attempt) -> None:
+        """Once: a verdict that we had, or gave, ourselves is in the record."""
+        policy = self.life.policies.get(theirs.policy)
+        judged = theirs.state in JUDGED - {"failed"} and (ours is None or ours.state not in JUDGED)
+        if judged and policy and policy.spec.feedback.learning_enabled:
+            self.life.record.learn(theirs.signature, theirs.kind, theirs.state == "helped")
+
+    def _bring_home(self, turn: Turn) -> None:
+        """Attempts of incidents that are not ours go to the one of ours that has their alert."""
+        for name in list(self.sketches):
+            if name in turn.open:
+                del self.sketches[name]
+                continue
+            for attempt in (a for a in self.life.ledger.of_incident(name) if a.acted_at is not None and not a.rehearsed):
+                home = _home(attempt, [turn.incidents[i] for i in sorted(turn.open)])
+                if home:
+                    moved = self.life.ledger.move(attempt, home.id, _in_our_words(attempt, home))
+                    self._give_way(turn, moved, "")
+        while len(self.sketches) > KEEP_SKETCHES:
+            del self.sketches[next(iter(self.sketches))]
+        self.sketches = {i: sketch for i, sketch in self.sketches.items() if self.life.ledger.of_incident(i)}
+        turn.incidents = {**turn.incidents, **self.sketches}
+
+    def _give_way(self, turn: Turn, theirs: Attempt, by: str) -> None:
+        """What we wanted ourselves for the same incident, and did not begin, is decided anew on what became of theirs."""
+        for own in self.life.ledger.of(theirs.policy, theirs.incident):
+            if own.id != theirs.id and own.state in ("asked", "submitted"):
+                who = f"another replica, {by}," if by else "another replica"
+                text = f"{NOT_NOW}{who} acted on it: {theirs.type} {theirs.target} {theirs.id}."
+                self.life.ledger.change(own, state="withdrawn", ended_at=turn.now, said=text)
+                turn.outcomes.append(Outcome(own.id, "refused", turn.now, text))
+
+
+def _as_it_is_now(record: Mapping[str, Any]) -> Attempt:
+    """With what became of it on the cluster. An undo that was to be done is asked for once more: it has the same id."""
+    attempt, ended = attempt_from(record["attempt"]), record.get("ended")
+    if attempt.state == "submitted" and ended:
+        status, at = ended["status"], ended["at"]
+        done = {"state": "verifying", "done_at": at} if status == "done" else {"state": status, "ended_at": at}
+        attempt = replace(attempt, said=ended["reason"], **done)
+    return replace(attempt, undo="waiting") if attempt.undo == "running" else attempt
+
+
+def _far(attempt: Attempt) -> tuple[int, int]:
+    return _FAR.get(attempt.state, len(_FAR)), _UNDO.get(attempt.undo, 2)
+
+
+def _keys(evidence: Iterable[str]) -> dict[str, str]:
+    """Alert -> the same with its onset."""
+    return {text.rsplit(" ", 1)[0]: text for text in evidence}
+
+
+def _home(attempt: Attempt, ours: Sequence[Incident]) -> Incident | None:
+    """The open incident that has what asked for the attempt; else the one with most of its alerts."""
+    known = _keys(attempt.evidence)
+    best: tuple[tuple[bool, int], Incident] | None = None
+    for incident in ours:
+        alerts = [a for a in incident.alerts if a.state == "firing"]
+        asked = any((a.entity, a.signal.split("{", 1)[0]) == attempt.trigger for a in alerts)
+        score = asked, sum(f"{a.entity} {a.signal}" in known for a in alerts)
+        if any(score) and (best is None or score > best[0]):
+            best = score, incident
+    return best[1] if best else None
+
+
+def _in_our_words(attempt: Attempt, home: Incident) -> tuple[str, ...]:
+    """What was evidence then, with the onsets that we saw: equal to ours where nothing has changed since."""
+    acted = attempt.acted_at or attempt.decided_at
+    ours = _keys(f"{a.entity} {a.signal} {a.since:.0f}" for a in home.alerts if a.state == "firing" and a.since <= acted)
+    return tuple(sorted((_keys(attempt.evidence) | ours).values()))
