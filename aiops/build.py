@@ -280,6 +280,17 @@ def _webhook(settings: Any, folder: Path, clock: Clock, name: str) -> Sink:
     return Webhook(folder, clock, settings.url, secret_file, name, minimum=settings.minimum)
 
 
+def tokens(config: Config) -> dict[str, Secret]:
+    """The tokens that have a name. Raises ConfigurationError, also where two of them are the same."""
+    made = {name: secret(path, header) for name, path in config.token_files.items()}
+    for name, one in made.items():
+        same = [other for other in made if other < name and made[other]() == one()]
+        if same:
+            raise ConfigurationError(f"tokenFiles: {same[0]} and {name} have the same token: nobody can tell them apart. "
+                                     "Give each one of their own.")
+    return made
+
+
 def secret(path: Path, check: Callable[[str], object] = lambda text: None) -> Secret:
     """A secret in a file, which may rotate. Raises ConfigurationError naming the file, never its content."""
     try:

@@ -23,6 +23,7 @@ from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator, Recorded
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
 from aiops.pipeline import Decider, Pipeline
+from aiops.policy.answers import too_few
 from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.secretfile import header
@@ -118,11 +119,13 @@ class Daemon:
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
                          PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh)
         token = build.secret(config.token_file, header) if config.token_file else None
+        tokens = build.tokens(config)
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
-                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
+                    self.live.intake.command, token,
+                    notes=[*self.notes, *too_few(book, len(tokens))], capsules=(self.capsules.folder, self.capsules.status),
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
                                      *getattr(self.actuator, "notes", list)()], brake=self.brake,
-                    for_all=build.stop_for_all(config))
+                    for_all=build.stop_for_all(config), tokens=tokens, follows=getattr(self.actuator, "follows", str))
         self._measure(intake)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]

@@ -94,7 +94,8 @@ class Desk:
     notes: what stands beside the notes of the last steps for as long as the daemon runs; refused: what stands there now of
     series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes. brake: what stops everything at once; for_all: the place
-    where that is written for the other replicas, and what writes it.
+    where that is written for the other replicas, and what writes it. tokens: by the name of whom they belong to. follows: why
+    answers are of no use here, empty where they are.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
@@ -102,7 +103,9 @@ class Desk:
                  stale_s: float = 300.0, notes: Sequence[str] = (),
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
                  refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None,
-                 for_all: tuple[str, Callable[[Command], None]] | None = None) -> None:
+                 for_all: tuple[str, Callable[[Command], None]] | None = None,
+                 tokens: Mapping[str, Secret] = MappingProxyType({}), follows: Callable[[], str] = str) -> None:
+        self._tokens, self._follows = tokens, follows
         self._brake = brake or Brake()
         self._place = for_all[0] if for_all else ""
         self._tell: Callable[[Command], None] | None = for_all[1] if for_all else None
@@ -116,6 +119,10 @@ class Desk:
     @property
     def token(self) -> str | None:
         return self._token() if self._token else None
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        return {name: secret() for name, secret in self._tokens.items()}
 
     # ------------------------------------------------------------------------------------------------------ reading
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
@@ -231,6 +238,8 @@ class Desk:
         known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
         if known is None:
             raise LookupError(action)
+        if other := self._follows():
+            raise NotPossible(f"this replica carries out nothing, it {other}. Ask the one that leads")
         if verb == "approve" and self._brake.stops.standing:
             raise NotPossible(f"{self._brake.stops.reason}. Start everything first: aiops start")
         if known["decision"] != "ask" or known["state"] not in ("", "asked"):

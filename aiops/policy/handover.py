@@ -21,7 +21,7 @@ JSON = dict[str, Any]
 VERBS = ("handed", "lead", "follow")
 MOST_NAMED = 30
 """So many entities and alerts of an incident go with its attempt: they share one ConfigMap."""
-KEEP_SKETCHES = 1000
+KEEP_SKETCHES, KEEP_CLOSED_S = 1000, 900.0
 _FAR: Mapping[str, int] = {"asked": 0, "submitted": 1, "verifying": 2}
 _UNDO: Mapping[str, int] = {"": 0, "waiting": 1, "running": 1}
 
@@ -56,6 +56,7 @@ class Handover:
     def __init__(self, life: Lifecycle) -> None:
         self.life, self.leads = life, True
         self.sketches: dict[str, Incident] = {}
+        self._closed: dict[str, Incident] = {}
 
     def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
         """`handed`: what another did; `lead` and `follow`: whether judging is up to us from now on."""
@@ -78,7 +79,7 @@ class Handover:
             self.sketches[theirs.incident] = incident_of(command.params["incident"], theirs.trigger)  # type: ignore[arg-type]
         ledger.put(theirs)
         self._count(ours, theirs)
-        self._give_way(turn, theirs, command.by)
+        self._give_way(turn, theirs)
 
     def _count(self, ours: Attempt | None, theirs: Attempt) -> None:
         """Once: a verdict that we had, or gave, ourselves is in the record."""
@@ -88,27 +89,30 @@ class Handover:
             self.life.record.learn(theirs.signature, theirs.kind, theirs.state == "helped")
 
     def _bring_home(self, turn: Turn) -> None:
-        """Attempts of incidents that are not ours go to the one of ours that has their alert."""
+        """Attempts of incidents that are not ours go to the one of ours that has, or had, their alert."""
+        self._closed |= {i.id: i for i in turn.incidents.values() if i.closed_at is not None}
+        late = [n for n, i in self._closed.items() if n in turn.open or turn.now - (i.closed_at or 0.0) > KEEP_CLOSED_S]
+        for name in [*late, *list(self._closed)[:max(0, len(self._closed) - len(late) - KEEP_SKETCHES)]]:
+            self._closed.pop(name, None)
         for name in list(self.sketches):
             if name in turn.open:
                 del self.sketches[name]
                 continue
             for attempt in (a for a in self.life.ledger.of_incident(name) if a.acted_at is not None and not a.rehearsed):
-                home = _home(attempt, [turn.incidents[i] for i in sorted(turn.open)])
+                home = _home(attempt, [turn.incidents[i] for i in sorted(turn.open)], list(self._closed.values()))
                 if home:
                     moved = self.life.ledger.move(attempt, home.id, _in_our_words(attempt, home))
-                    self._give_way(turn, moved, "")
+                    self._give_way(turn, moved)
         while len(self.sketches) > KEEP_SKETCHES:
             del self.sketches[next(iter(self.sketches))]
         self.sketches = {i: sketch for i, sketch in self.sketches.items() if self.life.ledger.of_incident(i)}
-        turn.incidents = {**turn.incidents, **self.sketches}
+        turn.incidents = {**turn.incidents, **self.sketches, **{i: c for i, c in self._closed.items() if i not in turn.incidents}}
 
-    def _give_way(self, turn: Turn, theirs: Attempt, by: str) -> None:
+    def _give_way(self, turn: Turn, theirs: Attempt) -> None:
         """What we wanted ourselves for the same incident, and did not begin, is decided anew on what became of theirs."""
         for own in self.life.ledger.of(theirs.policy, theirs.incident):
             if own.id != theirs.id and own.state in ("asked", "submitted"):
-                who = f"another replica, {by}," if by else "another replica"
-                text = f"{NOT_NOW}{who} acted on it: {theirs.type} {theirs.target} {theirs.id}."
+                text = f"{NOT_NOW}another replica decided on it: {theirs.type} {theirs.target} {theirs.id}."
                 self.life.ledger.change(own, state="withdrawn", ended_at=turn.now, said=text)
                 turn.outcomes.append(Outcome(own.id, "refused", turn.now, text))
 
@@ -132,12 +136,16 @@ def _keys(evidence: Iterable[str]) -> dict[str, str]:
     return {text.rsplit(" ", 1)[0]: text for text in evidence}
 
 
-def _home(attempt: Attempt, ours: Sequence[Incident]) -> Incident | None:
-    """The open incident that has what asked for the attempt; else the one with most of its alerts."""
+def _home(attempt: Attempt, ours: Sequence[Incident], closed: Sequence[Incident]) -> Incident | None:
+    """The open incident that has what asked for the attempt, else the one with most of its alerts; else one that had them."""
+    return _likest(attempt, ours, "firing") or _likest(attempt, [*ours, *closed], "")
+
+
+def _likest(attempt: Attempt, incidents: Iterable[Incident], state: str) -> Incident | None:
     known = _keys(attempt.evidence)
     best: tuple[tuple[bool, int], Incident] | None = None
-    for incident in ours:
-        alerts = [a for a in incident.alerts if a.state == "firing"]
+    for incident in incidents:
+        alerts = [a for a in incident.alerts if state in (a.state, "")]
         asked = any((a.entity, a.signal.split("{", 1)[0]) == attempt.trigger for a in alerts)
         score = asked, sum(f"{a.entity} {a.signal}" in known for a in alerts)
         if any(score) and (best is None or score > best[0]):
