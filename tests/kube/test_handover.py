@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from kube.apiclient import path_of
 from kube.controlplane import Control, until
+from kube.lab import Account
 from kube.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -52,14 +53,15 @@ spec:
 class Daemon:
     """A process of `kube.sees`; `name` is its agent in the audit log of the API server."""
 
-    def __init__(self, control: Control, folder: Path, name: str) -> None:
+    def __init__(self, control: Control, folder: Path, name: str, account: Account | None = None) -> None:
+        self.user = account.user if account else "aiops"
         self.control, self.folder, self.name = control, folder, f"{name}-{folder.name}"
         self.store = folder / name
         policies = folder / "policies"
         policies.mkdir(exist_ok=True)
         (policies / "p.yaml").write_text(POLICY)
         config = folder / f"{name}.yaml"
-        kubeconfig = control.kubeconfig("aiops", "aiops-token")
+        kubeconfig = account.kubeconfig if account else control.kubeconfig("aiops", "aiops-token")
         config.write_text(CONFIG.format(store=self.store, policies=policies, kubeconfig=kubeconfig))
         self.log = folder / f"{name}.log"
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -79,12 +81,13 @@ class Daemon:
     def leads(self) -> bool:
         """A process writes its own name into the lease with its agent."""
         lease = self.control.admin.find("leases", "aiops", "aiops")
-        made = [r for r in self.control.audit.writes("aiops") if r.agent == self.name and r.resource == "leases" and r.code < 300]
+        writes = [r for r in self.control.audit.writes(self.user) if r.agent == self.name and r.code < 300]
+        made = [r for r in writes if r.resource == "leases"]
         return bool(lease and made) and lease["spec"].get("holderIdentity") == made[-1].body["spec"]["holderIdentity"]
 
     def acted(self) -> list[str]:
         """What it did to anything but the lease and the ledger."""
-        writes = [r for r in self.control.audit.writes("aiops") if r.agent == self.name and r.namespace != "aiops"]
+        writes = [r for r in self.control.audit.writes(self.user) if r.agent == self.name and r.namespace != "aiops"]
         return [f"{r.what} -> {r.body['spec']['replicas']}" for r in writes]
 
     def memory(self) -> dict[str, Any]:
@@ -119,8 +122,9 @@ class Stage:
         part.write_text(json.dumps(alerts))
         part.replace(self.folder / "alerts.json")
 
-    def start(self, name: str) -> Daemon:
-        self.made.append(Daemon(self.control, self.folder, name))
+    def start(self, name: str, account: Account | None = None) -> Daemon:
+        """With the rights of the user `aiops`, or those of an account."""
+        self.made.append(Daemon(self.control, self.folder, name, account))
         until(self.made[-1].runs, 60.0, f"{name} runs")
         return self.made[-1]
 
