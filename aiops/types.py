@@ -305,6 +305,10 @@ class TimelineEntry:
     text: str
 
 
+HANDED = "handed"
+"""The state of an action that is in another's hands, or was: it is shown, and not carried out here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """A remediation that a policy asks for. `id` doubles as the idempotency key; `params` is what the type declares.

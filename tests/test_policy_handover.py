@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from test_policy_decide import BAD, POD, T0, Facts, acted, book, incident, policy, step
 
+from aiops.incidents import IncidentBook
 from aiops.policy.learning import Record
-from aiops.types import Alert, Command, Outcome
+from aiops.types import HANDED, Alert, Command, Outcome
 
 LEAD, FOLLOW = Command(T0, "lead", "aiops/aiops", "us"), Command(T0, "follow", "aiops/aiops", "us")
 ERRORS = Alert(f"{POD}|http_error_rate", POD, "http_error_rate", "firing", T0 - 30, T0, 0.99, 1e-6, detectors=("baseline",))
@@ -46,7 +47,7 @@ def test_an_action_of_a_dead_leader_is_judged_undone_and_counted_once():
     step(second, 0.0, incidents=[], commands=[FOLLOW])
     step(second, 20.0, incidents=[ours()], commands=[handed(first, action, ended), LEAD])
     late = step(second, 700.0, incidents=[ours()])
-    assert [(o.action, o.status) for o in late.outcomes] == [(action.id, "no_help")]
+    assert [(o.action, o.status) for o in late.outcomes] == [(action.id, "no_help")] and second.leads
     undo = next(a for a in late.actions if a.state == "undo")
     assert undo.params["undo_of"] == action.id and undo.target == action.target
     assert second.record.of(SIGNATURE, KIND) == Record(0, 1)
@@ -149,11 +150,12 @@ def test_cooldowns_and_rates_hold_over_a_failover():
     """What another did to the target counts as done."""
     first, action, ended = done_by_the_first()
     step(first, 5.0, incidents=[theirs()], outcomes=[Outcome(action.id, "done", T0 + 5)])
-    step(first, 100.0, Facts({"http_error_rate": 0.001}, is_clear=True), incidents=[theirs()])
+    over = replace(theirs(), alerts=(replace(ERRORS, state="resolved"),))
+    step(first, 100.0, Facts({"http_error_rate": 0.001}, is_clear=True), incidents=[over])
     second = book()
     late = step(second, 200.0, incidents=[incident(7, alerts=(replace(ERRORS, since=T0 + 190),))],
                 commands=[handed(first, action, ended), LEAD])
-    assert [(a.decision, a.state) for a in late.actions] in ([], [("refused", "cooldown")])
+    assert [(a.decision, a.state) for a in late.actions] == [("refused", "cooldown")]
     assert second.ledger.acted("p", T0 - 1, rehearsed=False) == 1
 
 
@@ -166,7 +168,21 @@ def test_what_was_wanted_here_for_the_same_incident_gives_way():
     decided = step(second, 15.0, incidents=[ours()], commands=[FOLLOW, handed(first, action, ended)])
     assert [(o.action, o.status) for o in decided.outcomes] == [(own.id, "refused")]
     assert decided.outcomes[0].reason == f"not now: another replica decided on it: ScaleUp deployment/shop/api {action.id}."
-    assert not second.wanted(own.id) and decided.actions == ()
+    assert not second.wanted(own.id) and [a.state for a in decided.actions] == [HANDED]
+
+
+def test_it_is_shown_in_our_incident_and_not_carried_out_here():
+    """People see there what was done, and the verdict after it."""
+    first, action, ended = done_by_the_first()
+    known = IncidentBook()
+    known.update(T0, [ours()])
+    second = book()
+    decided = step(second, 15.0, incidents=[ours()], commands=[FOLLOW, handed(first, action, ended)])
+    known.record(T0, decided.actions, decided.outcomes, ())
+    [shown] = known.current()[0].actions
+    assert (shown.id, shown.state, shown.incident) == (action.id, HANDED, "i-2")
+    assert shown.reason.endswith("; by another replica, or before a restart")
+    assert [step(second, at, incidents=[ours()]).actions for at in (20.0, 25.0)] == [(), ()]
 
 
 def acted_ours(b):

@@ -142,8 +142,10 @@ class LiveActuator:
         return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
     def notes(self) -> list[str]:
-        """What people should know: why nothing is carried out, where the lease cannot be looked at."""
+        """What people should know: who acts, or why nobody does where the lease cannot be looked at."""
         lease = self._office.election.lease if self._office else None
+        if lease and not lease.problem and lease.term() is None and lease.leader not in ("", lease.holder):
+            return [f"{lease.leader} carries out and takes answers; this replica watches, learns and decides."]
         return [f"Nothing is carried out: {lease.waits().reason}"] if lease and lease.problem and lease.term() is None else []
 
     def submit(self, actions: Sequence[Action]) -> None:

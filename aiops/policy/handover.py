@@ -7,6 +7,7 @@ soon as one of ours has the alert that asked for it, the attempt is ours: judged
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,12 +16,15 @@ from aiops.interfaces import NOT_NOW
 from aiops.policy.ledger import JUDGED, Attempt, attempt_from
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.turn import Turn
-from aiops.types import Alert, Cause, Command, Incident, Outcome
+from aiops.types import HANDED, Alert, Cause, Command, Incident, Outcome
 
 JSON = dict[str, Any]
 VERBS = ("handed", "lead", "follow")
 MOST_NAMED = 30
 """So many entities and alerts of an incident go with its attempt: they share one ConfigMap."""
+BY_ANOTHER = "; by another replica, or before a restart"
+ONSET_S = 60.0
+"""So much later than an action another replica may have seen the onset of what asked for it; what began after that is new."""
 KEEP_SKETCHES, KEEP_CLOSED_S = 1000, 900.0
 _FAR: Mapping[str, int] = {"asked": 0, "submitted": 1, "verifying": 2}
 _UNDO: Mapping[str, int] = {"": 0, "waiting": 1, "running": 1}
@@ -103,6 +107,7 @@ class Handover:
                 if home:
                     moved = self.life.ledger.move(attempt, home.id, _in_our_words(attempt, home))
                     self._give_way(turn, moved)
+                    turn.actions.append(moved.action("act", turn.now, HANDED, f"{moved.reason}{BY_ANOTHER}"))
         while len(self.sketches) > KEEP_SKETCHES:
             del self.sketches[next(iter(self.sketches))]
         self.sketches = {i: sketch for i, sketch in self.sketches.items() if self.life.ledger.of_incident(i)}
@@ -142,10 +147,10 @@ def _home(attempt: Attempt, ours: Sequence[Incident], closed: Sequence[Incident]
 
 
 def _likest(attempt: Attempt, incidents: Iterable[Incident], state: str) -> Incident | None:
-    known = _keys(attempt.evidence)
+    known, until = _keys(attempt.evidence), math.inf if attempt.live else (attempt.acted_at or attempt.decided_at) + ONSET_S
     best: tuple[tuple[bool, int], Incident] | None = None
     for incident in incidents:
-        alerts = [a for a in incident.alerts if state in (a.state, "")]
+        alerts = [a for a in incident.alerts if state in (a.state, "") and a.since <= until]
         asked = any((a.entity, a.signal.split("{", 1)[0]) == attempt.trigger for a in alerts)
         score = asked, sum(f"{a.entity} {a.signal}" in known for a in alerts)
         if any(score) and (best is None or score > best[0]):
