@@ -163,12 +163,36 @@ def test_what_was_wanted_here_for_the_same_incident_gives_way():
     """It was never begun: it is decided anew on what becomes of the other."""
     first, action, ended = done_by_the_first()
     second = book()
+    step(second, -15.0, incidents=[], commands=[FOLLOW])
     own = acted_ours(second)
     assert second.wanted(own.id)
-    decided = step(second, 15.0, incidents=[ours()], commands=[FOLLOW, handed(first, action, ended)])
+    decided = step(second, 15.0, incidents=[ours()], commands=[handed(first, action, ended)])
     assert [(o.action, o.status) for o in decided.outcomes] == [(own.id, "refused")]
     assert decided.outcomes[0].reason == f"not now: another replica decided on it: ScaleUp deployment/shop/api {action.id}."
     assert not second.wanted(own.id) and [a.state for a in decided.actions] == [HANDED]
+
+
+def test_what_we_may_have_begun_ourselves_does_not_give_way():
+    """Alone, or as the one that leads, what is decided is done: it must be judged."""
+    first, action, ended = done_by_the_first()
+    second = book()
+    own = acted_ours(second)
+    decided = step(second, 15.0, incidents=[ours()], commands=[handed(first, action, ended)])
+    assert decided.outcomes == () and second.wanted(own.id)
+
+
+def test_an_attempt_that_moved_is_found_in_its_new_place_only():
+    """By incident, policy and target, and as long as something is to come of it; and counted once."""
+    first, action, ended = done_by_the_first()
+    second = book()
+    step(second, 15.0, incidents=[ours()], commands=[FOLLOW, handed(first, action, ended)])
+    ledger = second.ledger
+    there = [ledger.of("p", "i-2"), ledger.of_incident("i-2"), ledger.live("incident", "i-2"), ledger.on("p", action.target)]
+    assert [[a.id for a in found] for found in there] == [[action.id]] * 4
+    assert ledger.of("p", "i-1") == ledger.of_incident("i-1") == ledger.live("incident", "i-1") == []
+    again = book()
+    again.restore(json.loads(json.dumps(second.state())))
+    assert again.ledger.acted("p", 0.0, rehearsed=False) == ledger.acted("p", 0.0, rehearsed=False) == 1
 
 
 def test_it_is_shown_in_our_incident_and_not_carried_out_here():

@@ -25,7 +25,7 @@ MOST_NAMED = 30
 BY_ANOTHER = "; by another replica, or before a restart"
 ONSET_S = 60.0
 """So much later than an action another replica may have seen the onset of what asked for it; what began after that is new."""
-KEEP_SKETCHES, KEEP_CLOSED_S = 1000, 900.0
+KEEP_MOST, KEEP_CLOSED_S, KEEP_SKETCH_S = 1000, 900.0, 3600.0
 _FAR: Mapping[str, int] = {"asked": 0, "submitted": 1, "verifying": 2}
 _UNDO: Mapping[str, int] = {"": 0, "waiting": 1, "running": 1}
 
@@ -58,12 +58,13 @@ class Handover:
     others only, or of an earlier run of ours, by id."""
 
     def __init__(self, life: Lifecycle) -> None:
-        self.life, self.leads = life, True
+        self.life, self.leads, self._led = life, True, True
         self.sketches: dict[str, Incident] = {}
         self._closed: dict[str, Incident] = {}
 
     def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
         """`handed`: what another did; `lead` and `follow`: whether judging is up to us from now on."""
+        self._led = self.leads
         for command in commands:
             if command.verb == "handed":
                 self._take(turn, command)
@@ -94,29 +95,36 @@ class Handover:
 
     def _bring_home(self, turn: Turn) -> None:
         """Attempts of incidents that are not ours go to the one of ours that has, or had, their alert."""
-        self._closed |= {i.id: i for i in turn.incidents.values() if i.closed_at is not None}
-        late = [n for n, i in self._closed.items() if n in turn.open or turn.now - (i.closed_at or 0.0) > KEEP_CLOSED_S]
-        for name in [*late, *list(self._closed)[:max(0, len(self._closed) - len(late) - KEEP_SKETCHES)]]:
-            self._closed.pop(name, None)
-        for name in list(self.sketches):
-            if name in turn.open:
-                del self.sketches[name]
-                continue
-            for attempt in (a for a in self.life.ledger.of_incident(name) if a.acted_at is not None and not a.rehearsed):
-                home = _home(attempt, [turn.incidents[i] for i in sorted(turn.open)], list(self._closed.values()))
+        self._look_back(turn)
+        ledger, places = self.life.ledger, _Places(turn, self._closed.values()) if self.sketches else None
+        for name in list(self.sketches) if places else ():
+            for attempt in (a for a in ledger.of_incident(name) if a.acted_at is not None and not a.rehearsed):
+                home = places.of(attempt) if places else None
                 if home:
-                    moved = self.life.ledger.move(attempt, home.id, _in_our_words(attempt, home))
+                    moved = ledger.move(attempt, home.id, _in_our_words(attempt, home))
                     self._give_way(turn, moved)
                     turn.actions.append(moved.action("act", turn.now, HANDED, f"{moved.reason}{BY_ANOTHER}"))
-        while len(self.sketches) > KEEP_SKETCHES:
-            del self.sketches[next(iter(self.sketches))]
-        self.sketches = {i: sketch for i, sketch in self.sketches.items() if self.life.ledger.of_incident(i)}
+        self.sketches = {i: sketch for i, sketch in self.sketches.items() if self._needed(i, turn.now)}
         turn.incidents = {**turn.incidents, **self.sketches, **{i: c for i, c in self._closed.items() if i not in turn.incidents}}
 
+    def _look_back(self, turn: Turn) -> None:
+        """Forget sketches of what turned out to be ours, and what was closed long ago."""
+        self._closed |= {i.id: i for i in turn.incidents.values() if i.closed_at is not None}
+        late = [n for n, i in self._closed.items() if n in turn.open or turn.now - (i.closed_at or 0.0) > KEEP_CLOSED_S]
+        for name in [*late, *list(self._closed)[:max(0, len(self._closed) - len(late) - KEEP_MOST)]]:
+            self._closed.pop(name, None)
+        for name in [n for n in self.sketches if n in turn.open] + list(self.sketches)[:max(0, len(self.sketches) - KEEP_MOST)]:
+            self.sketches.pop(name, None)
+
+    def _needed(self, incident: str, now: float) -> bool:
+        mine = self.life.ledger.of_incident(incident)
+        return any(a.live or now - (a.ended_at or a.decided_at) <= KEEP_SKETCH_S for a in mine)
+
     def _give_way(self, turn: Turn, theirs: Attempt) -> None:
-        """What we wanted ourselves for the same incident, and did not begin, is decided anew on what became of theirs."""
+        """What we wanted ourselves for the same incident is decided anew on what became of theirs; not what we may have begun."""
+        waiting = ("asked",) if self._led else ("asked", "submitted")
         for own in self.life.ledger.of(theirs.policy, theirs.incident):
-            if own.id != theirs.id and own.state in ("asked", "submitted"):
+            if own.id != theirs.id and own.state in waiting:
                 text = f"{NOT_NOW}another replica decided on it: {theirs.type} {theirs.target} {theirs.id}."
                 self.life.ledger.change(own, state="withdrawn", ended_at=turn.now, said=text)
                 turn.outcomes.append(Outcome(own.id, "refused", turn.now, text))
@@ -141,21 +149,39 @@ def _keys(evidence: Iterable[str]) -> dict[str, str]:
     return {text.rsplit(" ", 1)[0]: text for text in evidence}
 
 
-def _home(attempt: Attempt, ours: Sequence[Incident], closed: Sequence[Incident]) -> Incident | None:
-    """The open incident that has what asked for the attempt, else the one with most of its alerts; else one that had them."""
-    return _likest(attempt, ours, "firing") or _likest(attempt, [*ours, *closed], "")
+class _Places:
+    """Which of our incidents has an alert: looked up for many attempts in one step."""
+
+    def __init__(self, turn: Turn, closed: Iterable[Incident]) -> None:
+        self._firing: dict[str, list[tuple[Incident, float]]] = {}
+        self._any: dict[str, list[tuple[Incident, float]]] = {}
+        for incident in (*(turn.incidents[i] for i in sorted(turn.open)), *closed):
+            for alert in incident.alerts:
+                for places in (self._any, self._firing) if alert.state == "firing" else (self._any,):
+                    for key in (f"{alert.entity} {alert.signal}", _asked(alert.entity, alert.signal)):
+                        places.setdefault(key, []).append((incident, alert.since))
+
+    def of(self, attempt: Attempt) -> Incident | None:
+        """The incident that has what asked for the attempt, else the one with most of its alerts; else one that had them."""
+        return self._likest(attempt, self._firing) or self._likest(attempt, self._any)
+
+    @staticmethod
+    def _likest(attempt: Attempt, places: Mapping[str, Sequence[tuple[Incident, float]]]) -> Incident | None:
+        until = math.inf if attempt.live else (attempt.acted_at or attempt.decided_at) + ONSET_S
+        asked = _asked(*attempt.trigger)
+        keys = {asked, *_keys(attempt.evidence)}
+        score: dict[str, int] = {}
+        found: dict[str, Incident] = {}
+        for key in keys:
+            for incident in {i.id: i for i, since in places.get(key, ()) if since <= until}.values():
+                found[incident.id] = incident
+                score[incident.id] = score.get(incident.id, 0) + (len(keys) if key == asked else 1)
+        return found[min(score, key=lambda name: (-score[name], name))] if score else None
 
 
-def _likest(attempt: Attempt, incidents: Iterable[Incident], state: str) -> Incident | None:
-    known, until = _keys(attempt.evidence), math.inf if attempt.live else (attempt.acted_at or attempt.decided_at) + ONSET_S
-    best: tuple[tuple[bool, int], Incident] | None = None
-    for incident in incidents:
-        alerts = [a for a in incident.alerts if state in (a.state, "") and a.since <= until]
-        asked = any((a.entity, a.signal.split("{", 1)[0]) == attempt.trigger for a in alerts)
-        score = asked, sum(f"{a.entity} {a.signal}" in known for a in alerts)
-        if any(score) and (best is None or score > best[0]):
-            best = score, incident
-    return best[1] if best else None
+def _asked(entity: str, signal: str) -> str:
+    """What a trigger names: a signal without its labels."""
+    return f"{entity}\x1f{signal.split('{', 1)[0]}"
 
 
 def _in_our_words(attempt: Attempt, home: Incident) -> tuple[str, ...]:

@@ -133,11 +133,15 @@ class Ledger:
 
     def move(self, attempt: Attempt, incident: str, evidence: tuple[str, ...]) -> Attempt:
         """To another incident, which is the same fault. The last of those that are there."""
-        moved = replace(attempt, incident=incident, evidence=evidence)
+        for key in _live_keys(attempt):
+            self._live[key].pop(attempt.id, None)
         del self.attempts[attempt.id]
-        self.attempts[attempt.id] = moved
-        self._index()
-        return moved
+        for old, new in ((("incident", attempt.policy, attempt.incident), ("incident", attempt.policy, incident)),
+                         (("all", attempt.incident), ("all", incident))):
+            self._groups[old].remove(attempt.id)
+            self._groups[new].append(attempt.id)
+        self.attempts[attempt.id] = attempt  # known, so that `put` counts it once
+        return self.put(replace(attempt, incident=incident, evidence=evidence))
 
     def helped_in(self, incident: str) -> Attempt | None:
         """The last that helped in this incident, of whatever policy."""
