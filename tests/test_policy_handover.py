@@ -227,6 +227,19 @@ def test_a_daemon_that_was_started_again_judges_what_it_had_done():
     assert again.record.of(SIGNATURE, KIND) == Record(0, 1)
 
 
+def test_one_of_several_that_was_started_again_waits_until_it_is_told():
+    """It may have led when it was killed; another judges by now. Alone it goes on by itself."""
+    first, action, _ = done_by_the_first()
+    step(first, 5.0, incidents=[theirs()], outcomes=[Outcome(action.id, "done", T0 + 5)], commands=[LEAD])
+    again = book()
+    again.restore(json.loads(json.dumps(first.state())))
+    assert not again.leads and step(again, 900.0, incidents=[]).outcomes == ()
+    step(again, 915.0, incidents=[], commands=[Command(T0, "lead", "", "a restart")])
+    alone = book()
+    alone.restore(json.loads(json.dumps(again.state())))
+    assert alone.leads
+
+
 def test_equal_commands_give_equal_decisions():
     """A replay of what was journalled takes the same over."""
     runs = []

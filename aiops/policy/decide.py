@@ -146,8 +146,8 @@ class PolicyBook:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
-        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state(), "leads": self.leads,
-                "incidents": [handover.sketch(i) for i in self._places]}
+        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state(),
+                "leads": not self._handover.several, "incidents": [handover.sketch(i) for i in self._places]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.restore(state.get("ledger", {}))

@@ -54,11 +54,12 @@ def incident_of(data: Mapping[str, Any], trigger: tuple[str, str] = ("", "")) ->
 
 
 class Handover:
-    """The attempts of others among ours. `leads`: whether we judge; alone we always do. `sketches`: incidents that we know of
-    others only, or of an earlier run of ours, by id."""
+    """The attempts of others among ours. `leads`: whether we judge; alone we always do. `several`: we were told whether we lead,
+    and wait for that after a restart. `sketches`: incidents that we know of others only, or of an earlier run of ours, by id."""
 
     def __init__(self, life: Lifecycle) -> None:
         self.life, self.leads, self._led = life, True, True
+        self.several = False
         self.sketches: dict[str, Incident] = {}
         self._closed: dict[str, Incident] = {}
 
@@ -69,6 +70,7 @@ class Handover:
             if command.verb == "handed":
                 self._take(turn, command)
             elif command.verb in ("lead", "follow"):
+                self.several = command.target != ""
                 self.leads = command.verb == "lead"
         self._bring_home(turn)
 
