@@ -16,7 +16,7 @@ from aiops.cluster.calls import Calls, WithCalls
 from aiops.cluster.executor import Check
 from aiops.cluster.transport import Api
 from aiops.generations import BandedGenerations, Generations, generations
-from aiops.interfaces import Clock, Cluster, Refused, Sink
+from aiops.interfaces import Clock, Cluster, Judge, Refused, Sink
 from aiops.kinds import kind_of
 from aiops.limits import Limits
 from aiops.maintenance import CONFIGURED, Maintenance
@@ -126,11 +126,13 @@ def warm(detectors: Sequence[Chosen]) -> None:
 
 def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: str | None,
                   awaited: Sequence[str], limits: Limits, brake: Brake, stop: str | None = None,
-                  webhooks: Mapping[str, Callee] | None = None, lease: tuple[str, str] | None = None) -> LiveActuator:
+                  webhooks: Mapping[str, Callee] | None = None, lease: tuple[str, str] | None = None,
+                  judge: Judge | None = None, tell: Callable[[Command], None] = lambda command: None) -> LiveActuator:
     """An actuator on the real cluster, with the ledger of intents; not started yet. Raises ConfigurationError.
 
     awaited: ids of actions that an earlier run decided, and of which no outcome was heard. stop: the ConfigMap that may stop
     all. webhooks: whom actions may call. lease: namespace and name of the one that replicas share, where there may be several.
+    judge: who decides; tell: how it hears of the other replicas.
     """
     from aiops.cluster.checks import not_paused
     from aiops.cluster.kubernetes import KubernetesCluster, connect
@@ -142,7 +144,8 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
 
     try:
         intents = Intents(ledger)
-        several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease) if lease else None
+        several = one_of_several(clock, intents, lambda **given: connect(kubeconfig, context, **given), *lease,
+                                 judge.about if judge else lambda action: None) if lease else None
         api = several.api if several else connect(kubeconfig, context, quiet=Quiet(clock.monotonic))
         cluster: Cluster = WithCalls(KubernetesCluster(api), calls(webhooks or {}, clock))
     except (OSError, Refused) as e:
@@ -151,7 +154,8 @@ def live_actuator(clock: Clock, ledger: Path, kubeconfig: Path | None, context: 
     checks: list[Check] = [*said, not_paused, hands_off, Radius(limits, clock.monotonic)]
     if several is None:
         return LiveActuator(cluster, clock, intents, awaited, checks, gate=brake.gate)
-    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, gate=brake.gate, office=several.office)
+    return LiveActuator(several.gated(cluster), clock, several.ledger, awaited, checks, gate=brake.gate, office=several.office,
+                        judge=judge, tell=tell)
 
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -275,6 +279,17 @@ def _webhook(settings: Any, folder: Path, clock: Clock, name: str) -> Sink:
     from aiops.sinks.webhook import Webhook, key
     secret_file = secret(settings.secret_file, key) if settings.secret_file else ""
     return Webhook(folder, clock, settings.url, secret_file, name, minimum=settings.minimum)
+
+
+def tokens(config: Config) -> dict[str, Secret]:
+    """The tokens that have a name. Raises ConfigurationError, also where two of them are the same."""
+    made = {name: secret(path, header) for name, path in config.token_files.items()}
+    for name, one in made.items():
+        same = [other for other in made if other < name and made[other]() == one()]
+        if same:
+            raise ConfigurationError(f"tokenFiles: {same[0]} and {name} have the same token: nobody can tell them apart. "
+                                     "Give each one of their own.")
+    return made
 
 
 def secret(path: Path, check: Callable[[str], object] = lambda text: None) -> Secret:

@@ -168,7 +168,7 @@ def _anchor(node: Any, base: Path) -> None:
     for key, value in list(items):
         if key in PATH_KEYS and isinstance(value, str) and value:
             node[key] = os.path.normpath(base / Path(value).expanduser())
-        elif key == "headerFiles" and isinstance(value, dict):
+        elif key in ("headerFiles", "tokenFiles") and isinstance(value, dict):
             node[key] = {k: os.path.normpath(base / v) if isinstance(v, str) else v for k, v in value.items()}
         elif key == "paths" and isinstance(value, list):
             node[key] = [os.path.normpath(base / v) if isinstance(v, str) else v for v in value]

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator, Recorded
 from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
-from aiops.pipeline import Pipeline
+from aiops.pipeline import Decider, Pipeline
+from aiops.policy.answers import too_few
 from aiops.reload import Policies
 from aiops.schema import Config
 from aiops.secretfile import header
@@ -39,7 +40,7 @@ from aiops.sources.remote_write import RemoteWriteSource
 from aiops.store.capsules import recover
 from aiops.store.models import INDEX, ModelFiles
 from aiops.store.sqlite import Store
-from aiops.types import Batch
+from aiops.types import Batch, Command
 from aiops.unused import unused
 from aiops.web.app import create_app
 from aiops.web.server import Server
@@ -98,7 +99,7 @@ class Daemon:
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.brake = _brake(config.store / "stop.json")
         self.models = ModelMemory(ModelFiles(config.store / "models"), pipeline, now)
-        self.actuator = self._actuator(pipeline.decider.awaited())
+        self.actuator = self._actuator(pipeline.decider)
         recorded = self._recorded()
         self.journal = self._journal(now)
         self.receivers = build.receivers(config, clock)
@@ -112,16 +113,21 @@ class Daemon:
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):
             intake.command(command)
+        if not pipeline.decider.leads and not getattr(self.actuator, "follows", str)():  # it was one of several
+            intake.command(Command(now, "lead", "", "a restart"))
         sources = [*feeds.sources(config, clock, known, self.models.since), own, *self._stops(intake)]
         self.live = Live(pipeline, sources, intake, Recorded(self.actuator, self.audit), sinks, clock, config.tick_s, self._write,
                          self.metrics.step, [*self.receivers, self.models, self.costs], recorded,
                          PATIENCE_S if self.models.since is None else AGAIN_S, self.policies.refresh, watchers)
         token = build.secret(config.token_file, header) if config.token_file else None
+        tokens = build.tokens(config)
         desk = Desk(self.store, vitals, self.metrics, config.mode, now, clock.now, self._states,
-                    self.live.intake.command, token, notes=self.notes, capsules=(self.capsules.folder, self.capsules.status),
+                    self.live.intake.command, token,
+                    notes=[*self.notes, *too_few(book, len(tokens))], capsules=(self.capsules.folder, self.capsules.status),
                     refused=lambda: [*self._unwritten(), *intake.notes(), *self.policies.notes(),
                                      *getattr(self.actuator, "notes", list)()], brake=self.brake,
-                    for_all=build.stop_for_all(config), files=(config.store, self._learned_into))
+                    for_all=build.stop_for_all(config), files=(config.store, self._learned_into), tokens=tokens,
+                    follows=getattr(self.actuator, "follows", str))
         self._measure(intake)
         self.pushed = [s for s in sources if hasattr(s.source, "pushes")]
         pushes = {path: take for s in reversed(self.pushed) for path, take in s.source.pushes.items()}  # type: ignore[attr-defined]
@@ -231,14 +237,15 @@ class Daemon:
     def _states(self) -> list[dict[str, Any]]:
         return self.live.states()
 
-    def _actuator(self, awaited: Sequence[str]) -> Any:
+    def _actuator(self, decider: Decider) -> Any:
         """Only a daemon that may act, or ask, holds a way to change the cluster."""
         kubernetes = next((s.kubernetes for s in self.config.sources if s.kubernetes), None)
         if self.config.mode == "observe" or kubernetes is None:
             return NoActuator()
         return build.live_actuator(self.clock, self.config.store / "actions.sqlite", kubernetes.kubeconfig, kubernetes.context,
-                                   awaited, self.config.limits, self.brake, self.config.stop.config_map, self.config.webhooks,
-                                   build.lease(self.config))
+                                   decider.awaited(), self.config.limits, self.brake, self.config.stop.config_map,
+                                   self.config.webhooks, build.lease(self.config), decider,
+                                   lambda command: self.live.intake.command(command))
 
     def _write(self, batch: Batch) -> None:
         before = self.journal.problem

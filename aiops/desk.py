@@ -98,7 +98,8 @@ class Desk:
     series that are left out, and of what cannot be written. capsules: their folder, and how the
     making of them goes. brake: what stops everything at once; for_all: the place
     where that is written for the other replicas, and what writes it. files: the store, and what puts all that was learned, as it
-    was last saved, into a folder of it. simulation: what to say where nothing of it is real, else nothing.
+    was last saved, into a folder of it. simulation: what to say where nothing of it is real, else nothing. tokens: by the name of
+    whom they belong to. follows: why answers are of no use here, empty where they are.
     """
 
     def __init__(self, store: Store, vitals: Vitals, metrics: Metrics, mode: str, started_at: float, now: Callable[[], float],
@@ -107,8 +108,9 @@ class Desk:
                  capsules: tuple[Path, Callable[[], JSON]] | None = None,
                  refused: Callable[[], Sequence[str]] = tuple, brake: Brake | None = None,
                  for_all: tuple[str, Callable[[Command], None]] | None = None,
-                 files: tuple[Path, Callable[[Path], None]] | None = None, simulation: Callable[[], str] = str) -> None:
-        self._simulation = simulation
+                 files: tuple[Path, Callable[[Path], None]] | None = None, simulation: Callable[[], str] = str,
+                 tokens: Mapping[str, Secret] = MappingProxyType({}), follows: Callable[[], str] = str) -> None:
+        self._simulation, self._tokens, self._follows = simulation, tokens, follows
         self._brake = brake or Brake()
         self._place = for_all[0] if for_all else ""
         self._tell: Callable[[Command], None] | None = for_all[1] if for_all else None
@@ -122,6 +124,10 @@ class Desk:
     @property
     def token(self) -> str | None:
         return self._token() if self._token else None
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        return {name: secret() for name, secret in self._tokens.items()}
 
     # ------------------------------------------------------------------------------------------------------ reading
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
@@ -270,6 +276,8 @@ class Desk:
         known = next((a for i in self._store.incidents("open", 1000) for a in i["actions"] if a["id"] == action), None)
         if known is None:
             raise LookupError(action)
+        if other := self._follows():
+            raise NotPossible(f"this replica carries out nothing, it {other}. Ask the one that leads")
         if verb == "approve" and self._brake.stops.standing:
             raise NotPossible(f"{self._brake.stops.reason}. Start everything first: aiops start")
         if known["decision"] != "ask" or known["state"] not in ("", "asked"):

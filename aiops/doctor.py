@@ -30,6 +30,8 @@ def examine(config: Config, env: Mapping[str, str]) -> Iterator[Finding]:
     yield from _store(config.store)
     if config.token_file:
         yield secret("token", config.token_file, header)
+    for name, file in config.token_files.items():
+        yield secret(f"token of {name}", file, header)
     for item in config.sources:
         if item.kind in _CHECKS:
             yield from _CHECKS[item.kind](item.settings, config)
@@ -244,6 +246,6 @@ _CHECKS: dict[str, Callable[[Any, Config], Iterator[Finding]]] = {
     "kubernetes": lambda s, c: kubernetes(s, c.mode != "observe", c.policies.kubernetes, c.stop.config_map,
                                           _shared(c), _used(c)),
     "loki": lambda s, _: reach.loki(s), "journald": lambda s, _: reach.journald(s), "logs": lambda s, _: reach.log_files(s),
-    "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file)),
-    "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file)),
+    "otlp": lambda _, c: reach.otlp(c.listen, bool(c.token_file or c.token_files)),
+    "remote_write": lambda _, c: reach.remote_write(c.listen, bool(c.token_file or c.token_files)),
     "nvml": lambda *_: reach.nvml(), "host": lambda *_: reach.host()}

@@ -231,6 +231,23 @@ class Log(Protocol):
     def result(self, action: Action, outcome: Outcome) -> None: ...
 
 
+class Judge(Protocol):
+    """What a replica's actuator asks of its decider, from another thread."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it has heard that judging is its own now."""
+        ...
+
+    def wanted(self, action: str) -> bool:
+        """Whether the action is still to be done."""
+        ...
+
+    def about(self, action: str) -> dict[str, Any] | None:
+        """What another replica needs to go on with it, as plain JSON; None where there is nothing."""
+        ...
+
+
 class Sink(Protocol):
     """Somebody who wants to know. Must not raise; a slow sink queues on disk or drops and counts, never blocks the step."""
 

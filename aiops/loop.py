@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aiops.interfaces import Actuator, Sink
 from aiops.pipeline import Pipeline
-from aiops.types import Action, Batch, Outcome, Report
+from aiops.types import HANDED, Action, Batch, Outcome, Report
 
 
 class NoActuator:
@@ -57,7 +57,7 @@ def advance(pipeline: Pipeline, batch: Batch, actuator: Actuator, sinks: Sequenc
     report = pipeline.step(batch)
     for sink in sinks:
         sink.publish(report)
-    actuator.submit([a for a in report.actions if a.decision == "act"])
+    actuator.submit([a for a in report.actions if a.decision == "act" and a.state != HANDED])
     for watcher in watchers:
         watcher.publish(report)
     return report

@@ -356,6 +356,8 @@ class Config(Strict):
     interval_s: Duration | None = Field(default=None, alias="interval")
     page: Url | None = None
     token_file: Path | None = Field(default=None, alias="tokenFile")
+    token_files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._@]{0,62}$")], Path] = Field(
+        default={}, alias="tokenFiles", max_length=100)
     listen: str = "127.0.0.1:8750"
 
     @field_validator("sources")
@@ -371,7 +373,7 @@ class Config(Strict):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError(f"{value!r} is not an address. Write host:port, for example 127.0.0.1:8750.")
-        if not LOOPBACK.fullmatch(host) and info.data.get("token_file") is None:
+        if not LOOPBACK.fullmatch(host) and not (info.data.get("token_file") or info.data.get("token_files")):
             raise ValueError(f"{value} can be reached from other machines and there is no tokenFile. "
                              "Set tokenFile, or listen on 127.0.0.1.")
         return value

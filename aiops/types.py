@@ -107,6 +107,7 @@ class Command:
     `maintenance_start`, `maintenance_end` (target = the window's id), `rollback`, `promote` (target = name of a detector),
     `stop`, `freeze`, `start` (target = where it was said, empty for people), `reset` (target = a kind of what was learned,
     `aiops.learned.KINDS`; `entities` = names in it, globs, all where there are none).
+    What replicas say: `handed` (target = action id, `params`: all that is known of it), `lead`, `follow` (target = the lease).
 
     An approval may change parameters (`params`: field of the target -> value). A window covers `entities` (globs) from `since`
     (None: from `time`) until `until`, UTC seconds.
@@ -114,7 +115,7 @@ class Command:
 
     time: float
     verb: Literal["approve", "reject", "false_alarm", "useful", "maintenance_start", "maintenance_end", "rollback", "promote",
-                  "stop", "freeze", "start", "reset"]
+                  "stop", "freeze", "start", "reset", "handed", "lead", "follow"]
     target: str
     by: str = ""
     entities: tuple[str, ...] = ()
@@ -303,6 +304,10 @@ class TimelineEntry:
     at: float
     kind: str
     text: str
+
+
+HANDED = "handed"
+"""The state of an action that is in another's hands, or was: it is shown, and not carried out here."""
 
 
 @dataclass(frozen=True, slots=True)

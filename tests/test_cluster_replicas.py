@@ -32,16 +32,19 @@ def action(key="a-1", target=API, at=NOW, state="", **params):
 class Replica:
     """One process: what dies with it is this object; what stays is the folder's file and the cluster."""
 
-    def __init__(self, name, store, cluster, folder, clock, awaited=()):
+    def __init__(self, name, store, cluster, folder, clock, awaited=(), judge=None):
+        self.said = []
         self.name, self.clock, self.store = name, clock, store
         holder = f"{name}_{next(NUMBERS)}"
         self.lease = Lease(Connection(store), "aiops", "aiops", holder, clock, floor=lambda: self.ledger.next_term())
         self.election = Election(self.lease)
         self.api = Connection(store, self.election.fence)
         self.own = Intents(folder / f"{name}.sqlite")
-        self.ledger = SharedLedger(self.own, self.api, "aiops", "aiops-actions", holder)
+        self.ledger = SharedLedger(self.own, self.api, "aiops", "aiops-actions", holder,
+                                   judge.about if judge else lambda action: None)
         self.office = Office(self.election, self.ledger)
-        self.actuator = LiveActuator(Gated(cluster, self.election.fence), clock, self.ledger, awaited, office=self.office)
+        self.actuator = LiveActuator(Gated(cluster, self.election.fence), clock, self.ledger, awaited, office=self.office,
+                                      judge=judge, tell=self.said.append)
 
     def turn(self):
         """Look at the lease and do what is due; what became of it."""
@@ -55,8 +58,8 @@ def world(tmp_path):
     class World:
         store, cluster, clock = Store(), SimulatedCluster({API: 3, "deployment/shop/web": 3}), ManualClock(NOW)
 
-        def replica(self, name, awaited=()):
-            return Replica(name, self.store, self.cluster, tmp_path, self.clock, awaited)
+        def replica(self, name, awaited=(), judge=None):
+            return Replica(name, self.store, self.cluster, tmp_path, self.clock, awaited, judge)
 
         def later(self, seconds, *replicas):
             """Time goes by in steps of two seconds, in which these replicas live."""

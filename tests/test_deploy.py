@@ -30,8 +30,8 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def one(kind: str) -> dict[str, Any]:
-    """Of what is applied by default."""
-    (found,) = [d for path in MANIFESTS if path.parent == DEPLOY for d in documents(path) if d["kind"] == kind]
+    """Of what is applied by default, the first of a file."""
+    found, *_ = [d for path in MANIFESTS if path.parent == DEPLOY for d in documents(path) if d["kind"] == kind]
     return found
 
 
@@ -45,7 +45,7 @@ def test_each_manifest_fits_the_schema_of_kubernetes(path: Path, version: str) -
 
 def test_the_validator_would_notice_a_misspelt_field() -> None:
     """Else the test above could not fail."""
-    manifest = documents(DEPLOY / "deployment.yaml")[0]
+    manifest = documents(DEPLOY / "statefulset.yaml")[0]
     manifest["spec"]["template"]["spec"]["securityContext"]["runAsNonRooot"] = True
     with pytest.raises(kubernetes_validate.ValidationError, match="runAsNonRooot"):
         kubernetes_validate.validate(manifest, "1.37.0", strict=True)
@@ -62,11 +62,12 @@ def test_kustomize_lists_every_manifest_and_none_that_grants_rights_to_act() -> 
 
 
 def test_the_pod_is_confined() -> None:
-    """The restricted profile, a read-only root, and no two daemons at the same time."""
-    spec = one("Deployment")["spec"]
+    """The restricted profile, a read-only root, and a volume of its own for each replica."""
+    spec = one("StatefulSet")["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+    assert (spec["replicas"], spec["updateStrategy"]["type"]) == (1, "RollingUpdate")
+    assert [c["spec"]["accessModes"] for c in spec["volumeClaimTemplates"]] == [["ReadWriteOnce"]]
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 65532
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
@@ -81,16 +82,21 @@ def test_the_pod_is_confined() -> None:
 
 def test_the_parts_fit_together() -> None:
     """Names, ports and paths agree between deployment, service, config, policy and image."""
-    pod = one("Deployment")["spec"]["template"]
+    spec = one("StatefulSet")["spec"]
+    pod = spec["template"]
     container = pod["spec"]["containers"][0]
-    assert one("Service")["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    services = documents(DEPLOY / "service.yaml")
+    assert [s["metadata"]["name"] for s in services if s["spec"].get("clusterIP") == "None"] == [spec["serviceName"]]
+    assert all(s["spec"]["selector"].items() <= pod["metadata"]["labels"].items() for s in services)
+    assert one("PodDisruptionBudget")["spec"]["selector"] == spec["selector"]
     assert one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     port = container["ports"][0]["containerPort"]
     assert one("Service")["spec"]["ports"][0]["port"] == port
     assert one("NetworkPolicy")["spec"]["ingress"][0]["ports"][0]["port"] == port
     volumes = {v["name"]: v for v in pod["spec"]["volumes"]}
     assert volumes["config"]["configMap"]["name"] == one("ConfigMap")["metadata"]["name"]
-    assert volumes["store"]["persistentVolumeClaim"]["claimName"] == one("PersistentVolumeClaim")["metadata"]["name"]
+    mounted = {m["name"] for m in container["volumeMounts"]}
+    assert mounted == set(volumes) | {c["metadata"]["name"] for c in spec["volumeClaimTemplates"]}
     assert one("ClusterRoleBinding")["roleRef"]["name"] == "aiops-read"
     assert container["image"] == f"aiops:{__version__}"
 
@@ -100,7 +106,7 @@ def test_the_config_map_holds_a_good_configuration(tmp_path: Path) -> None:
     path = tmp_path / "aiops.yaml"
     path.write_text(one("ConfigMap")["data"]["aiops.yaml"], encoding="utf-8")
     loaded = config.load(path, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
-    mounts = {m["name"]: m["mountPath"] for m in one("Deployment")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
+    mounts = {m["name"]: m["mountPath"] for m in one("StatefulSet")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert (loaded.mode, loaded.listen) == ("observe", "0.0.0.0:8750")
     assert str(loaded.store) == mounts["store"]
     assert loaded.token_file is not None and str(loaded.token_file.parent) == mounts["token"]

@@ -10,14 +10,14 @@ import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from aiops.cluster.election import Office
 from aiops.cluster.executor import Check, Executor, Notes
 from aiops.cluster.lease import Deposed, Waits
 from aiops.cluster.simulated import SimulatedCluster
-from aiops.interfaces import NOT_NOW, Begun, Clock, Cluster, Log, Refused, Retry
-from aiops.types import Action, Outcome
+from aiops.interfaces import NOT_NOW, Begun, Clock, Cluster, Judge, Log, Refused, Retry
+from aiops.types import Action, Command, Outcome
 
 PATIENCE_S = 600.0
 REMEMBER = 10_000
@@ -27,8 +27,8 @@ LEAST_S = 1.0
 """What has to wait is not tried more often."""
 LOOK_S = 0.5
 """How often it is asked who leads."""
-HEAR_S = 10.0
-"""How often one who does not lead looks what became of what it had begun."""
+HEAR_S = 5.0
+"""How often one who does not lead looks what was done."""
 NEVER_BEGUN = "the daemon stopped before it was begun; nothing was changed"
 
 
@@ -81,13 +81,16 @@ class LiveActuator:
     """A worker thread that acts on a real cluster, one action after the other.
 
     awaited: ids of actions that were decided in an earlier run and of which no outcome was heard: each gets one.
-    office: where there are several replicas; only the one that leads does anything.
+    office: where there are several replicas; only the one that leads does anything. judge: who decides here; tell: how it hears
+    what other replicas did, and whether this one leads.
     `run_due` is the worker's step, and all that tests need.
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, ledger: Ledger, awaited: Sequence[str] = (),
                  checks: Sequence[Check] = (), patience_s: float = PATIENCE_S,
-                 gate: Callable[[Action], None] = lambda action: None, office: Office | None = None) -> None:
+                 gate: Callable[[Action], None] = lambda action: None, office: Office | None = None,
+                 judge: Judge | None = None, tell: Callable[[Command], None] = lambda command: None) -> None:
+        self._judge, self._say, self._unheard = judge, tell, False
         self._clock, self._ledger, self._patience_s, self._office = clock, ledger, patience_s, office
         self._started, self._awaited, self._claim_at = clock.monotonic(), list(awaited), 0.0
         self._hear_at, self._unclaimed = 0.0, ""
@@ -105,6 +108,9 @@ class LiveActuator:
 
     def _take_over(self) -> None:
         """What an earlier run began is looked up first; what it decided and never began is told so."""
+        if self._office:
+            self._unheard = self._hand(self._office.handed())
+            self._tell_who_judges("lead", self._office)
         with self._wake:
             for begun in self._ledger.begun():
                 self._seen[begun.action.id] = None
@@ -117,6 +123,21 @@ class LiveActuator:
                     self._outcomes.append(ended.get(name) or Outcome(name, "failed", self._clock.now(), NEVER_BEGUN))
             self._awaited = []
 
+    def _hand(self, handed: Mapping[str, Mapping[str, object]]) -> bool:
+        """What other replicas did is told to whom decides here. Whether there was anything."""
+        for name, record in handed.items():
+            self._say(Command(self._clock.now(), "handed", name, str(record["by"]), params=record))
+        return bool(handed)
+
+    def _tell_who_judges(self, verb: Literal["lead", "follow"], office: Office) -> None:
+        lease = office.election.lease
+        self._say(Command(self._clock.now(), verb, f"{lease.namespace}/{lease.name}", lease.holder))
+
+    def follows(self) -> str:
+        """Why a person's answer is of no use here, and who should get it; empty where it is ours to act."""
+        lease = self._office.election.lease if self._office else None
+        return "" if lease is None or lease.term() is not None else lease.waits().reason
+
     def leads(self) -> Mapping[str, float]:
         """Of the lease that the replicas share: 1 where it is ours, 0 where it is not. Empty where there is none."""
         if self._office is None:
@@ -125,10 +146,12 @@ class LiveActuator:
         return {f"{lease.namespace}/{lease.name}": float(lease.term() is not None)}
 
     def notes(self) -> list[str]:
-        """What people should know: why nothing is carried out, where the lease or the ledger cannot be looked at."""
+        """What people should know: who acts, or why nothing is carried out, where the lease or the ledger cannot be looked at."""
         lease = self._office.election.lease if self._office else None
         if self._unclaimed:
             return [f"Nothing is carried out: {self._unclaimed}"]
+        if lease and not lease.problem and lease.term() is None and lease.leader not in ("", lease.holder):
+            return [f"{lease.leader} carries out and takes answers; this replica watches, learns and decides."]
         return [f"Nothing is carried out: {lease.waits().reason}"] if lease and lease.problem and lease.term() is None else []
 
     def submit(self, actions: Sequence[Action]) -> None:
@@ -158,6 +181,7 @@ class LiveActuator:
     def start(self) -> None:
         """Work in the background until `stop`."""
         if self._office:
+            self._tell_who_judges("follow", self._office)
             self._office.start()
         self._thread = threading.Thread(target=self._run, name="actuator", daemon=True)
         self._thread.start()
@@ -208,12 +232,13 @@ class LiveActuator:
             self._hear(self._office)
 
     def _hear(self, office: Office) -> None:
-        """How those ended of which the last run heard nothing: others may have finished them."""
-        if not self._awaited or self._clock.monotonic() < self._hear_at:
+        """What others did, and how those ended of which the last run heard nothing: others may have finished them."""
+        if self._clock.monotonic() < self._hear_at:
             return
         self._hear_at = self._clock.monotonic() + HEAR_S
         try:
-            ended = office.ended(self._awaited)
+            self._hand(office.handed(again=True))
+            ended = office.ended(self._awaited) if self._awaited else {}
         except (Retry, Refused, OSError):
             return
         left = [name for name in self._awaited if name not in ended and office.began(name)]
@@ -222,7 +247,9 @@ class LiveActuator:
             self._awaited, self._outcomes = left, self._outcomes + told
 
     def _let_go(self, reason: str) -> None:
-        """What was begun is for the one who leads now to finish."""
+        """What was begun is for the one who leads now to finish, and to judge."""
+        if self._office:
+            self._tell_who_judges("follow", self._office)
         with self._wake:
             due, self._due = self._due, []
             self._unsettled.clear()
@@ -265,7 +292,20 @@ class LiveActuator:
         if self._office is None:
             return None
         self._office.must_lead()
-        return None if action.id in self._unsettled else self._office.elsewhere(action, at, self._patience_s)
+        if action.id in self._unsettled:
+            return None
+        return self._office.elsewhere(action, at, self._patience_s) or self._withdrawn(action, at)
+
+    def _withdrawn(self, action: Action, at: float) -> Outcome | None:
+        """Decided while another led, on what was known then. Raises Retry until what that one did was taken in."""
+        if self._judge is None or action.state == "undo":
+            return None
+        if self._unheard and not self._judge.leads:
+            raise Retry("what the last leader did is taken in first", 0.5)
+        self._unheard = False
+        if self._judge.wanted(action.id):
+            return None
+        return Outcome(action.id, "refused", at, f"{NOT_NOW}it was withdrawn before it was begun.")
 
     def _settled(self, action: Action, at: float) -> Outcome | None:
         """Of an action that was interrupted: how it ended, or None where it goes on. Old ones do not: their evidence is."""

@@ -84,6 +84,13 @@ class Office:
         self._ledger.refresh()
         return self._ledger.ended(actions)
 
+    def handed(self, again: bool = False) -> Mapping[str, dict[str, object]]:
+        """What was done, by action, as far as it is news; again: by the ledger as it is now. Raises Retry where that cannot be
+        read."""
+        if again:
+            self._ledger.refresh()
+        return self._ledger.handed()
+
     def elsewhere(self, action: Action, at: float, within_s: float) -> Outcome | None:
         return self._ledger.elsewhere(action, at, within_s)
 

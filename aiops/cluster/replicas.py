@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from aiops.cluster.election import Election, Gated, Office
@@ -31,12 +31,13 @@ class Several(NamedTuple):
 
 
 def one_of_several(clock: Clock, own: Own, connect: Callable[..., Api], namespace: str, name: str,
-                   terms: Terms = TERMS) -> Several:
-    """connect: makes a connection, given its `timeout_s` (to connect, to read) or its `fence` and `quiet`."""
+                   about: Callable[[str], dict[str, Any] | None] = lambda action: None, terms: Terms = TERMS) -> Several:
+    """about: what our decider says of an action. connect: makes a connection, given its `timeout_s` (to connect, to read) or its
+    `fence` and `quiet`."""
     holder = f"{socket.gethostname()}_{uuid4()}"
     lease = Lease(connect(timeout_s=(terms.retry_s, terms.retry_s * 2)), namespace, name, holder, clock, terms,
                   lambda: ledger.next_term())
     election = Election(lease)
     api = connect(fence=election.fence, quiet=Quiet(clock.monotonic))
-    ledger = SharedLedger(own, api, namespace, f"{name}-{LEDGER}", holder)
+    ledger = SharedLedger(own, api, namespace, f"{name}-{LEDGER}", holder, about)
     return Several(api, ledger, Office(election, ledger))

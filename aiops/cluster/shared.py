@@ -8,7 +8,7 @@ too: the next leader can settle, finish and put back what the last one began.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiops.changes import Change, from_json
@@ -24,7 +24,8 @@ KEEP, MOST_BYTES = 200, 700_000
 TERM, DATA = "aiops.io/term", "actions.json"
 TRIES = 4
 Entry = dict[str, Any]
-"""One action: id, action, text, rest, writes (number, change, written, inverse), status, reason, ended_at, by."""
+"""One action: id, action, text, rest, writes (number, change, written, inverse), status, reason, ended_at, by, about (what its
+decider says of it: why, and what became of it)."""
 
 
 class Own(Protocol):
@@ -43,8 +44,11 @@ class SharedLedger:
     written with whatever comes next, and told from the object by the next leader should there be no next.
     """
 
-    def __init__(self, own: Own, api: Api, namespace: str, name: str, holder: str) -> None:
+    def __init__(self, own: Own, api: Api, namespace: str, name: str, holder: str,
+                 about: Callable[[str], Entry | None] = lambda action: None) -> None:
         self._own, self._api, self._namespace, self._name, self.holder = own, api, namespace, name, holder
+        self.about = about
+        self._handed: dict[str, str] = {}
         self._entries: dict[str, Entry] = {}
         self._object: JSON | None = None
         self._term: int | None = None
@@ -80,8 +84,33 @@ class SharedLedger:
 
     def flush(self) -> None:
         """Write what could not be written when it happened. A failure is tried again by the next call."""
+        if self._term is not None:
+            self._ask()
         if self._owed and self._term is not None:
             self._try_save()
+
+    def _ask(self) -> None:
+        """What the decider says by now of those that are not over for it."""
+        for name, entry in self._entries.items():
+            if entry.get("about") and not _over(entry["about"]):
+                told = self.about(name)
+                told = told and _sketched(entry["about"], told)
+                if told and told != entry["about"]:
+                    entry["about"], self._owed = told, True
+
+    def handed(self) -> dict[str, Entry]:
+        """What deciders said of actions, with how they ended (`ended`) and whose they were (`by`); each only when it is new."""
+        new: dict[str, Entry] = {}
+        for name, entry in self._entries.items():
+            if not entry.get("about"):
+                continue
+            ended = entry["status"] and {"status": entry["status"], "at": entry["ended_at"], "reason": entry["reason"]}
+            told = {**entry["about"], "ended": ended or None, "by": entry["by"]}
+            text = json.dumps(told, sort_keys=True)
+            if self._handed.get(name) != text:
+                new[name], self._handed[name] = told, text
+        self._handed = {name: text for name, text in self._handed.items() if name in self._entries}
+        return new
 
     def began(self, action: str) -> bool:
         """Whether it is recorded and nobody wrote down how it ended."""
@@ -103,9 +132,11 @@ class SharedLedger:
     # ----------------------------------------------------------------------------------------------------- Log
     def begin(self, action: Action) -> None:
         self._own.begin(action)
+        self._ask()
         if action.id not in self._entries:
             self._entries[action.id] = {"id": action.id, "action": action_json(action), "text": "", "rest": "", "writes": [],
-                                        "status": None, "reason": "", "ended_at": None, "by": self.holder, "term": self._term}
+                                        "status": None, "reason": "", "ended_at": None, "by": self.holder, "term": self._term,
+                                        "about": self.about(action.id)}
             self._owed = True
         if self._owed:
             self._save()
@@ -230,6 +261,18 @@ def term_of(found: Mapping[str, Any] | None) -> int:
     """The term of the leader who wrote the ConfigMap last, -1 for none."""
     text = ((found or {}).get("metadata", {}).get("annotations") or {}).get(TERM, "")
     return int(text) if text.isdigit() else -1
+
+
+def _sketched(before: Entry, told: Entry) -> Entry:
+    """With the sketch of its incident that was told first: where it is does not change, and a write is saved."""
+    sketch = before.get("incident")
+    return {**told, "incident": sketch} if sketch and sketch["id"] == told["attempt"]["incident"] else {**before, **told}
+
+
+def _over(about: Entry) -> bool:
+    """Whether nothing is to come of it any more."""
+    attempt = about["attempt"]
+    return attempt["state"] not in ("submitted", "verifying") and attempt["undo"] not in ("waiting", "running")
 
 
 def _begun(entry: Entry) -> Begun:

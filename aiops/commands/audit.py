@@ -111,7 +111,7 @@ def sentence(kind: str, what: JSON) -> str:
 
     told = {"decision": of("decision", "type", "target") + (f" [{what['guard']}]" if what.get("guard") else ""),
             "answer": of("verb", "target"), "outcome": of("status", "action"), "state": of("entity", "signal"),
-            "model": of("detector", "event", "model")}.get(kind)
+            "model": of("detector", "event", "model"), "replica": of("verb", "type", "on", "state")}.get(kind)
     if told is None:
         return ", ".join(_pairs(what))
     state = f": {of('state', 'by').replace('_', ' ', 1)}" if kind == "state" else ""

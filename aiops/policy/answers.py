@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -48,6 +48,13 @@ def changed(attempt: Attempt, params: Mapping[str, object], by: str, at: float) 
 
 def approved(attempt: Attempt, by: str, at: float) -> Attempt:
     return _told(replace(attempt, approvals=(*attempt.approvals, by)), f"{by} approved", at)
+
+
+def too_few(policies: Sequence[Policy], named: int) -> list[str]:
+    """Policies that ask for more people than can be told apart. named: how many tokens have a name."""
+    told = f"{named} tokens have names" if named else "without tokenFiles a name is what the caller says"
+    return [f"Policy {p.name} asks for {p.spec.guards.approvals} approvals, and {told}."
+            for p in policies if p.spec.guards.approvals > max(1, named)]
 
 
 def by_whom(attempt: Attempt) -> str:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from aiops.interfaces import NOT_NOW
 from aiops.meaning import Meanings
-from aiops.policy import answers, guards, scope
+from aiops.policy import answers, guards, handover, scope
 from aiops.policy.conditions import Verdict
 from aiops.policy.evidence import Evidence
 from aiops.policy.guards import Question
+from aiops.policy.handover import Handover
 from aiops.policy.learning import TrackRecord
 from aiops.policy.ledger import FRUITLESS, USELESS, Attempt, Ledger, State, action_id, kind_of
 from aiops.policy.lifecycle import Lifecycle
@@ -62,19 +63,23 @@ class PolicyBook:
         self.ledger, self.record, self.stops = Ledger(), TrackRecord(), Stops()
         self.revision = 0
         self._lifecycle = Lifecycle(self.policies, mode, meanings, self.ledger, self.record, self.stops)
+        self._handover = Handover(self._lifecycle)
         self._remembered: dict[str, Incident] = {}
         self._around: dict[str, Mapping[str, str]] = {}
+        self._places: list[Incident] = []
 
     def decide(self, now: float, incidents: Sequence[Incident], evidence: Evidence,
                outcomes: Sequence[Outcome] = (), commands: Sequence[Command] = ()) -> Decision:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
         self._stop(turn, commands)
+        self._handover.obey(turn, commands)
         self._lifecycle.hear(turn, outcomes)
         self._lifecycle.recall(turn)
         self._lifecycle.obey(turn, commands)
         self._lifecycle.expire(turn)
-        self._lifecycle.verify(turn)
+        if self.leads:
+            self._lifecycle.verify(turn)
         for incident in sorted((i for i in incidents if i.id in turn.open), key=lambda i: (i.opened_at, i.id)):
             seen = scope.Seen(incident, turn.evidence)
             for policy in self.policies.values():
@@ -94,6 +99,22 @@ class PolicyBook:
         """Ids of what was handed over to be done, or undone, and of which nothing was heard yet."""
         live = self.ledger.live()
         return [a.id for a in live if a.state == "submitted"] + [action_id(a.id, "undo") for a in live if a.undo == "running"]
+
+    # ---------------------------------------------------------------------------------------- one of several
+    @property
+    def leads(self) -> bool:
+        """Whether it is ours to judge what was done."""
+        return self._handover.leads
+
+    def about(self, action: str) -> dict[str, Any] | None:
+        """What another replica needs to go on with an action; None where there is nothing. Beside a running step, too."""
+        attempt = self.ledger.attempts.get(action)
+        return handover.about(attempt, self._remembered.get(attempt.incident) if attempt else None)
+
+    def wanted(self, action: str) -> bool:
+        """Whether it is still to be done: it may have been withdrawn since. Beside a running step, too."""
+        attempt = self.ledger.attempts.get(action)
+        return attempt is None or attempt.state == "submitted"
 
     def reload(self, texts: Texts) -> tuple[str, ...]:
         """Go on with the policies of these texts, and say what has changed. Attempts, cooldowns and records stay.
@@ -130,12 +151,15 @@ class PolicyBook:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON; `restore` of it goes on exactly there."""
-        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state()}
+        return {"ledger": self.ledger.state(), "record": self.record.state(), "stops": self.stops.state(),
+                "leads": not self._handover.several, "incidents": [handover.sketch(i) for i in self._places]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.restore(state.get("ledger", {}))
         self.record.restore(state.get("record", {}))
         self.stops.restore(state.get("stops", []))
+        self._handover.leads = state.get("leads", True)
+        self._handover.sketches = {i["id"]: handover.incident_of(i) for i in state.get("incidents", [])}
 
     def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
         known = self._remembered | {i.id: i for i in incidents}
@@ -146,6 +170,7 @@ class PolicyBook:
         needed = {a.incident for a in self.ledger.live()}
         self._remembered = {key: i for key, i in turn.incidents.items() if key in needed}
         self._around = {key: turn.around(key) for key in self._remembered}
+        self._places = [i for key, i in turn.incidents.items() if key in needed or self.ledger.of_incident(key)]
         self.ledger.prune(turn.now, turn.open)
 
     # -------------------------------------------------------------------------------------------- one policy

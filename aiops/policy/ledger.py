@@ -127,6 +127,22 @@ class Ledger:
     def of(self, policy: str, incident: str) -> list[Attempt]:
         return [self.attempts[key] for key in self._groups.get(("incident", policy, incident), ())]
 
+    def of_incident(self, incident: str) -> list[Attempt]:
+        """Of all policies."""
+        return [self.attempts[key] for key in self._groups.get(("all", incident), ())]
+
+    def move(self, attempt: Attempt, incident: str, evidence: tuple[str, ...]) -> Attempt:
+        """To another incident, which is the same fault. The last of those that are there."""
+        for key in _live_keys(attempt):
+            self._live[key].pop(attempt.id, None)
+        del self.attempts[attempt.id]
+        for old, new in ((("incident", attempt.policy, attempt.incident), ("incident", attempt.policy, incident)),
+                         (("all", attempt.incident), ("all", incident))):
+            self._groups[old].remove(attempt.id)
+            self._groups[new].append(attempt.id)
+        self.attempts[attempt.id] = attempt  # known, so that `put` counts it once
+        return self.put(replace(attempt, incident=incident, evidence=evidence))
+
     def helped_in(self, incident: str) -> Attempt | None:
         """The last that helped in this incident, of whatever policy."""
         helped = [a for key in self._groups.get(("all", incident), ()) if (a := self.attempts[key]).state == "helped"]
@@ -187,7 +203,7 @@ class Ledger:
         return {"attempts": attempts, "said": {k: dict(v) for k, v in self.said.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.attempts = {a["id"]: _attempt(a) for a in state.get("attempts", [])}
+        self.attempts = {a["id"]: attempt_from(a) for a in state.get("attempts", [])}
         self._index()
         self.said = {k: dict(v) for k, v in state.get("said", {}).items()}
 
@@ -204,8 +220,8 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
         yield "namespace", attempt.target.split("/")[1]
 
 
-def _attempt(data: Mapping[str, Any]) -> Attempt:
-    """JSON knows no tuples."""
+def attempt_from(data: Mapping[str, Any]) -> Attempt:
+    """From plain JSON, which knows no tuples."""
     kind, signal = data.get("trigger", ("", ""))
     return Attempt(**{**data, "trigger": (kind, signal), "evidence": tuple(data.get("evidence", ())),
                       "approvals": tuple(data.get("approvals", ())), "answers": tuple(data.get("answers", ()))})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ SYNC_S = 30.0
 COUNTS_S = 300.0
 LONGEST_NAME = 200
 JSON = dict[str, Any]
+REPLICAS = frozenset({"handed", "lead", "follow"})
 
 
 class Audit:
@@ -97,6 +98,9 @@ class Audit:
         of = _incident_of(report)
         for c in report.commands:
             what: JSON = {"verb": c.verb, "target": c.target, "incident": of.get(c.target, "")}
+            if c.verb in REPLICAS:
+                yield Draft(report.at, "replica", {"role": "replica", "name": c.by[:LONGEST_NAME]}, what | _handed(c))
+                continue
             if c.verb == "maintenance_start":
                 what |= {"entities": list(c.entities), "from": moment(c.time if c.since is None else c.since),
                          "until": moment(c.until), "reason": c.reason}
@@ -165,6 +169,15 @@ def _decision(a: Action) -> JSON:
 def _state(e: EndState) -> JSON:
     return {"entity": e.entity, "signal": e.signal, "state": e.state, "by": e.by, "text": e.text, "incident": e.incident,
             "policy": e.policy}
+
+
+def _handed(c: Command) -> JSON:
+    """What another replica said became of an action."""
+    attempt = c.params.get("attempt")
+    if not isinstance(attempt, Mapping):
+        return {}
+    return {"policy": attempt["policy"], "type": attempt["type"], "on": attempt["target"], "state": attempt["state"],
+            "undo": attempt["undo"], "reason": attempt["said"]}
 
 
 def _person(c: Command) -> dict[str, str]:

@@ -25,6 +25,8 @@ from aiops.web.write import PATH, Receiver, WriteEndpoint
 JSON = dict[str, Any]
 MOST_LISTENERS = 100
 BLOCK = 1 << 18
+NAMELESS = "tokenFile"
+"""All who show the token without a name are one, where there are others with names."""
 _KNOWN: dict[int | str, JSON] = {404: {"model": forms.Error, "description": "Not known."}}
 _WRITES: dict[int | str, JSON] = {
     **_KNOWN, 401: {"model": forms.Error, "description": "A token is needed."},
@@ -151,7 +153,7 @@ def _reads(app: FastAPI, view: View) -> None:
     @app.get("/api/capsules/{name}", responses=_CAPSULE, response_class=Response, tags=["capsules"])
     def capsule(name: str, request: Request) -> Response:
         """A capsule as a tar.gz. Needs the token where one is configured: log lines and policies are in it as they are."""
-        refusal = unauthorised(request.headers, view.token)
+        refusal = unauthorised(request.headers, view.token, view.tokens)
         if refusal:
             return refusal
         try:
@@ -196,67 +198,68 @@ def _reads(app: FastAPI, view: View) -> None:
 
 def _writes(app: FastAPI, view: View) -> None:
     @app.post("/api/actions/{name:path}/approve", responses=_WRITES, status_code=202, tags=["actions"])
-    def approve(name: str, body: forms.Approval | None = None) -> Response:
+    def approve(name: str, request: Request, body: forms.Approval | None = None) -> Response:
         """Let an action that asks be carried out, with other parameters if need be; it is checked again before it acts."""
         said = body or forms.Approval()
-        return _write(lambda: view.approve(name, said.by, said.changes), "action", name)
+        return _write(lambda: view.approve(name, _by(request, view, said.by), said.changes), "action", name)
 
     @app.post("/api/actions/{name:path}/reject", responses=_WRITES, status_code=202, tags=["actions"])
-    def reject(name: str, body: forms.Answer | None = None) -> Response:
+    def reject(name: str, request: Request, body: forms.Answer | None = None) -> Response:
         """Refuse an action that asks."""
-        return _write(lambda: view.reject(name, (body or forms.Answer()).by), "action", name)
+        return _write(lambda: view.reject(name, _by(request, view, (body or forms.Answer()).by)), "action", name)
 
     @app.post("/api/stop", responses=_WRITES, status_code=202, tags=["actions"])
-    def stop(body: forms.StopAll | None = None) -> Response:
+    def stop(request: Request, body: forms.StopAll | None = None) -> Response:
         """Nothing is decided or done any more, from now on; what was done is undone where it did not help, unless frozen."""
         said = body or forms.StopAll()
-        return _write(lambda: view.stop(said.by, said.reason, said.freeze), "stop", "")
+        return _write(lambda: view.stop(_by(request, view, said.by), said.reason, said.freeze), "stop", "")
 
     @app.post("/api/start", responses=_WRITES, status_code=202, tags=["actions"])
-    def start(body: forms.Spoken | None = None) -> Response:
+    def start(request: Request, body: forms.Spoken | None = None) -> Response:
         """Take back a stop that people said."""
         said = body or forms.Spoken()
-        return _write(lambda: view.start(said.by, said.reason), "stop", "")
+        return _write(lambda: view.start(_by(request, view, said.by), said.reason), "stop", "")
 
     @app.post("/api/maintenance", responses={202: {"model": forms.Started}, **_WRITES}, status_code=202, tags=["maintenance"])
-    def start_maintenance(body: forms.MaintenanceStart) -> Response:
+    def start_maintenance(request: Request, body: forms.MaintenanceStart) -> Response:
         """Start or plan a window; it is in force with the next step."""
         try:
-            return _json(view.start_maintenance(body.entities, body.for_s, body.since, body.reason, "http"), 202)
+            by = _by(request, view)
+            return _json(view.start_maintenance(body.entities, body.for_s, body.since, body.reason, by), 202)
         except NotPossible as e:
             return JSONResponse({"error": str(e)}, 409)
 
     @app.post("/api/maintenance/{name}/end", responses=_WRITES, status_code=202, tags=["maintenance"])
-    def end_maintenance(name: str) -> Response:
+    def end_maintenance(name: str, request: Request) -> Response:
         """End a window that was started here, with the next step."""
-        return _write(lambda: view.end_maintenance(name, "http"), "maintenance", name)
+        return _write(lambda: view.end_maintenance(name, _by(request, view)), "maintenance", name)
 
     @app.post("/api/incidents/{name:path}/feedback", responses=_WRITES, status_code=202, tags=["incidents"])
-    def feedback(name: str, body: forms.Feedback) -> Response:
+    def feedback(name: str, request: Request, body: forms.Feedback) -> Response:
         """Say whether an incident was worth telling."""
-        return _write(lambda: view.feedback(name, body.verdict, body.by), "incident", name)
+        return _write(lambda: view.feedback(name, body.verdict, _by(request, view, body.by)), "incident", name)
 
     @app.post("/api/learned/{kind}/reset", responses={202: {"model": forms.Forgotten}, **_WRITES}, status_code=202,
               tags=["learned"])
-    def forget(kind: str, body: forms.Forget | None = None) -> Response:
+    def forget(kind: str, request: Request, body: forms.Forget | None = None) -> Response:
         """Forget it with the next step. There is no way back, but for models (`rollback`)."""
         said = body or forms.Forget()
         try:
-            return _json({"accepted": True, "matches": view.forget(kind, said.names, said.by)}, 202)
+            return _json({"accepted": True, "matches": view.forget(kind, said.names, _by(request, view, said.by))}, 202)
         except LookupError as e:
             return JSONResponse({"error": str(e.args[0])}, 404)
         except NotPossible as e:
             return JSONResponse({"error": str(e)}, 409)
 
     @app.post("/api/models/{name}/promote", responses=_WRITES, status_code=202, tags=["models"])
-    def promote(name: str) -> Response:
+    def promote(name: str, request: Request) -> Response:
         """Let a detector's candidate serve from now on, whatever the comparison says."""
-        return _write(lambda: view.promote(name, "http"), "detector", name)
+        return _write(lambda: view.promote(name, _by(request, view)), "detector", name)
 
     @app.post("/api/models/{name}/rollback", responses=_WRITES, status_code=202, tags=["models"])
-    def roll_back(name: str) -> Response:
+    def roll_back(name: str, request: Request) -> Response:
         """Call back the model of a detector that served before, as it was then."""
-        return _write(lambda: view.roll_back(name, "http"), "detector", name)
+        return _write(lambda: view.roll_back(name, _by(request, view)), "detector", name)
 
 
 def _probes(app: FastAPI, view: View) -> None:
@@ -297,6 +300,12 @@ def _events(app: FastAPI, view: View, poll_s: float) -> None:
                 await asyncio.sleep(poll_s)
         finally:
             app.state.listeners -= 1
+
+
+def _by(request: Request, view: View, said: str = "http") -> str:
+    """Who it is: the name of the token that was shown. Without names it is who the caller says."""
+    whose = getattr(request.state, "whose", None)
+    return whose or (NAMELESS if view.tokens else said)
 
 
 def _write(change: Callable[[], None], what: str, name: str) -> Response:

@@ -8,6 +8,8 @@ token where one is configured. Every answer carries a strict Content Security Po
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,9 +30,9 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. `state.hosts` is the set of names served, or None for any; `state.view.token` the token or None.
+    """ASGI middleware. `state.hosts` is the set of names served, or None for any; `state.view` has `token` and `tokens`.
 
-    What it refuses is counted in `state.refused`.
+    Whose token it was is in the request's `state.whose`. What it refuses is counted in `state.refused`.
     """
 
     def __init__(self, app: ASGIApp, state: Any) -> None:
@@ -50,13 +52,17 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = refuse(scope["method"], Headers(scope=scope), self._state.hosts, self._state.view.token)
+        view, headers = self._state.view, Headers(scope=scope)
+        token, named = view.token, view.tokens
+        refusal = refuse(scope["method"], headers, self._state.hosts, token, named)
+        scope.setdefault("state", {})["whose"] = whose(headers, token, named)
         if refusal:
             self._state.refused[_REASONS[refusal.status_code]] += 1
         await (refusal or self._app)(scope, receive, secured)
 
 
-def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: str | None) -> Response | None:
+def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: str | None,
+           named: Mapping[str, str] = MappingProxyType({})) -> Response | None:
     """The answer to a request that must not go on, or None."""
     host = headers.get("host", "")
     if hosts is not None and _name(host) not in hosts:
@@ -65,16 +71,25 @@ def refuse(method: str, headers: Headers, hosts: frozenset[str] | None, token: s
         return None
     if not _same_origin(headers, host):
         return _no(403, "Refused: the request comes from another origin. Use this daemon's own page, or the command line.")
-    return unauthorised(headers, token)
+    return unauthorised(headers, token, named)
 
 
-def unauthorised(headers: Headers, token: str | None) -> Response | None:
-    """The answer to who does not show the token where one is configured, or None."""
-    if token is not None and not _bearer(headers, token):
-        text = ("The token is not the one in this daemon's tokenFile." if "authorization" in headers
+def unauthorised(headers: Headers, token: str | None, named: Mapping[str, str] = MappingProxyType({})) -> Response | None:
+    """The answer to who shows no token where one is configured, or None. named: as in `whose`."""
+    if (token is not None or named) and whose(headers, token, named) is None:
+        place = "none of those in this daemon's tokenFiles" if named else "not the one in this daemon's tokenFile"
+        text = (f"The token is {place}." if "authorization" in headers
                 else "A token is needed: send 'Authorization: Bearer TOKEN'.")
         return _no(401, text, {"WWW-Authenticate": "Bearer"})
     return None
+
+
+def whose(headers: Headers, token: str | None, named: Mapping[str, str]) -> str | None:
+    """The name of the token that is shown, empty for `token`, which has none; None where it is neither, or there are none."""
+    found = "" if token is not None and _bearer(headers, token) else None
+    for name, one in named.items():
+        found = name if _bearer(headers, one) else found
+    return found
 
 
 def _name(host: str) -> str:

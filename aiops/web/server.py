@@ -28,7 +28,7 @@ class Server:
 
     def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 8750) -> None:
         loopback = is_loopback(host)
-        if not loopback and not app.state.view.token:
+        if not loopback and not (app.state.view.token or app.state.view.tokens):
             raise ListenError(f"listening on {host}:{port} needs a token: anybody who can reach it could approve actions. "
                               "Configure a token, or listen on 127.0.0.1.")
         if not loopback:

@@ -34,6 +34,11 @@ class View(Protocol):
     @property
     def token(self) -> str | None: ...
 
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        """Tokens that have a name: who shows one is the one of that name. Each suffices."""
+        ...
+
     def incidents(self, state: str | None = None, limit: int = 100, offset: int = 0) -> Sequence[JSON]:
         """In the form of aiops.serial: the open before the closed, then newest first."""
         ...

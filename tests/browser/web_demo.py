@@ -48,6 +48,7 @@ class DemoView:
 
     def __init__(self, incidents: Sequence[JSON] = (), token: str | None = None, vitals: Sequence[JSON] = (),
                  counts: Counts | None = None, sources: Sequence[JSON] = ()) -> None:
+        self.tokens: dict[str, str] = {}
         self.token, self._incidents, self._vitals = token, {i["id"]: i for i in incidents}, vitals
         self._counts, self._sources = counts or Counts(), sources
         self.said: list[tuple[str, ...]] = []
