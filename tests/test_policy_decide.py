@@ -559,6 +559,19 @@ def test_who_helps_one_at_the_cost_of_its_neighbours_has_made_it_worse():
     assert [o.status for o in step(b, 75, replace(good, rising=(known,))).outcomes] == ["helped"]
 
 
+def test_what_made_it_worse_once_is_not_done_again():
+    """Whatever the evidence says: a person is named, for a day, and then one probe is allowed."""
+    good = Facts({"http_error_rate": 0.0})
+    b = book(policy(undo=False, escalate={"after": 5, "to": "#oncall"}, guards={"cooldown": "0s"}))
+    risen = Alert("n", "service/shop/db", "http_latency_seconds", "firing", T0 + 20, T0 + 70, 0.9, 1e-6, direction="up")
+    finish(b, acted(b), 15, facts=good)
+    assert [o.status for o in step(b, 375, replace(good, rising=(risen,))).outcomes] == ["worse"]
+    [again] = step(b, 4000, incidents=[incident(2, opened_at=T0 + 3900)]).actions
+    assert (again.decision, again.reason) == ("refused", "ScaleUp of deployment/shop/api made it worse; escalate to #oncall")
+    [probe] = step(b, 375 + 86401, incidents=[incident(3, opened_at=T0 + 86000)]).actions
+    assert probe.decision == "act"
+
+
 def test_a_good_metric_does_not_help_while_what_asked_for_the_action_still_fires():
     """The triggering evidence must be gone."""
     b, good = book(), Facts({"http_error_rate": 0.0})

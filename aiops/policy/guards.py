@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from aiops.kinds import SYSTEM, within
 from aiops.policy.ledger import FRUITLESS, JUDGED, Attempt, Ledger
@@ -134,18 +135,16 @@ def breaker(q: Question) -> str | None:
 
 
 def _on_target(q: Question) -> str | None:
-    """After so many attempts in a row that did not help. One probe is allowed after a day."""
+    """After so many attempts in a row that did not help, or one that made it worse. One probe is allowed after a day."""
     ended = [a for a in q.acted() if a.ended_at is not None and a.state in JUDGED]
     ended.sort(key=lambda a: (a.ended_at or 0.0, a.id))
-    row = 0
-    for a in reversed(ended):
-        if a.state not in FRUITLESS:
-            break
-        row += 1
-    limit = q.spec.escalate.after
-    if row < limit or q.now - (ended[-1].ended_at or 0.0) > HALF_OPEN_S:
+    row = list(takewhile(lambda a: a.state in FRUITLESS, reversed(ended)))
+    worse = next((a for a in row if a.state == "worse"), None)
+    if not row or (len(row) < q.spec.escalate.after and not worse) or q.now - (row[0].ended_at or 0.0) > HALF_OPEN_S:
         return None
-    return f"{row} attempt{'s' if row > 1 else ''} on {q.target} did not help; escalate to {q.spec.escalate.to}"
+    if worse:
+        return f"{worse.type} of {q.target} made it worse; escalate to {q.spec.escalate.to}"
+    return f"{len(row)} attempt{'s' if len(row) > 1 else ''} on {q.target} did not help; escalate to {q.spec.escalate.to}"
 
 
 def _of_policy(q: Question) -> str | None:
