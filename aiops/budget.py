@@ -37,8 +37,9 @@ CALM_TIMES, CALM_NATS = 1.5, 6.0
 innocent resembles is believed, from the second day on and until people say that it was false more often than not."""
 LEAST_MEMORY_S, MOST_MEMORY_S, MEMORY_PERIODS = 7 * 86_400.0, 30 * 86_400.0, 3.0
 ROUNDED = 1e-6
+HEALED = "healed"
 MAX_VERDICTS = 1000
-"""Only the newest verdicts of people count."""
+"""Only the newest verdicts count."""
 _CLOCKS = ("began", "at", "tick_s", "ticks", "solved_at", "theory", "watched_s")
 
 
@@ -106,17 +107,25 @@ class Budget:
         """What a person said of an incident: `false_alarm` or `useful`."""
         self._verdicts.pop(incident, None)
         self._verdicts[incident] = verdict
+        self._bound()
+
+    def _bound(self) -> None:
         if len(self._verdicts) > MAX_VERDICTS:
             del self._verdicts[next(iter(self._verdicts))]
 
+    def healed(self, incident: str) -> None:
+        """It was treated and that helped, verified: it was not false, unless a person says so."""
+        self._verdicts.setdefault(incident, HEALED)
+        self._bound()
+
     @property
     def verdicts(self) -> list[str]:
-        """What people said, the newest last. Safe beside a running step."""
+        """What people said, or healing showed (`healed`), the newest last. Safe beside a running step."""
         return list(self._verdicts.values())
 
     @property
     def false_share(self) -> float:
-        """Of the incidents that people judged, the share that was false; all of them while nobody says anything."""
+        """Of the incidents that were judged, the share that was false; all of them while nothing is known."""
         return (self._false_alarms() + 1.0) / (len(self._verdicts) + 1.0)
 
     def _false_alarms(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aiops import readiness, serial
+from aiops.budget import HEALED
 from aiops.globs import named, signals_named
 from aiops.pipeline import Pipeline
 from aiops.policy.learning import Record, fault
@@ -124,7 +125,7 @@ def _budget(pipeline: Pipeline, at: float) -> Rows:
     budget = pipeline.alerting.budget
     said = budget.verdicts
     return [{"level": budget.level, "within_budget": budget.room, "false_alarms": said.count("false_alarm"),
-             "useful": said.count("useful"), "memory_s": budget.memory_s}]
+             "useful": said.count("useful"), "healed": said.count(HEALED), "memory_s": budget.memory_s}]
 
 
 def _models(pipeline: Pipeline, at: float) -> Rows:

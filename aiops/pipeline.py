@@ -161,6 +161,7 @@ class Pipeline:
         decided = self.decider.decide(batch.at, incidents, self.evidence, batch.outcomes, batch.commands)
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
+        self._credit(changed)
         events = resets + self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         latest = {i.id: i for i in (*incidents, *changed)}.values()
         ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
@@ -252,6 +253,13 @@ class Pipeline:
         for command in batch.commands:
             if command.verb in ("false_alarm", "useful"):
                 self.alerting.budget.judge(command.target, command.verb)
+
+    def _credit(self, changed: Sequence[Incident]) -> None:
+        """What a real action healed was no false alarm."""
+        for incident in changed:
+            done = {a.id for a in incident.actions if a.decision == "act"}
+            if any(o.status == "helped" and o.action in done for o in incident.outcomes):
+                self.alerting.budget.healed(incident.id)
 
     def _frame(self, batch: Batch) -> Frame:
         values = self.door.values(batch, self.log_counts.count(batch.at, batch.lines))

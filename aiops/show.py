@@ -27,7 +27,6 @@ from aiops.secretfile import Secret
 from aiops.sinks.console import Console
 from aiops.sinks.metrics import Metrics
 from aiops.store.sqlite import Store
-from aiops.types import Command
 from aiops.web.app import create_app
 from aiops.web.server import Server
 
@@ -85,7 +84,7 @@ class Demo:
     """The simulated cluster and what is done to it, in its own time: `at`, UTC seconds. Memory is bounded."""
 
     def __init__(self, pipeline: Pipeline, say: Callable[[str], object] | None = None) -> None:
-        self.tour = Tour(say or _say, lambda incident: self.intake.command(Command(self.at, "useful", incident, "the demo")))
+        self.tour = Tour(say or _say)
         self.world, self.intake, self.at = World(0, [self.tour], TICK_S), Intake(TICK_S), STARTED_AT
         self._pipeline, self._actuator = pipeline, SimulatedActuator(self.world.cluster, [not_paused])
 

@@ -129,6 +129,17 @@ def test_a_verdict_can_be_changed_and_only_the_newest_are_kept():
     assert len(own.state()["verdicts"]) == budget.MAX_VERDICTS
 
 
+def test_what_was_healed_was_no_false_alarm_unless_somebody_says_so():
+    """It counts like a useful one, and never against what a person says, before or after."""
+    own = Budget(1.0, DAY_S)
+    for k in range(3):
+        own.healed(f"inc-{k}")
+    assert own.false_share == 0.25
+    own.judge("inc-0", "false_alarm")
+    own.healed("inc-0")
+    assert own.false_share == 0.5 and own.verdicts == ["healed", "healed", "false_alarm"]
+
+
 def test_what_the_first_day_showed_counts_a_tenth_once_it_is_over():
     """A fleet that did ten things for the first time listens again on the second day; one that does them daily does not."""
     per_day = round(DAY_S / STEP_S)

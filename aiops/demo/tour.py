@@ -1,9 +1,8 @@
 """One thing after the other goes wrong in the simulated cluster, for ever: what `aiops run --demo` shows.
 
 The cluster takes a tour for one of its faults, which is another one every time. What was changed on account of a fault is put
-back by people after a while, as it would be: a GPU is replaced and its node given back, a job is mended. They also say that the
-incident was useful: whoever hears of five an hour and says nothing is taken to have had one false alarm after the other. What
-came of a fault is told from the reports of the pipeline alone.
+back by people after a while, as it would be: a GPU is replaced and its node given back, a job is mended. What came of a fault
+is told from the reports of the pipeline alone.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ SCENES = (
 
 
 class Tour:
-    """A Trouble for `World.faults`, and a Sink that hears what the pipeline made of it. `say` takes a line for people, `praise`
-    the id of an incident that was useful.
+    """A Trouble for `World.faults`, and a Sink that hears what the pipeline made of it. `say` takes a line for people.
 
     The scenes come in order, and then again and again in orders that the seed decides. Event time only: nothing goes wrong
     before `set_out`.
@@ -70,9 +68,9 @@ class Tour:
 
     start = float("-inf")
 
-    def __init__(self, say: Callable[[str], object], praise: Callable[[str], object] = str, seed: int = 0,
+    def __init__(self, say: Callable[[str], object], seed: int = 0,
                  scenes: Sequence[Scene] = SCENES) -> None:
-        self._say, self._praise = say, praise
+        self._say = say
         self._scenes = _in_turn(scenes, np.random.default_rng(seed))
         self._scene: Scene | None = None
         self._fault: Fault | None = None
@@ -154,8 +152,6 @@ class Tour:
         """Once, of each fault."""
         if self._scene is not None and not self._told.said:
             self._say(f"{'':8}  -> {self._told.text(at, bool(self._open))}")
-            for incident in sorted(self._told.incidents):
-                self._praise(incident)
             self._told.said = True
 
     def close(self) -> None:
