@@ -174,6 +174,15 @@ def test_other_anomalies_do_not_trigger():
     assert step(book(policy(match={"severity": "critical"}))).actions == ()
 
 
+def test_an_odd_sample_of_somebody_who_is_well_does_not_trigger():
+    """The incident goes on for another's sake; what its members do once in a while is no ground for an action."""
+    fires = Alert("k", "pod/shop/other-1", "container_cpu_cores", "firing", T0, T0, 0.9, 1e-6)
+    over = Alert("l", POD, "http_error_rate", "resolved", T0 - 60, T0, 0.9, 1e-6)
+    assert step(book(), 0, incidents=[replace(incident(), alerts=(fires, over))]).actions == ()
+    again = replace(over, state="firing")
+    assert len(step(book(), 0, incidents=[replace(incident(), alerts=(fires, again))]).actions) == 1
+
+
 def test_a_raw_metric_triggers_through_its_signals():
     """Policies may name what Prometheus names; what is scored is the signal that a pack makes of it."""
     raw = policy(trigger={"type": "Anomaly", "metric": "http_requests_total"})

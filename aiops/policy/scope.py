@@ -110,12 +110,14 @@ def rare_enough(incident: Incident, sensitivity: float) -> bool:
 
 
 def _seen(incident: Incident, evidence: Evidence) -> Iterator[tuple[Hit, bool]]:
-    """Every alert (once for each of its detectors) and anomaly, and whether it is about an entity as a whole."""
-    for a in incident.alerts:
-        if a.state in ("firing", "pending"):
-            for detector in a.detectors or ("",):
-                yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since, a.at), False
-    for n in evidence.anomalies(incident):
+    """Every alert that is not over (once for each of its detectors), and every anomaly of an entity that has one; and whether it
+    is about the entity as a whole. A single odd sample of somebody who is well, or well again, calls for nothing."""
+    alerts = [a for a in incident.alerts if a.state in ("firing", "pending")]
+    unwell = {a.entity for a in alerts}
+    for a in alerts:
+        for detector in a.detectors or ("",):
+            yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since, a.at), False
+    for n in (n for n in evidence.anomalies(incident) if n.entity in unwell or not incident.alerts):
         since = n.onset if math.isfinite(n.onset) else n.at
         yield Hit(n.entity, _bare(n.name), n.score, n.p_value, n.value, n.expected, n.detector, since, n.at), n.signal < 0
 
