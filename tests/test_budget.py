@@ -54,6 +54,7 @@ def poisson(expected):
 
 
 # ---------------------------------------------------------------------------------------------------- what is promised
+@pytest.mark.slow
 @pytest.mark.parametrize("law", HEIGHTS)
 def test_the_time_between_false_alarms_is_what_was_asked_for(law):
     """One a day in the weeks after the first, whatever law the evidence follows; without the budget it would be tens."""

@@ -213,6 +213,7 @@ def test_the_label_is_blamed_only_where_it_is_to_blame():
     assert "it has more series than its share of series.max, 1,000. Watch less of it" in c.told(T0)[0].text
 
 
+@pytest.mark.slow
 def test_names_and_labels_are_bounded_in_all():
     """Sixty kilobytes of labels are as much as a hundred other series; the room comes back with those that go."""
     c = Catalogue(limit=1000)

@@ -40,6 +40,7 @@ def test_one_line_out_for_each_line_in() -> None:
     assert answered(b"disk 3 full") == [f"{told[2]['template_id']}  disk <*> full"]
 
 
+@pytest.mark.slow
 def test_whatever_comes_is_answered() -> None:
     """Nothing, empty lines, Windows ends, no UTF-8, control characters, a megabyte without an end."""
     assert answered(b"") == []

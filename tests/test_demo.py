@@ -77,6 +77,7 @@ def test_a_calm_cluster_is_calm():
     assert sum(failed) < 0.003 * sum(served)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(TARGETS))
 def test_a_fault_lasts_until_it_is_cured(kind):
     """Waiting helps nobody; what a careful person would do, done through the executor, does, and stays so."""

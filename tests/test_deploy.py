@@ -112,6 +112,7 @@ def test_the_config_map_holds_a_good_configuration(tmp_path: Path) -> None:
     assert loaded.token_file is not None and str(loaded.token_file.parent) == mounts["token"]
 
 
+@pytest.mark.slow
 def test_the_roles_are_what_the_code_declares() -> None:
     """Generated files are never edited by hand and never out of date."""
     done = subprocess.run([sys.executable, "scripts/rbac.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -293,12 +294,14 @@ def marked(tmp_path: Path, test: str, **env: str) -> str:
 MISSING = "@pytest.mark.real('no-such-program')\ndef test_a(): assert False\n"
 
 
+@pytest.mark.slow
 def test_a_missing_program_skips_and_is_named(tmp_path: Path) -> None:
     """On a laptop the suite passes and says what it could not test."""
     out = marked(tmp_path, MISSING)
     assert "1 skipped" in out and "real programs not installed here: no-such-program." in out
 
 
+@pytest.mark.slow
 def test_a_missing_program_fails_where_it_is_required(tmp_path: Path) -> None:
     """In continuous integration nothing real may silently stop being tested; other skips stay skips."""
     out = marked(tmp_path, MISSING + "@pytest.mark.real\ndef test_b(): pytest.skip('none')\ndef test_c(): pytest.skip('fine')\n"

@@ -85,6 +85,7 @@ def test_labels_that_number_members_do_not_part_them():
     assert shown(one) == shown(two) != shown(Signal(2, "job//t", "x", 'device="b",rank="1"')) != shown(Signal(3, "job//t", "y"))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 2**32 - 1), gone=st.floats(0, 1))
 def test_medians_are_those_of_each_group(sizes, seed, gone):
@@ -166,6 +167,7 @@ def test_one_that_stops_while_the_others_go_on_is_told():
     assert set(alarms(x, ranks(8))) == {4}
 
 
+@pytest.mark.slow
 def test_the_lasting_difference_of_a_member_is_learned_and_its_change_is_told():
     """Rank 0 holds twice as much; that is a fact. Ten per cent more is news."""
     x = fleet(3 * HOUR, 8, share=0.01)
@@ -186,6 +188,7 @@ def test_what_happens_to_all_happens_to_nobody(step):
     assert alarms(x, ranks(8, direction="both")) == {}
 
 
+@pytest.mark.slow
 def test_a_rolling_deploy_is_left_alone():
     """Each pod goes, and one with another name and level comes; then one of the new is slow, and is told."""
     old = [f"pod/shop/api-7d4f9c6b5d-x2k{i}z" for i in range(2, 8)]
@@ -200,6 +203,7 @@ def test_a_rolling_deploy_is_left_alone():
     assert set(alarms(x, of)) == {8}
 
 
+@pytest.mark.slow
 def test_missing_samples_are_no_deviation():
     """A third of them lost at random."""
     x = fleet(3 * HOUR, 8, 4, 0.01)
@@ -260,6 +264,7 @@ def test_only_the_bad_direction_is_told(direction, up, down):
         assert (5 in alarms(x, ranks(8, direction=direction))) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("meaning", "expected"), [
     ({"min_rel": 0.25}, True), ({"min_rel": 0.0}, True), ({"min_rel": 1.0}, False),
     ({"min_abs": 1.0}, False), ({"min_abs": 0.3}, True)])
@@ -336,6 +341,7 @@ def test_the_same_straggler_is_found_again_the_next_day():
 
 
 # ------------------------------------------------------------------------------------------------------------- habits
+@pytest.mark.slow
 def test_a_nightly_job_of_one_member_is_news_twice():
     """From the third night on it is expected at its hour, and at no other."""
     of, detector, nights = ranks(6), Peers(), []
@@ -381,6 +387,7 @@ def test_groups_that_grow_keep_what_they_know():
     assert found == {"node//b-1"}
 
 
+@pytest.mark.slow
 def test_numbers_at_the_edge_break_nothing():
     """Huge, tiny and negative values, alone and together, and back to normal; the next fault is found."""
     of, x = ranks(6), 10 + noise(4 * HOUR, 6, 0.0, 0.1)
@@ -422,6 +429,7 @@ def same(a, b):
     return pickle.dumps(a) == pickle.dumps(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 5, 2 * HOUR - 1, 2 * HOUR + 3, 2 * HOUR + 40])
 def test_a_restart_changes_no_bit(cut):
     """Before, in and after the first minutes of a fault; and what is restored can be saved again at once."""

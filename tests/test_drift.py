@@ -272,6 +272,7 @@ def steps(p, x):
             for k, row in enumerate(x)]
 
 
+@pytest.mark.slow
 def test_whoever_judges_levels_learns_the_new_one_in_the_same_step():
     """Once, and nobody is asked who cannot."""
     t, judge = days(16), Judge()
@@ -282,6 +283,7 @@ def test_whoever_judges_levels_learns_the_new_one_in_the_same_step():
     assert told[0][1].startswith("service//s0: cpu has a new normal: 0.4")
 
 
+@pytest.mark.slow
 def test_models_in_service_and_on_trial_learn_it():
     """`Generations` hands on what its detector offers, once for each step that it took part in."""
     drift, baseline = generations("drift"), generations("baseline")
@@ -299,6 +301,7 @@ def test_models_in_service_and_on_trial_learn_it():
     assert len(drift.settled) == 0, "a frame of the past is passed over"
 
 
+@pytest.mark.slow
 def test_a_new_normal_closes_its_incident():
     """With the baseline: the incident that it opened is over soon after, and nothing is odd from then on."""
     t = days(16)

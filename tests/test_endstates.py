@@ -95,6 +95,7 @@ def reports(seed: int) -> list[Report]:
     return Scenario(seed).reports()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_everything_odd_has_exactly_one_state_in_every_step(seed: int) -> None:
     """Whatever happens: each alert and each anomaly of a step once, by a documented name, and the same in every run."""

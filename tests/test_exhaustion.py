@@ -95,6 +95,7 @@ def test_a_disk_that_fills_is_told_in_time():
                 assert abs(middle - (end - at)) < 0.25 * (end - at) + 10 * MIN_S
 
 
+@pytest.mark.slow
 def test_it_says_when_and_how_sure():
     """In words; `value` is the share in use; there is no band, for the figures are times."""
     _, a = alarms(play(then(flat(48), rise(24))))[0]
@@ -119,6 +120,7 @@ def test_the_interval_holds_the_end_of_what_fills_faster_or_slower_as_well():
         assert np.median([early / left for left, (early, _) in told]) > 0.25, "and is not so wide that it says nothing"
 
 
+@pytest.mark.slow
 def test_no_single_estimate_is_worth_more_than_one_in_a_million():
     """However straight the line."""
     said = alarms(play(then(flat(48, noise=0.0), rise(6, noise=0.0))))
@@ -169,6 +171,7 @@ def test_nothing_is_told_further_ahead_than_the_horizon():
     assert said and 72 * HOUR_S - said[0][0] < HOUR_S
 
 
+@pytest.mark.slow
 def test_it_goes_on_while_nothing_may_be_learned():
     """A masked disk fills all the same: the same words, masked or not."""
     x = then(flat(24), rise(4))
@@ -254,6 +257,7 @@ def test_a_faster_fall_than_the_known_one_is_told():
     assert [at for at, _ in said if 8.5 * DAY_S < at < 8.5 * DAY_S + 3 * HOUR_S]
 
 
+@pytest.mark.slow
 def test_what_ran_out_is_no_excuse():
     """A container that is killed at its limit every twelve hours is told each time."""
     x = np.tile(rise(12, 0.3, 1.0, noise=0.0005), 7)
@@ -271,6 +275,7 @@ def test_it_is_withdrawn_when_the_rise_stops_or_somebody_cleans_up():
     assert cleaned[-1][0] < 53 * HOUR_S + 3 * TICK_S
 
 
+@pytest.mark.slow
 def test_two_odd_samples_are_no_forecast():
     """Nearly full for a minute, on a gentle slope."""
     x = then(flat(48), rise(48, 0.6, 0.7))
@@ -314,6 +319,7 @@ def test_certificates_that_live_for_a_day_are_not_late_in_their_last_week():
 
 
 # ------------------------------------------------------------------------------------------------ bad input and state
+@pytest.mark.slow
 def test_gaps_are_silence_and_not_a_level():
     """Half of the samples missing at random, and a night without any."""
     x = then(flat(72), rise(24))
@@ -425,6 +431,7 @@ def test_people_read_how_full_it_is_and_when_it_will_be():
     assert any("runs out in" in r["text"] for r in form["causes"][0]["reasons"])
 
 
+@pytest.mark.slow
 def test_a_slow_leak_is_a_note_of_the_step():
     """And no incident."""
     p, feed, told = pipeline(detectors=("exhaustion",)), Feed(), []

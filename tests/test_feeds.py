@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CONFIG = """\
 sources:
   - prometheus: {url: "http://127.0.0.1:9"}
@@ -22,6 +24,7 @@ print(len(made), *(m in sys.modules for m in ("requests", "prometheus_api_client
 """
 
 
+@pytest.mark.slow
 def test_clients_that_import_in_a_circle_are_there_before_there_are_threads(tmp_path):
     """Two sources that first import `requests` at once, each in its thread, find it half made and fail for a minute."""
     (tmp_path / "aiops.yaml").write_text(CONFIG, encoding="utf-8")

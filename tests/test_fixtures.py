@@ -43,6 +43,7 @@ class TestRecording:
         assert (folder / "fixture.yaml").exists() and (folder / "topology.yaml").exists()
         assert f"`{folder.name}`" in (FIXTURES / "README.md").read_text(encoding="utf-8")
 
+    @pytest.mark.slow
     def test_its_warm_up_is_over_before_its_first_fault(self, folder):
         """What happens before `score_from` is not judged."""
         expect = verify.read(folder)

@@ -137,6 +137,7 @@ def test_a_breach_of_what_goes_together_is_found_and_the_same_values_in_agreemen
     assert apart >= 9
 
 
+@pytest.mark.slow
 def test_many_signals_that_are_a_little_odd_are_found():
     """Each by less than half of what would be an anomaly of it alone."""
     hits = 0

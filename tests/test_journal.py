@@ -70,6 +70,7 @@ def batches(draw: st.DrawFn) -> list[Batch]:
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_batches=batches(), max_bytes=st.sampled_from([1, 400, 1 << 20]))
 def test_what_was_written_is_read_back_exactly(

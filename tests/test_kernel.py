@@ -42,6 +42,7 @@ def judged(at, x, direction="both"):
     return np.array([baseline.judge(frame(t, row, of)).copy() for t, row in zip(at, x, strict=True)])
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_python_agree():
     """The same verdicts without the compiler: it is never needed to run."""
     folder = Path(__file__).parent

@@ -403,6 +403,7 @@ def aiops(*words: str) -> Any:
     return CliRunner().invoke(cli, ["learned", *words])
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_saves_and_forgets(page, server, tmp_path):
     """Over HTTP, as people do it."""
     shown = aiops("show", "--server", server).output
@@ -443,6 +444,7 @@ def test_the_page_shows_it(page, server):
     assert "0 of 5 successes towards act" in text and "What was learned" in text
 
 
+@pytest.mark.slow
 def test_writing_and_saving_need_the_token(tmp_path):
     """Looking does not."""
     page = Page(tmp_path, Lab(("baseline",)).run(5), token="secret")

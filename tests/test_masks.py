@@ -367,6 +367,7 @@ def test_alerts_of_others_are_suppressed_too():
     assert [index for index, _ in report.assigned] == [1]
 
 
+@pytest.mark.slow
 def test_a_false_alarm_closes_the_incident_and_does_not_come_back():
     """The same level again is suppressed; one that is worse is told."""
     def commands(k, incidents):
@@ -391,6 +392,7 @@ def test_a_false_alarm_the_morning_after_counts_too():
     assert len(incidents) == 1
 
 
+@pytest.mark.slow
 def test_a_lasting_fault_is_found_again():
     """After six hours of errors, the next errors are as odd as the first."""
     _, _, incidents = run(60 * 20, lambda k: 300 <= k < 660 or k >= 1000, step_s=60.0)

@@ -96,6 +96,7 @@ def test_points_are_whole_after_a_second_incident():
     assert T0 + 1150 in drawn and T0 + 1250 in drawn
 
 
+@pytest.mark.slow
 def test_a_long_incident_is_still_a_fault_when_it_ends():
     """After an hour of errors the next errors are as odd as the first."""
     feed, p, incidents = Feed(), pipeline(), {}

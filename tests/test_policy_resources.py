@@ -171,6 +171,7 @@ def test_a_resource_comes_into_force_and_says_so(cluster: Callable[..., Cluster]
     assert len(c.writes()) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_resource_stops_neither_the_others_nor_the_files(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     """Its condition says what is wrong and where, with the caret; its last good version stays in force."""
     c = cluster(manifest("a"), manifest("b"), manifest("c", {**SPEC, "actions": [RESTART | {"condition": "anomaly.score >"}]}))
@@ -192,6 +193,7 @@ def test_a_wrong_resource_stops_neither_the_others_nor_the_files(cluster: Callab
     c.until(lambda: c.in_force == ["f.yaml", "shop/b"])
 
 
+@pytest.mark.slow
 def test_of_two_of_one_name_the_older_stays(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     """Whichever was heard of first; files come before resources. The younger takes over when the older is gone."""
     young, old = manifest("p", created="2026-11-21T11:00:00Z"), manifest("p", namespace="web", created="2026-11-21T10:00:00Z")

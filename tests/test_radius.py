@@ -289,6 +289,7 @@ def test_a_node_is_taken_away_on_a_fresh_listing_only():
     assert "gpu-2 not ready" in ask(check, cluster, cordon(cluster, "gpu-3")) and check.listed == 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_nodes_cost_little():
     """A listing is summed up once; asking costs microseconds after that."""
     cluster = fleet(10_000, zone="z1")

@@ -41,6 +41,7 @@ def test_a_signal_warms_up_and_says_how_far_it_is():
     assert told(fed(NEEDED, noisy))["service//a x"][0] == "no_season"
 
 
+@pytest.mark.slow
 def test_without_a_day_of_history_the_time_of_the_day_is_not_known():
     """Judged already, and it says what it has seen."""
     assert told(fed(540, noisy, step_s=60.0))["service//a x"] == (

@@ -284,6 +284,7 @@ def test_an_empty_message_holds_nothing(decoder: Decoder) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ both alike
+@pytest.mark.slow
 @built
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32 - 1), st.sampled_from([V1, V2]))

@@ -170,6 +170,7 @@ def test_the_first_life_needs_no_past(alive: Callable[..., Life], tmp_path: Path
     assert "note:" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_killed_life_saw_after_its_last_save_is_gone_through_again(alive: Callable[..., Life]) -> None:
     """From its journal; as the past: nobody is told and nothing is done."""
     told: list[Report] = []
@@ -185,6 +186,7 @@ def test_what_a_killed_life_saw_after_its_last_save_is_gone_through_again(alive:
     assert baseline.samples_seen()[:4].tolist() == [204, 204, 203, 204]  # each once; the first of a counter is no rate
 
 
+@pytest.mark.slow
 def test_after_an_orderly_end_there_is_nothing_to_go_through(alive: Callable[..., Life]) -> None:
     """Everything was saved."""
     alive(Telemetry(10.0)).run(50).stop()
@@ -323,6 +325,7 @@ def _events(folder: Path) -> list[Any]:
     return heard
 
 
+@pytest.mark.slow
 def test_an_upgrade_whose_old_code_is_gone_learns_anew_and_says_so(alive: Callable[..., Life], toys: Toys,
                                                                    tmp_path: Path) -> None:
     """The other detectors keep what they know; what was learned stays in a file, for who goes back."""
@@ -347,6 +350,7 @@ def test_an_upgrade_whose_old_code_is_there_is_tried_first(alive: Callable[..., 
     assert second.models["toy"].id.startswith("toy-v2-") and second.models["toy"].previous.id.startswith("toy-v1-")
 
 
+@pytest.mark.slow
 def test_a_damaged_file_costs_one_detector_its_memory(alive: Callable[..., Life], tmp_path: Path, logged: list[Any]) -> None:
     """Told when the daemon starts; the others go on."""
     alive(Telemetry(10.0)).run(60).stop()
@@ -358,6 +362,7 @@ def test_a_damaged_file_costs_one_detector_its_memory(alive: Callable[..., Life]
     assert second.models["baseline"].serving.detector.samples_seen()[:2].tolist() == [62, 62]
 
 
+@pytest.mark.slow
 def test_a_detector_that_is_new_learns_from_the_past_and_the_others_pass_it_over(alive: Callable[..., Life], toys: Toys) -> None:
     """History is read in full: who knows it does not learn it twice."""
     alive(Telemetry(10.0), detectors="[baseline]").run(60).stop()
@@ -387,6 +392,7 @@ def test_prometheus_is_asked_for_what_is_not_known_yet(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- saving
+@pytest.mark.slow
 def test_it_is_saved_every_quarter_of_an_hour_and_not_for_history(alive: Callable[..., Life], tmp_path: Path) -> None:
     """Of event time; a disk that refuses does not stop the watch."""
     class Past(Telemetry):

@@ -35,6 +35,7 @@ def state(door: Door) -> list[object]:
     return [list(door.signals), dict(door.dropped), door.series_count, door.fed().tolist(), list(door.state()["series"])]
 
 
+@pytest.mark.slow
 @quick
 @given(which=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 13)), min_size=1, max_size=30), most=st.integers(1, 40))
 def test_series_that_come_together_are_met_as_if_one_by_one(which, most):
@@ -56,6 +57,7 @@ def test_series_that_come_together_are_met_as_if_one_by_one(which, most):
         assert together.column("pod/a/x", "nobody") is None is together.column("nobody", "own{a=\"1\"}")
 
 
+@pytest.mark.slow
 @quick
 @given(which=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 13)), min_size=1, max_size=30), data=st.data())
 def test_after_a_restart_all_series_together_find_what_they_find_one_by_one(which, data):
@@ -171,6 +173,7 @@ def test_names_of_nobody_are_forgotten_once_they_are_most(codes, size):
     assert len(found.all) <= 2 * len(set(codes.tolist())) and found.codes(found.all).tolist() == list(range(len(found.all)))
 
 
+@pytest.mark.slow
 @quick
 @given(st.lists(st.tuples(coming, st.lists(st.booleans(), min_size=1, max_size=12)), max_size=12))
 def test_groups_have_the_same_members_however_often_columns_moved(rounds):

@@ -367,6 +367,7 @@ def test_a_fault_is_decided_alike_live_and_from_the_journal(tmp_path: Path) -> N
     assert again.counts == live.counts()
 
 
+@pytest.mark.slow
 def test_what_people_said_is_replayed_after_a_restart_too(tmp_path: Path) -> None:
     """A window from an earlier life, one of the configuration and one started now: the journal alone suppresses alike."""
     batches = list(FolderRecording(ROOT / "fixtures" / "disk-full").batches())

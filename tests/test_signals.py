@@ -365,6 +365,7 @@ sample = st.tuples(st.sampled_from(KEYS), st.integers(-4, 0), numbers)
 ticks = st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 9]), st.lists(sample, max_size=20)), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(ticks)
 def test_the_fast_path_equals_the_naive_reference(plan):

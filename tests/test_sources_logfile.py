@@ -427,6 +427,7 @@ def test_a_process_that_is_killed_at_any_moment_loses_no_line(tmp_path: Path) ->
     assert repeated <= 4 * max(map(len, polls))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["line", "part", "poll", "tight", "rename", "restart", "kill"]), max_size=40))
 def test_whatever_happens_to_a_file_every_line_comes_in_order(happenings: list[str]) -> None:
@@ -468,6 +469,7 @@ def test_whatever_happens_to_a_file_every_line_comes_in_order(happenings: list[s
 PIECES = st.sampled_from([b"a", b"bb" * 30, b"\n", b"\n", b" x", b"2023-11-14T22:13:10Z stdout P p", b"ValueError: x\n", b"\0"])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @example(b"a\n\n\0" + b"b" * 60, [0], True, True)
 @given(st.lists(PIECES, max_size=40).map(b"".join), st.lists(st.integers(0, 4), max_size=30), st.booleans(), st.booleans())

@@ -119,6 +119,7 @@ def test_gpus_are_read_in_the_units_of_dcgm(driver: ctypes.CDLL) -> None:
     source.close()
 
 
+@pytest.mark.slow
 def test_every_metric_is_known_to_the_dcgm_pack(driver: ctypes.CDLL, users: GpuUsers) -> None:
     """One pack for both: same names, same kinds."""
     pack = meaning.load(names=["dcgm"])

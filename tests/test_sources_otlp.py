@@ -317,6 +317,7 @@ def both(signal: Any, form: Any, body: dict[str, Any]) -> None:
     assert (a[0], b[0]) == (200, 200)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(metric_requests)
 def test_metrics_come_to_the_same_in_both_encodings(body: dict[str, Any]) -> None:
@@ -324,6 +325,7 @@ def test_metrics_come_to_the_same_in_both_encodings(body: dict[str, Any]) -> Non
     both("metrics", ExportMetricsServiceRequest, body)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(log_requests)
 def test_logs_come_to_the_same_in_both_encodings(body: dict[str, Any]) -> None:

@@ -169,6 +169,7 @@ def test_history_that_failed_is_read_on_and_nothing_is_asked_for_twice(fake: Fak
     assert sorted(times(got)) == sorted(NOW - 60 * i for i in range(180))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refuse", [
     (422, {"status": "error", "errorType": "execution", "error": "query processing would load too many samples into memory"}),
     (400, {"status": "error", "errorType": "bad_data", "error": "exceeded maximum resolution of 11,000 points per timeseries"}),

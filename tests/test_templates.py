@@ -64,6 +64,7 @@ VOCABULARY = ("a", "b", "c=", "x=1", "x=y", "user", "17", "(3", "KB)", "started"
 LINES = st.lists(st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=6).map(" ".join), max_size=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(LINES, LINES)
 def test_a_restart_makes_no_difference(before: list[str], after: list[str]) -> None:
@@ -139,6 +140,7 @@ def test_no_line_is_too_odd(line: str) -> None:
     assert not set(t.text) & set("\x00\x01\x02\x03")
 
 
+@pytest.mark.slow
 def test_a_shipped_miner_holds_no_more_than_it_says() -> None:
     """The bound is what the state and the memory hang on."""
     miner, pool = Templates(), words(6 * (MAX_TEMPLATES + 600))

@@ -549,6 +549,7 @@ def test_beside_a_small_plot_stands_what_it_moved_between(values: list[float], u
     assert made.span == text
 
 
+@pytest.mark.slow
 def test_a_long_note_of_a_source_is_folded() -> None:
     """What a GPU does not offer is forty names: they are there, and do not bury the other sources."""
     long = "GPU 0: not supported: " + ", ".join(f"NVLINK_COUNTER_{k}" for k in range(40))

@@ -195,6 +195,7 @@ def test_what_it_finds_it_still_finds_after_a_disturbance(name, disturbance):
     assert sees_fault(name, disturbance) == sees_fault(name, "")
 
 
+@pytest.mark.slow
 def test_a_month_of_one_value_and_then_another():
     """The step is told in its first frame by somebody, and after a month nobody tells it any more."""
     month, of = 60, signals("service//a x", "service//a y")

@@ -15,6 +15,7 @@ def undisturbed(name, example, path):
     return outcome["a-1"], world.changes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_killed_anywhere_it_is_done_once(name, example, tmp_path):
     """Before and after every write, and before and after every line of the ledger, twice in a row.
