@@ -107,8 +107,8 @@ class Daemon:
         console = [Console()] if build.has_console(config) else []
         self.capsules = self._capsules(pipeline)
         self.audit = Audit(config.store / "audit", config.audit.max_bytes, config.audit.keep_s, config.audit.redact_ips)
-        sinks: list[Sink] = [self.audit, self.memory, self.store]
-        watchers: list[Sink] = [self.capsules, self.masks, self.metrics, vitals, self.policies, *console]
+        sinks: list[Sink] = [self.audit, self.capsules, self.memory, self.store]  # capsules keep what was remembered before
+        watchers: list[Sink] = [self.masks, self.metrics, vitals, self.policies, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):

@@ -418,6 +418,7 @@ def test_no_order_of_events_gets_beyond_the_limits():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_no_order_of_a_hundred_thousand_gets_beyond_the_limits():
     """The same, 10^5 times."""
     assert play(100_000, 2) > 20_000

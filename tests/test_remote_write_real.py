@@ -119,7 +119,8 @@ def reload(url: str) -> None:
     import psutil
 
     port = url.rpartition(":")[2]
-    [process] = [p for p in psutil.Process().children() if any(port in part for part in p.cmdline())]
+    alive = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    [process] = [p for p in alive if any(port in part for part in p.cmdline())]
     process.send_signal(signal.SIGHUP)
 
 
