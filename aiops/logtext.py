@@ -92,7 +92,7 @@ _PHRASES = tuple((re.compile(p), to) for p, to in (
     (r"(?<==)( ?)(?:null|nil|None)\b", "\\1\x00"),
     (r"(?<=\|)(?:null|nil|None)(?=\|)", VARIABLE),
     (r"(?<= )\(\)", "(\x00)"),                                                     # connection from 10.0.0.1 ()
-    (r"(?:(?<=: )|(?<=\[))\x00(?:, ?\x00)+", VARIABLE),                            # a list, however long
+    (r"(?:(?<=: )|(?<=\[))\x00(?:, ?\x00)+(?=[,;.)\]]|$)", VARIABLE),               # a list, however long
     (r"\x00(?:,\x00)+|\x00(?:[,;] *\x00){2,}|\x00(?: \x00){4,}", VARIABLE),
 ))
 

@@ -72,6 +72,10 @@ def table(count: int) -> None:
     short = ["user 17 logged in", "cache miss for key 9f3a", "GET /healthz 200", "took 12 ms"] * (count // 4)
     as_json = [json.dumps({"ts": "2026-01-02T03:04:05Z", "level": "info", "msg": line, "caller": "x.go:1", "trace": "0af7" * 8,
                            "tags": {"a": "b" * 200, "c": list(range(40))}}) for line in fresh]
+    rng = np.random.default_rng(3)
+    pool = ["".join(w) for w in rng.choice(list("abcdefghijklmnop"), (20_000, 7))]
+    alike = [" ".join(["request", "from", "client", "of", *rng.choice(pool, 5)]) for _ in range(count // 20)]
+    unlike = [" ".join(rng.choice(pool, 12)) for _ in range(count // 20)]
     miner, counts, detector = Templates(), LogCounts(), Logs()
     for line in known:
         miner.add(line)
@@ -82,6 +86,8 @@ def table(count: int) -> None:
         ("templates, first sight", rate(miner_of, fresh)),
         ("templates, repeated", rate(lambda said: [miner.add(x) for x in said], fresh)),
         ("templates, short lines (25 characters)", rate(lambda said: [miner.add(x) for x in said], short)),
+        ("templates, twelve random words (no two alike)", rate(miner_of, unlike)),
+        ("templates, four words and five random ones", rate(miner_of, alike)),
         ("templates, JSON lines (600 bytes)", rate(lambda said: [miner.add(message(x)) for x in said], as_json)),
         ("counts as series, 20 entities", rate(lambda said: [counts.count(float(k), t)
                                                              for k, t in enumerate(ticks(said))], fresh)),
