@@ -24,6 +24,7 @@ _DIGITS = (
 _PLACES = (
     r"[A-Za-z][\w+.\-]*://[^\s,;()\[\]{}\"'<>|]*[\w/]",                            # the address of a page
     r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b",                                     # of a network card
+    r"(?:[0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]\b",                 # of a PCI device
     r"(?:[0-9a-fA-F]{1,4}:){1,6}(?::[0-9a-fA-F]{1,4}){1,6}\b|(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}\b",     # IPv6
     r"[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+",                                            # of a person
     r"(?:[A-Za-z]:)?(?:[/\\][\w.\-@+%~$:]*[\w*~$])(?:[/\\][\w.\-@+%~$:?&=]*[\w*~$])*[/\\]?",       # a path
@@ -91,7 +92,8 @@ _PHRASES = tuple((re.compile(p), to) for p, to in (
     (r"(?<==)( ?)(?:null|nil|None)\b", "\\1\x00"),
     (r"(?<=\|)(?:null|nil|None)(?=\|)", VARIABLE),
     (r"(?<= )\(\)", "(\x00)"),                                                     # connection from 10.0.0.1 ()
-    (r"\x00(?:,\x00)+|\x00(?:[,;] *\x00){2,}|\x00(?: \x00){4,}", VARIABLE),         # a list, however long
+    (r"(?:(?<=: )|(?<=\[))\x00(?:, ?\x00)+(?=[,;.)\]]|$)", VARIABLE),               # a list, however long
+    (r"\x00(?:,\x00)+|\x00(?:[,;] *\x00){2,}|\x00(?: \x00){4,}", VARIABLE),
 ))
 
 

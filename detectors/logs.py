@@ -1,10 +1,11 @@
-"""Logs per entity: more errors than usual or of a new kind, a burst of one kind of line, a kind of line that stopped.
+"""Logs per entity: more errors than usual or of a new kind, a burst of one kind of line, one that is new or stopped.
 
 Lines of a trace are one event; events are sorted into templates (aiops/templates.py). Error events in each tick are compared
 with the entity's own past rate (Poisson tail with a robust rate); an error template that this entity never logged is evidence
 of its own. Each template has a habit: how often, and how regularly. One that came steadily and is missing for far longer than
 ever is odd, if the entity logs other things meanwhile: then neither less traffic nor a broken log is the reason. It is
-forgotten after half an hour. Fails on what an entity logs less than once in some minutes: there is no habit.
+forgotten after half an hour. A new kind of line that is no error is as odd as new kinds are rare on its entity: nothing is said
+in the first thousand ticks. Fails on what an entity logs less than once in some minutes: there is no habit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aiops.logtext import level_of
 from aiops.templates import Template, Templates
 from aiops.types import Anomaly, Frame, LogLine
 from detectors._loghabit import FORGET, MIN_RATE, Habit, poisson_tail
+from detectors._lognew import Novelty
 
 __all__ = ["READY_TICKS", "Logs", "is_error", "poisson_tail"]
 
@@ -42,9 +44,11 @@ class _Entity:
     lines: int = 0
     known: dict[str, None] = field(default_factory=dict)
     habits: dict[str, Habit] = field(default_factory=dict)
+    novelty: Novelty = field(default_factory=Novelty)
 
     def rename(self, gone: str, kept: str) -> None:
         """Two templates became one."""
+        self.novelty.rename(gone, kept)
         if gone in self.known:
             del self.known[gone]
             self.known[kept] = None
@@ -65,7 +69,7 @@ class _Said:
 class Logs:
     """State: the miner's templates; a rate, the known error templates and at most 32 habits per entity that logged."""
 
-    VERSION = 2
+    VERSION = 3
     BY_SIGNAL = ()
 
     def __init__(self) -> None:
@@ -116,6 +120,7 @@ class Logs:
             return
         if now.errors:
             yield from self._errors(at, name, entity, now.errors)
+        yield from self._new(at, name, entity, now)
         yield from self._bursts(at, name, entity, now)
         yield from self._stopped(at, name, entity, now)
 
@@ -129,6 +134,13 @@ class Logs:
             text = (f"{len(errors)} error lines in one tick ({entity.rate:.2g} usual), {'new error' if new else 'errors'}: "
                     f"{shown.text[:200]}")
             yield _anomaly(at, name, "log_errors", p, float(len(errors)), entity.rate, min(e.time for e, _ in errors), text)
+
+    def _new(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
+        """The first kind of line that is new; of errors `_errors` speaks."""
+        new = [now.first[id][0] for id in entity.novelty.new(now.counts) if now.first[id][1].level != "error"]
+        if new and (p := entity.novelty.p_value()) < REPORT_P:
+            text = f"{len(new)} new {'kind' if len(new) == 1 else 'kinds'} of line: {new[0].text[:200]}"
+            yield _anomaly(at, name, "log_new", p, float(len(new)), entity.novelty.rate, new[0].time, text)
 
     def _bursts(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
         """The most unusual one; all the entity's habits were tried."""
@@ -164,6 +176,7 @@ class Logs:
                 entity.habits[id].at, entity.habits[id].line = self._clock, entity.lines
         if held:
             return
+        entity.novelty.learn(now.counts)
         share = max(FORGET, 1.0 / entity.ticks)
         limit = entity.rate + 3.0 * math.sqrt(entity.rate + 1.0) if entity.ticks > READY_TICKS else math.inf
         entity.rate += share * (min(float(len(now.errors)), limit) - entity.rate)
@@ -188,7 +201,7 @@ class Logs:
 
     # ---------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}]
+        entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}, e.novelty.row()]
                     for name, e in self._entities.items()}
         return {"clock": self._clock, "miner": self._miner.state(), "open": self._joiner.state(), "entities": entities}
 
@@ -197,12 +210,15 @@ class Logs:
         self._miner.restore(state["miner"])
         self._joiner.restore(state["open"])
         self._entities = {
-            name: _Entity(int(ticks), rate, int(lines), dict.fromkeys(known), {k: Habit.of(row) for k, row in habits.items()})
-            for name, (ticks, rate, lines, known, habits) in state["entities"].items()}
+            name: _Entity(int(ticks), rate, int(lines), dict.fromkeys(known), {k: Habit.of(row) for k, row in habits.items()},
+                          Novelty.of(novelty))
+            for name, (ticks, rate, lines, known, habits, novelty) in state["entities"].items()}
 
     @staticmethod
     def migrate(state: Mapping[str, Any], version: int) -> dict[str, Any] | None:
-        """Version 1 kept masked error texts, with `*` for what varies: they are mined as lines."""
+        """Version 1 kept masked error texts, with `*` for what varies: they are mined as lines. Version 2 knew no new kinds."""
+        if version == 2:
+            return {**state, "entities": {name: [*row, Novelty().row()] for name, row in state["entities"].items()}}
         if version != 1:
             return None
         new = Logs()

@@ -42,12 +42,18 @@ def test_one_line_out_for_each_line_in() -> None:
 
 @pytest.mark.slow
 def test_whatever_comes_is_answered() -> None:
-    """Nothing, empty lines, Windows ends, no UTF-8, control characters, a megabyte without an end."""
+    """Nothing, empty lines, Windows ends, no UTF-8, control characters, ten megabytes without an end."""
     assert answered(b"") == []
     assert len(answered(b"\n\n\n")) == 3
-    rows = answered(b"a 1\r\n\xff\xfe b\n\x1b[2J\x00 c\n" + b"y" * 1_000_000 + b"\nlast " + b"z" * 1_000_000)
+    rows = answered(b"a 1\r\n\xff\xfe b\n\x1b[2J\x00 c\n" + b"y" * 10_000_000 + b"\nlast " + b"z" * 1_000_000)
     assert len(rows) == 5
     assert rows[0].endswith("  a <*>") and "\x1b" not in rows[2] and all(len(row) < 2000 for row in rows)
+
+
+def test_json_lines_are_told_by_what_they_say() -> None:
+    """With their level; whatever else is in them. One that is broken is a line like any other."""
+    rows = answered(b'{"level":"error","msg":"disk 3 full","at":1}\n{"msg":"disk 4 full","level":"error"}\n{"msg":"disk 5\n')
+    assert rows[0] == rows[1] and rows[0].endswith("  ERROR disk <*> full") and rows[2].endswith('  {"msg":"disk <*>')
 
 
 def test_all_lines_of_a_trace_have_its_template() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from helpers import STEP_S, T0, frame, frames, noise, signals
@@ -289,6 +291,30 @@ def test_a_kind_of_line_that_stopped_is_reported_while_others_come() -> None:
     assert not any(found[-100:])
 
 
+def test_a_kind_of_line_that_was_never_there_is_reported() -> None:
+    """After a thousand ticks without news, once; it is known from then on, and over a restart."""
+    detector, of = Logs(), signals("service//a x")
+
+    def step(k: int, *texts: str) -> list[str]:
+        lines = [LogLine(T0 + 10 * k, "service//a", text) for text in ("INFO ok", *texts)]
+        return [f"{a.name} {a.p_value:.2g} {a.text}" for a in detector.observe(frame(T0 + 10 * k, [1.0], of, lines=lines))]
+    said = [step(k, *["INFO leader is b"] * (k in (50, 1100, 1101))) for k in range(1301)]
+    assert not any(said)
+    told = step(1301, "WARN falling back", "INFO leader is a", "ERROR x")
+    assert told == ["log_new 0.00083 2 new kinds of line: WARN falling back"]
+    again = Logs()
+    again.restore(json.loads(json.dumps(detector.state())))
+    detector = again
+    assert not step(1302, "WARN falling back") and not step(1303, "INFO something else")
+
+
+def test_an_entity_that_always_has_news_has_none() -> None:
+    """New kinds in every tenth tick are what it does; nor is anything new in its first hours."""
+    plan = [["INFO ok", *([f"INFO plan {chr(97 + k // 260)}{chr(97 + k // 10 % 26)} for tea"] if k % 10 == 0 else [])]
+            for k in range(1500)]
+    assert not any(logged(plan))
+
+
 def test_an_entity_that_logs_less_of_everything_is_no_news() -> None:
     """Neither a night without traffic nor a log that is not read is a kind of line that stopped."""
     night = [line if k % 20 == 0 else [] for k, line in enumerate(MIXED * 2)]
@@ -332,6 +358,17 @@ def test_the_first_version_is_read() -> None:
         [a] = detector.observe(frame(T0, [1.0], of, learn=False, lines=[LogLine(T0, "service//a", text)] * 20))
         assert f"(0.5 usual), {kind}: {text}" in a.text
     assert Logs.migrate(old, 0) is None
+
+
+def test_the_second_version_is_read() -> None:
+    """All goes on; only kinds of lines have to be seen again."""
+    of, first, second = signals("service//a x"), Logs(), Logs()
+    for k in range(50):
+        first.observe(frame(T0 + k, [1.0], of, lines=[LogLine(T0 + k, "service//a", "ERROR x")]))
+    new = first.state()
+    old = {**new, "entities": {name: row[:5] for name, row in new["entities"].items()}}
+    second.restore(Logs.migrate(old, 2))
+    assert {name: row[:5] for name, row in second.state()["entities"].items()} == old["entities"]
 
 
 def test_who_was_silent_for_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
