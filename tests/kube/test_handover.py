@@ -102,8 +102,8 @@ class Daemon:
         return "".join(p.read_text() for p in sorted((self.store / "audit").iterdir()))
 
     def counted(self) -> list[list[int]]:
-        """Helped and not, of all that it counted."""
-        return list(self.memory()["record"].values())
+        """Helped, did not help, made it worse: of all that it counted."""
+        return [row[:3] for row in self.memory()["record"].values()]
 
     def states(self) -> dict[str, list[str]]:
         """Attempt -> state and undo."""
@@ -181,7 +181,7 @@ def test_what_a_dead_leader_did_is_judged_and_undone_by_the_next_one_once(stage:
     took_s = settled(stage, second, lambda: stage.replicas() == 2, "undone")
     settled(stage, second, lambda: second.states()[action] == ["no_help", "undone"], "heard")
     print(f"\njudged and undone {took_s:.1f} s after the leader was killed (settle 20 s, within 8 s)")
-    assert second.counted() == [[0, 1]]
+    assert second.counted() == [[0, 1, 0]]
     again = stage.start("first")
     until(lambda: again.states().get(action) == ["no_help", "undone"], 30.0, lambda: f"the first hears of it: {again.states()}")
     second.kill()
@@ -191,7 +191,7 @@ def test_what_a_dead_leader_did_is_judged_and_undone_by_the_next_one_once(stage:
     assert first.name == again.name
     assert first.acted() == ["patch deployments/scale shop/api 200 -> 4"]
     assert second.acted() == ["patch deployments/scale shop/api 200 -> 2"]
-    assert (again.counted(), stage.replicas()) == ([[0, 1]], 2)
+    assert (again.counted(), stage.replicas()) == ([[0, 1, 0]], 2)
 
 
 def test_what_helped_is_counted_by_the_next_one_and_stays(stage: Stage) -> None:
@@ -199,6 +199,6 @@ def test_what_helped_is_counted_by_the_next_one_and_stays(stage: Stage) -> None:
     first, second, action = acted_and_killed(stage)
     stage.fires()
     settled(stage, second, lambda: second.states().get(action) == ["helped", ""], "judged")
-    assert second.counted() == [[1, 0]] and stage.replicas() == 4
+    assert second.counted() == [[1, 0, 0]] and stage.replicas() == 4
     stage.control.audit.settled("aiops")
     assert [*first.acted(), *second.acted()] == ["patch deployments/scale shop/api 200 -> 4"]
