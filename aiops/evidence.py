@@ -6,7 +6,6 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import takewhile
 
 from aiops.history import History
 from aiops.meaning import Meanings
@@ -77,10 +76,8 @@ class RecentEvidence:
 
     def anomalies(self, incident: Incident) -> list[Anomaly]:
         """On the incident's entities since shortly before it was opened."""
-        if self._odd is None:  # once a step: a burst has as many incidents as anomalies
-            self._odd, self._all = _places(a.entity for a in self._anomalies), tuple(self._anomalies)
         since = incident.opened_at - LOOK_BACK_S
-        here = sorted(k for entity in set(incident.entities) for k in self._odd.get(entity, ()))
+        here = sorted(k for entity in set(incident.entities) for k in self._places_of(entity))
         return [a for k in here if (a := self._all[k]).at >= since]
 
     def measure(self, name: str, incident: Incident) -> float | None:
@@ -160,13 +157,21 @@ class RecentEvidence:
         for incident in [i for i in incidents if self._now - i.opened_at <= TOGETHER_S][:MOST_YOUNG]:
             self.explained(incident)
 
+    def _places_of(self, entity: Entity) -> Sequence[int]:
+        """Where the entity's anomalies stand among all, in order."""
+        if self._odd is None:  # once a step: a burst has as many incidents as anomalies
+            self._odd, self._all = _places(a.entity for a in self._anomalies), tuple(self._anomalies)
+        return self._odd.get(entity, ())
+
     def subsided(self, entity: Entity, name: str) -> bool:
         """Whether all signals of the entity that are called this were reported in this step, within their bands, and no detector
         found one of them odd in it. False where nobody knows the band, or reported nothing."""
         mine = [s for s in (self._signals[k] for k in self._signals.places([entity]).tolist()) if s.name == name]
-        newest = (a for a in reversed(self._anomalies))
-        odd = any(a.entity == entity and a.name.split("{", 1)[0] == name for a in takewhile(lambda a: a.at >= self._now, newest))
+        odd = any(a.at >= self._now and a.name.split("{", 1)[0] == name for a in map(self._anomaly, self._places_of(entity)))
         return bool(mine) and not odd and all(self._usual(s) for s in mine)
+
+    def _anomaly(self, place: int) -> Anomaly:
+        return self._all[place]
 
     def _usual(self, signal: Signal) -> bool:
         times, values, expected, width = self._history.column(signal.id, self._now)
