@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace as replaced
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -56,7 +56,7 @@ def demo(config: Config) -> int:
 def demo_pipeline(config: Config) -> Pipeline:
     """With the policies of the configuration, allowed to act: there is nothing real to be careful of. Raises Problems."""
     known = build.meanings(config)
-    book = [replaced(p, spec=p.spec.model_copy(update={"mode": "act"})) for p in build.policies(config.policies.folder, known)]
+    book = [replace(p, spec=p.spec.model_copy(update={"mode": "act"})) for p in build.policies(config.policies.folder, known)]
     return build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s)
 
 
@@ -150,7 +150,7 @@ class Player:
 
     def _batches(self) -> Iterator[Batch]:
         for batch in (self._capsule or self._source).batches():
-            batch = replaced(batch, policies=None) if self._others else batch
+            batch = replace(batch, policies=None) if self._others else batch
             if self._recorded:
                 self._recorded.tell(batch)
             self.verdicts.update((c.target, c.verb) for c in batch.commands if c.verb in ("false_alarm", "useful"))

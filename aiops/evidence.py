@@ -167,11 +167,9 @@ class RecentEvidence:
         """Whether all signals of the entity that are called this were reported in this step, within their bands, and no detector
         found one of them odd in it. False where nobody knows the band, or reported nothing."""
         mine = [s for s in (self._signals[k] for k in self._signals.places([entity]).tolist()) if s.name == name]
-        odd = any(a.at >= self._now and a.name.split("{", 1)[0] == name for a in map(self._anomaly, self._places_of(entity)))
+        here = (self._all[k] for k in self._places_of(entity))
+        odd = any(a.at >= self._now and a.name.split("{", 1)[0] == name for a in here)
         return bool(mine) and not odd and all(self._usual(s) for s in mine)
-
-    def _anomaly(self, place: int) -> Anomaly:
-        return self._all[place]
 
     def _usual(self, signal: Signal) -> bool:
         times, values, expected, width = self._history.column(signal.id, self._now)

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from test_policy_decide import BAD, T0, Facts, book, incident, policy
+from test_policy_decide import BAD, T0, UNWELL, Facts, book, incident, policy
 
 from aiops.clock import ManualClock
 from aiops.cluster.actuator import NEVER_BEGUN, LiveActuator
@@ -29,7 +29,8 @@ def each(undo=False, **guards):
 
 
 def fault(n, at=0.0):
-    return incident(n, opened_at=T0 + at, causes=(Cause(f"deployment/shop/w{n}", 0.9, ("http_error_rate",), ()),))
+    return incident(n, opened_at=T0 + at, alerts=(replace(UNWELL, signal=f"ticks{n}", since=T0 + at),),
+                    causes=(Cause(f"deployment/shop/w{n}", 0.9, ("http_error_rate",), ()),))
 
 
 def decide(b, at, *incidents, facts=BAD, outcomes=(), age_s=10.0):

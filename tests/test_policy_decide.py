@@ -90,8 +90,12 @@ def policy(**spec):
     return compiled
 
 
+UNWELL = Alert(f"{POD}|ticks", POD, "ticks", "firing", T0, T0, 0.99, 1e-6, detectors=("baseline",))
+"""Nothing that a policy here asks about: somebody who has an alert is listened to."""
+
+
 def incident(number=1, **changes):
-    return replace(Incident(f"i-{number}", T0, T0, "open", "warning", (POD,), (),
+    return replace(Incident(f"i-{number}", T0, T0, "open", "warning", (POD,), (UNWELL,),
                             (Cause("service/shop/api", 0.9, ("http_error_rate",), ()),)), **changes)
 
 

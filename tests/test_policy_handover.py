@@ -146,6 +146,43 @@ def test_the_same_action_is_not_done_again_for_the_same_evidence_after_a_failove
     assert [a.decision for a in step(second, 745.0, incidents=[more]).actions] == ["act"]
 
 
+def test_nobody_sees_a_verdict_without_the_undo_that_it_asks_for():
+    """The worker reads beside the step. What looks over is not asked about again: others would never hear of the undo."""
+    first, action, _ = done_by_the_first()
+    step(first, 5.0, incidents=[theirs()], outcomes=[Outcome(action.id, "done", T0 + 5)])
+    put, seen = first.ledger.put, []
+
+    def watched(attempt):
+        done = put(attempt)
+        seen.append((done.state, done.undo))
+        return done
+    first.ledger.put = watched
+    step(first, 700.0, incidents=[theirs()])
+    assert seen == [("no_help", "running")]
+
+
+@pytest.mark.parametrize(("state", "closed", "again"), [("no_help", False, False), ("no_help", True, True), ("helped", False, True)])
+def test_what_fires_when_we_start_may_have_fired_since_before_a_useless_action(state, closed, again):
+    """Killed and started again long after it: that we see the alert for the first time is no new evidence. After one that
+    helped, and after an incident that was closed, it is."""
+    spec = {"actions": [{"type": "ScaleUp", "target": {"deployment": "api", "replicas": "+2"}}], "guards": {"cooldown": "1s"}}
+    b = book(policy(**spec))
+    [action] = step(b, 0.0, incidents=[theirs()]).actions
+    gone = replace(theirs(), alerts=(replace(ERRORS, state="resolved"),))
+    facts, there = (Facts({"http_error_rate": 0.001}, is_clear=True), gone) if state == "helped" else (BAD, theirs())
+    step(b, 5.0, incidents=[theirs()], outcomes=[Outcome(action.id, "done", T0 + 5)])
+    judged = step(b, 700.0, facts, incidents=[there])
+    assert [o.status for o in judged.outcomes] == [state]
+    step(b, 710.0, facts, incidents=[there], outcomes=[Outcome(a.id, "undone", T0 + 705) for a in judged.actions])
+    if closed:
+        step(b, 1190.0, incidents=[replace(gone, state="closed", closed_at=T0 + 1190)])
+    restarted = book(policy(**spec))
+    restarted.restore(json.loads(json.dumps(b.state())))
+    late = incident(2, alerts=(replace(ERRORS, since=T0 + 1205),))
+    decided = [step(restarted, at, incidents=[i] if i else []).actions for at, i in ((1200.0, None), (1210.0, late))]
+    assert ["act" in [a.decision for a in actions if a.state != HANDED] for actions in decided] == [False, again]
+
+
 def test_cooldowns_and_rates_hold_over_a_failover():
     """What another did to the target counts as done."""
     first, action, ended = done_by_the_first()

@@ -158,8 +158,7 @@ class PolicyBook:
         self.ledger.restore(state.get("ledger", {}))
         self.record.restore(state.get("record", {}))
         self.stops.restore(state.get("stops", []))
-        self._handover.leads = state.get("leads", True)
-        self._handover.sketches = {i["id"]: handover.incident_of(i) for i in state.get("incidents", [])}
+        self._handover.restore(state.get("leads", True), state.get("incidents", []))
 
     def _turn(self, now: float, incidents: Sequence[Incident], evidence: Evidence) -> Turn:
         known = self._remembered | {i.id: i for i in incidents}

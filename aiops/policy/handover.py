@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from aiops.interfaces import NOT_NOW
-from aiops.policy.ledger import JUDGED, Attempt, attempt_from
+from aiops.policy.ledger import FRUITLESS, JUDGED, Attempt, attempt_from
 from aiops.policy.lifecycle import Lifecycle
 from aiops.policy.turn import Turn
 from aiops.types import HANDED, Alert, Cause, Command, Incident, Outcome
@@ -24,7 +24,8 @@ MOST_NAMED = 30
 """So many entities and alerts of an incident go with its attempt: they share one ConfigMap."""
 BY_ANOTHER = "; by another replica, or before a restart"
 ONSET_S = 60.0
-"""So much later than an action another replica may have seen the onset of what asked for it; what began after that is new."""
+"""So much later than an action another replica may have seen the onset of what asked for it; what began after that is new. So
+long after a start we see for the first time what may have lasted since before an action that was no good."""
 KEEP_MOST, KEEP_CLOSED_S, KEEP_SKETCH_S = 1000, 900.0, 3600.0
 _FAR: Mapping[str, int] = {"asked": 0, "submitted": 1, "verifying": 2}
 _UNDO: Mapping[str, int] = {"": 0, "waiting": 1, "running": 1}
@@ -41,8 +42,9 @@ def about(attempt: Attempt | None, incident: Incident | None) -> JSON | None:
 
 def sketch(i: Incident) -> JSON:
     """Where an incident is, without what was seen there."""
-    return {"id": i.id, "opened_at": i.opened_at, "severity": i.severity, "entities": list(i.entities[:MOST_NAMED]),
+    told = {"id": i.id, "opened_at": i.opened_at, "severity": i.severity, "entities": list(i.entities[:MOST_NAMED]),
             "causes": [c.entity for c in i.causes[:1]]}
+    return told if i.closed_at is None else told | {"closed_at": i.closed_at}
 
 
 def incident_of(data: Mapping[str, Any], trigger: tuple[str, str] = ("", "")) -> Incident:
@@ -62,10 +64,18 @@ class Handover:
         self.several = False
         self.sketches: dict[str, Incident] = {}
         self._closed: dict[str, Incident] = {}
+        self._began, self._over = math.nan, set[str]()
+
+    def restore(self, leads: bool, places: Iterable[Mapping[str, Any]]) -> None:
+        """Whether we lead, and the sketches of an earlier run."""
+        self.leads = leads
+        self.sketches = {p["id"]: incident_of(p) for p in places}
+        self._over = {p["id"] for p in places if "closed_at" in p}
 
     def obey(self, turn: Turn, commands: Iterable[Command]) -> None:
         """`handed`: what another did; `lead` and `follow`: whether judging is up to us from now on."""
         self._led = self.leads
+        self._began = turn.now if math.isnan(self._began) else self._began
         for command in commands:
             if command.verb == "handed":
                 self._take(turn, command)
@@ -102,13 +112,20 @@ class Handover:
         ledger, places = self.life.ledger, _Places(turn, self._closed.values()) if self.sketches else None
         for name in list(self.sketches) if places else ():
             for attempt in (a for a in ledger.of_incident(name) if a.acted_at is not None and not a.rehearsed):
-                home = places.of(attempt) if places else None
+                home = places.of(attempt, until := self._until(attempt)) if places else None
                 if home:
-                    moved = ledger.move(attempt, home.id, _in_our_words(attempt, home))
+                    moved = ledger.move(attempt, home.id, _in_our_words(attempt, home, until))
                     self._give_way(turn, moved)
                     turn.actions.append(moved.action("act", turn.now, HANDED, f"{moved.reason}{BY_ANOTHER}"))
         self.sketches = {i: sketch for i, sketch in self.sketches.items() if self._needed(i, turn.now)}
         turn.incidents = {**turn.incidents, **self.sketches, **{i: c for i, c in self._closed.items() if i not in turn.incidents}}
+
+    def _until(self, attempt: Attempt) -> float:
+        """The latest onset, as we saw it, that what asked for the attempt may have."""
+        if attempt.live:
+            return math.inf
+        lasts = attempt.state in FRUITLESS and attempt.incident not in self._over
+        return max(attempt.acted_at or attempt.decided_at, self._began if lasts else -math.inf) + ONSET_S
 
     def _look_back(self, turn: Turn) -> None:
         """Forget sketches of what turned out to be ours, and what was closed long ago."""
@@ -164,13 +181,13 @@ class _Places:
                     for key in (f"{alert.entity} {alert.signal}", _asked(alert.entity, alert.signal)):
                         places.setdefault(key, []).append((incident, alert.since))
 
-    def of(self, attempt: Attempt) -> Incident | None:
-        """The incident that has what asked for the attempt, else the one with most of its alerts; else one that had them."""
-        return self._likest(attempt, self._firing) or self._likest(attempt, self._any)
+    def of(self, attempt: Attempt, until: float) -> Incident | None:
+        """The incident that has what asked for the attempt, else the one with most of its alerts; else one that had them. Of
+        alerts that began by then."""
+        return self._likest(attempt, until, self._firing) or self._likest(attempt, until, self._any)
 
     @staticmethod
-    def _likest(attempt: Attempt, places: Mapping[str, Sequence[tuple[Incident, float]]]) -> Incident | None:
-        until = math.inf if attempt.live else (attempt.acted_at or attempt.decided_at) + ONSET_S
+    def _likest(attempt: Attempt, until: float, places: Mapping[str, Sequence[tuple[Incident, float]]]) -> Incident | None:
         asked = _asked(*attempt.trigger)
         keys = {asked, *_keys(attempt.evidence)}
         score: dict[str, int] = {}
@@ -187,8 +204,9 @@ def _asked(entity: str, signal: str) -> str:
     return f"{entity}\x1f{signal.split('{', 1)[0]}"
 
 
-def _in_our_words(attempt: Attempt, home: Incident) -> tuple[str, ...]:
+def _in_our_words(attempt: Attempt, home: Incident, until: float) -> tuple[str, ...]:
     """What was evidence then, with the onsets that we saw: equal to ours where nothing has changed since."""
-    acted = attempt.acted_at or attempt.decided_at
-    ours = _keys(f"{a.entity} {a.signal} {a.since:.0f}" for a in home.alerts if a.state == "firing" and a.since <= acted)
-    return tuple(sorted((_keys(attempt.evidence) | ours).values()))
+    theirs, acted = _keys(attempt.evidence), attempt.acted_at or attempt.decided_at
+    firing = [a for a in home.alerts if a.state == "firing" and a.since <= until]
+    ours = [a for a in firing if a.since <= acted or f"{a.entity} {a.signal}" in theirs]
+    return tuple(sorted((theirs | _keys(f"{a.entity} {a.signal} {a.since:.0f}" for a in ours)).values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiops import plugins
 from aiops.meaning import Meanings
@@ -160,7 +160,7 @@ class Lifecycle:
             if attempt.undo == "running":
                 self._undo_overdue(turn, attempt)
             elif attempt.undo == "waiting":
-                self._undo(turn, attempt, attempt.said)
+                self.ledger.put(self._undo(turn, attempt, attempt.said))
             elif attempt.state == "submitted" and turn.now - (attempt.acted_at or 0.0) > NO_ANSWER_S:
                 self._end(turn, attempt, "unknown", f"no answer within {format_duration(NO_ANSWER_S)}")
             elif attempt.state == "verifying" and policy is None:
@@ -174,33 +174,34 @@ class Lifecycle:
         if verdict is None:
             return
         status, reason = verdict
-        attempt = self._end(turn, attempt, status, reason)
+        turn.outcomes.append(Outcome(attempt.id, status, turn.now, reason))
+        attempt = replace(attempt, state=status, ended_at=turn.now, said=reason)
+        undone = status in USELESS and policy.spec.undo
+        self.ledger.put(self._undo(turn, attempt, reason) if undone else attempt)  # at once: other threads look at it
         if status != "unknown" and policy.spec.feedback.learning_enabled:
             told = self.record.learn(attempt.signature, attempt.kind, status)
             turn.notes += [told] if told else []
-        if status in USELESS and policy.spec.undo:
-            self._undo(turn, attempt, reason)
 
-    def _end(self, turn: Turn, attempt: Attempt, status: OutcomeStatus, reason: str) -> Attempt:
+    def _end(self, turn: Turn, attempt: Attempt, status: OutcomeStatus, reason: str) -> None:
         turn.outcomes.append(Outcome(attempt.id, status, turn.now, reason))
-        return self.ledger.change(attempt, state=status, ended_at=turn.now, said=reason)
+        self.ledger.change(attempt, state=status, ended_at=turn.now, said=reason)
 
     # ------------------------------------------------------------------------------------------------- undo
-    def _undo(self, turn: Turn, attempt: Attempt, why: str) -> None:
+    def _undo(self, turn: Turn, attempt: Attempt, why: str) -> Attempt:
+        """The attempt with what becomes of it."""
         if not plugins.load_type("remediations", attempt.type).reversible:
-            return
+            return attempt
         if self.mode == "observe":
             turn.notes.append(f"{attempt.id}: not undone, the daemon only observes now.")
-            return
+            return attempt
         if self.stops.frozen:
             if not attempt.undo:
                 turn.notes.append(f"{attempt.id}: is undone when everything is started again; {self.stops.reason}.")
-            self.ledger.change(attempt, undo="waiting")
-            return
-        self.ledger.change(attempt, undo="running", undo_at=turn.now)
+            return replace(attempt, undo="waiting")
         turn.actions.append(Action(action_id(attempt.id, "undo"), attempt.type, attempt.target,
                                    {**attempt.params, "undo_of": attempt.id}, attempt.incident, attempt.policy, "act",
                                    f"{'made it worse' if attempt.state == 'worse' else 'did not help'}: {why}", turn.now, "undo"))
+        return replace(attempt, undo="running", undo_at=turn.now)
 
     def _undo_overdue(self, turn: Turn, attempt: Attempt) -> None:
         if turn.now - (attempt.undo_at or 0.0) > NO_ANSWER_S:

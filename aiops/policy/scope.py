@@ -117,7 +117,7 @@ def _seen(incident: Incident, evidence: Evidence) -> Iterator[tuple[Hit, bool]]:
     for a in alerts:
         for detector in a.detectors or ("",):
             yield Hit(a.entity, _bare(a.signal), a.score, a.p_value, a.value, a.expected, detector, a.since, a.at), False
-    for n in (n for n in evidence.anomalies(incident) if n.entity in unwell or not incident.alerts):
+    for n in (n for n in evidence.anomalies(incident) if n.entity in unwell):
         since = n.onset if math.isfinite(n.onset) else n.at
         yield Hit(n.entity, _bare(n.name), n.score, n.p_value, n.value, n.expected, n.detector, since, n.at), n.signal < 0
 

@@ -94,7 +94,9 @@ def decide(policy: Policy, case: Case, meanings: Meanings) -> Action | None:
     now = NOW if case.at is None else case.at
     anomaly = Anomaly(now, given.entity, given.metric or metric, given.score, 0.0, detector, 0, onset=now - given.since)
     causes = (Cause(case.cause, 1.0, case.signals or (anomaly.name,), ()),) if case.cause else ()
-    incident = Incident("i-test", now - given.since, now, "open", case.severity, (given.entity,), (), causes)
+    alert = Alert(f"{given.entity}|{anomaly.name}", given.entity, anomaly.name, "firing", anomaly.onset, now, anomaly.score,
+                  anomaly.p_value, detectors=(anomaly.detector,))
+    incident = Incident("i-test", now - given.since, now, "open", case.severity, (given.entity,), (alert,), causes)
     evidence = _Given(_aliased(policy, case), anomaly)
     actions = PolicyBook([policy], "act", meanings).decide(now, [incident], evidence).actions
     return actions[0] if actions else None
