@@ -29,6 +29,11 @@ class Correlate:
         """Raw alert index -> incident, for the raw alerts of the last step."""
         return self._grouper.assigned
 
+    @property
+    def habitual(self) -> int:
+        """How many alerts of others came and went without opening an incident, because they do so by habit."""
+        return self._grouper.habitual
+
     def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event]) -> list[Incident]:
         """Incidents that are open, or changed in this step, without actions and outcomes."""
         self._changes = [*self._changes, *(e for e in events if e.kind == "change")][-MAX_CHANGES:]
