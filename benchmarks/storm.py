@@ -73,7 +73,8 @@ def step(graph: Graph, entities: int) -> None:
         raw = alerts(at, 4000, 4000, entities // 2000)
         found = others.update(at, raw)
         spent.append(cpu(lambda at=at, found=found: correlate.correlate(at, found, graph, ())))  # type: ignore[misc]
-    print(f"a step, 1,000 entities of {entities:,} alert: the first {spent[0] * 1000:.0f} ms, then {min(spent[1:]) * 1000:.0f} ms")
+    first, then = spent[0] * 1000, sorted(spent[1:])[2] * 1000
+    print(f"a step, 1,000 entities of {entities:,} alert: the first {first:.0f} ms, then {then:.0f} ms")
 
 
 def main() -> None:

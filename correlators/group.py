@@ -78,7 +78,7 @@ class Group:
         """The newest state of an alert, which began when it was first told of."""
         old = self.alerts.get(alert.key)
         self.changed = self.changed or old is None or old.state != alert.state
-        self.alerts[alert.key] = replace(alert, since=min(alert.since, old.since)) if old else alert
+        self.alerts[alert.key] = replace(alert, since=old.since) if old and old.since < alert.since else alert
         self._entities.add(alert.entity)
         if alert.state == "firing":
             self._evidence[alert.key] = max(alert.opens, self._evidence.get(alert.key, 0.0))
