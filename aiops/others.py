@@ -38,7 +38,8 @@ def surprise(a_day: float) -> float:
 class Past:
     """What one alert did before: `count` and `lasted_s` of how often and how long it was on, both forgetting.
 
-    `gap_s`: the longest interval at which it is repeated. `told`: it is told when it is over. `over_at`: when that was said last.
+    `times` since `first_at`: how often in all. `gap_s`: the longest interval at which it is repeated. `told`: it is told when
+    it is over. `over_at`: when that was said last.
     """
 
     count: float = 0.0
@@ -46,6 +47,8 @@ class Past:
     at: float = 0.0
     gap_s: float = 0.0
     told: bool = False
+    times: int = 0
+    first_at: float = 0.0
     over_at: float = -math.inf
 
     def quiet_s(self) -> float:
@@ -62,7 +65,7 @@ class Past:
 
 @dataclass(slots=True)
 class _On:
-    """One that fires. `before`: how often it did, when it began; `surprise` in nats at that time."""
+    """One that fires. `surprise`: in nats, when it began."""
 
     entity: str
     name: str
@@ -70,7 +73,6 @@ class _On:
     seen_at: float
     severity: Severity
     surprise: float
-    before: float
     fires: bool = True
     silent: bool = False
     indexes: list[int] = field(default_factory=list)
@@ -150,11 +152,11 @@ class Others:
         if key not in self._on and len(self._on) >= MOST_KEYS * (2 if severity == "critical" else 1):
             self.dropped["alerts_too_many_at_once"] += 1
             return None
-        past = self._pasts[key] = past or Past(at=at)  # the one that began longest ago stands first
+        past = self._pasts[key] = past or Past(at=at, first_at=at)  # the one that began longest ago stands first
         past.fade(at)
         odd = surprise(self._a_day(at, past))
-        on = self._on[key] = _On(r.entity, r.name, min(r.time, at), seen_at, severity, odd, past.count, indexes=indexes)
-        past.count += 1.0
+        on = self._on[key] = _On(r.entity, r.name, min(r.time, at), seen_at, severity, odd, indexes=indexes)
+        past.count, past.times = past.count + 1.0, past.times + 1
         self._forget(at)
         return on
 
@@ -184,7 +186,7 @@ class Others:
         past = self._pasts[key]
         nats = on.surprise + max(on.seen_at - on.since, 0.0) / past.usual_s()
         opens = min(nats / surprise(OPENS_A_DAY), 1.0)
-        text = f"it went off {on.before:.0f} times before in {_span(min(at - self._first_at, MEMORY_S))}" if opens < 1.0 else ""
+        text = f"it goes off by habit: {past.times} times in {_span(at - past.first_at)}" if opens < 1.0 else ""
         return Alert(key, on.entity, f"alert:{on.name}", "firing" if on.fires else "resolved", on.since, at, 0.999, 1e-3,
                      STRENGTH * opens, (SENDER,), on.severity, text=text, indexes=tuple(on.indexes), silent=on.silent,
                      opens=opens)
@@ -202,4 +204,7 @@ class Others:
 
 
 def _span(seconds: float) -> str:
-    return f"{seconds / 3600:.0f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
+    for name, size in (("days", 86_400.0), ("hours", 3600.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds / 60:.0f} minutes"

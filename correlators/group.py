@@ -134,16 +134,15 @@ class Grouper:
 
     def _raise(self, now: float, told: Sequence[Alert]) -> None:
         """What has enough evidence becomes an incident, with all of its raw alerts, under the name that it has from now on."""
-        homes = [(home, a) for a in told if (home := self._home(a))]
-        for home, alert in homes:
-            home.waiting.extend(alert.indexes)
-        for group in {g.id: g for g, _ in homes}.values():
-            if not group.raised and group.evidence >= 1.0:
-                group.raised, group.opened_at = True, now
-                self._rename(group, now)
-            if group.raised:
-                self.assigned += [(index, group.id) for index in group.waiting]
-                group.waiting.clear()
+        for home, alert in [(home, a) for a in told if (home := self._home(a))]:
+            if not home.raised and home.evidence >= 1.0:
+                self._rename(home, now)
+                self.assigned += [(index, home.id) for index in home.waiting]
+                home.waiting.clear()
+            if home.raised:
+                self.assigned += [(index, home.id) for index in alert.indexes]
+            else:
+                home.waiting.extend(alert.indexes)
 
     def _place(self, now: float, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity], blind: bool) -> None:
         """Alerts that began together and near each other go together: into the open incident nearest to one of them."""
@@ -204,7 +203,8 @@ class Grouper:
                 self._forget(group)
 
     def _rename(self, group: Group, now: float) -> None:
-        """By when it was raised, and its first alert."""
+        """It is an incident from now on, and has its name by that and by its first alert."""
+        group.raised, group.opened_at = True, now
         del self.groups[group.id]
         for entity in group.entities:
             del self._with[entity][group.id]
