@@ -7,6 +7,7 @@ inspection schemes", 1954), in shares of the alarm level. The level follows from
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from aiops.others import Others
 from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
-VERSION = 3
+VERSION = 4
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
 SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
@@ -65,6 +66,11 @@ class Alerting:
         self._tracks: dict[str, _Track] = {}
         self._others = Others()
         self._lost_columns = False
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Alerts of others that were of no use, by reason."""
+        return self._others.dropped
 
     @property
     def level(self) -> float:

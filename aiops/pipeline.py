@@ -303,7 +303,7 @@ class Pipeline:
         return Counts(
             t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
             self.book.actionable, self.door.series_count, len(self.door.signals), ready,
-            dict(sorted(self.door.dropped.items())), self.masks.suppressed)
+            dict(sorted((self.door.dropped + self.alerting.dropped).items())), self.masks.suppressed, self._correlator.habitual)
 
     def readiness(self) -> Facts:
         """What `aiops.readiness` needs to say which signals are judged. Safe beside a running step."""

@@ -27,6 +27,8 @@ def print_summary(result: Result, skipped: Mapping[str, int], console: Console |
         out.print("[green]No incident.[/]")
     out.print(f"{c.raw_anomalies:,} anomalies → {c.alerts:,} alerts → {c.incidents:,} incidents → "
               f"{c.prioritised:,} prioritised → {c.actionable:,} actionable")
+    if c.habitual:
+        out.print(f"{c.habitual:,} alerts of others opened no incident: they come and go by habit")
     for reason, count in {**skipped, **c.dropped}.items():
         out.print(f"[yellow]left out[/]: {count:,} {reason.replace('_', ' ')}")
     out.print(f"digest {result.digest}")

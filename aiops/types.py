@@ -255,6 +255,7 @@ class Alert:
     `silent`: resolved because nothing was reported any more, which says nothing about whether it is well. `suppressed`:
     it deviates, and raises nothing for the reason that `text` gives.
     `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
+    `opens` in 0..1: its share of what opens an incident; below 1 for an alert of others that comes and goes by habit (`text`).
     """
 
     key: str
@@ -279,6 +280,7 @@ class Alert:
     indexes: tuple[int, ...] = ()
     silent: bool = False
     budget_share: float = 1.0
+    opens: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +399,7 @@ class Counts:
     ready: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     suppressed: int = 0
+    habitual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,8 +416,8 @@ class ModelEvent:
 
 EndName = Literal[
     "acting", "waiting", "acted", "rehearsed", "rejected", "expired", "cooldown", "blocked", "no_target", "condition",
-    "no_policy", "no_incident", "inhibited", "maintenance", "suppressed", "pending", "not_learned_yet", "below_budget", "noted",
-    "resolved"]
+    "no_policy", "no_incident", "habitual", "inhibited", "maintenance", "suppressed", "pending", "not_learned_yet",
+    "below_budget", "noted", "resolved"]
 """Where an alert or anomaly has ended for now: docs/audit.md says what each means."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import networkx as nx
 from networkx.utils import UnionFind
@@ -26,6 +26,8 @@ class Graph:
                 g.add_edge(edge.source, edge.target, kind=edge.kind)
         self._g = g
         self._near = lru_cache(maxsize=100_000)(self._near_uncached)
+        self._needs = lru_cache(maxsize=100_000)(self._needs_uncached)
+        self._guests = lru_cache(maxsize=100_000)(self._guests_uncached)
 
     def __contains__(self, entity: object) -> bool:
         return entity in self._g
@@ -39,9 +41,7 @@ class Graph:
 
     def dependencies(self, entity: Entity) -> list[tuple[Entity, EdgeKind]]:
         """What the entity needs, directly: its callees, its node, and for a service the pods that it owns. Sorted."""
-        if entity not in self._g:
-            return []
-        return sorted((t, self._g.edges[entity, t]["kind"]) for t in self._g.successors(entity))
+        return list(self._needs(entity))
 
     def owned(self, entity: Entity) -> list[Entity]:
         """What the entity consists of: the pods of a service or workload. Sorted."""
@@ -59,10 +59,7 @@ class Graph:
 
     def guests(self, host: Entity) -> list[Entity]:
         """Who uses up the host's resources: what runs on it, and what it runs (`uses`, from host to process). Sorted."""
-        if host not in self._g:
-            return []
-        runs = [e for e in self._g.predecessors(host) if self._g.edges[e, host]["kind"] == "runs_on"]
-        return sorted({*runs, *(e for e, kind in self.dependencies(host) if kind == "uses")})
+        return list(self._guests(host))
 
     def users(self, resource: Entity) -> list[Entity]:
         """Who uses a resource (a GPU): the machine it is in, and the pods that it was given to. Sorted."""
@@ -76,7 +73,25 @@ class Graph:
 
     def dependents(self, entity: Entity) -> list[Entity]:
         """All who depend on the entity, directly or not. Sorted."""
-        return sorted(nx.ancestors(self._g, entity)) if entity in self._g else []
+        return sorted(self.reach(entity))
+
+    def reach(self, entity: Entity) -> set[Entity]:
+        """The same in no order: quick where they are many."""
+        found, edge, into = {entity}, [entity], self._into
+        while edge:
+            edge = [e for e in {e for known in edge for e in into.get(known, ())} if e not in found]
+            found.update(edge)
+        return found - {entity}
+
+    @cached_property
+    def _into(self) -> dict[Entity, list[Entity]]:
+        """Who depends directly on whom."""
+        return {e: list(known) for e, known in self._g.pred.items()}
+
+    @cached_property
+    def critical(self) -> dict[Entity, float]:
+        """Whose criticality is not the usual 1."""
+        return {e: c for e in self._g.nodes if (c := self.criticality(e)) != 1.0}
 
     def distance(self, a: Entity, b: Entity, limit: int, troubled: Collection[Entity]) -> int | None:
         """Hops between two entities, in either direction; None beyond `limit`. Paths do not lead through quiet hubs."""
@@ -121,6 +136,15 @@ class Graph:
 
     def neighbours(self, entity: Entity) -> tuple[Entity, ...]:
         return self._near(entity)
+
+    def _needs_uncached(self, entity: Entity) -> tuple[tuple[Entity, EdgeKind], ...]:
+        return tuple(sorted((t, edge["kind"]) for t, edge in self._g.adj[entity].items())) if entity in self._g else ()
+
+    def _guests_uncached(self, host: Entity) -> tuple[Entity, ...]:
+        if host not in self._g:
+            return ()
+        runs = [e for e, edge in self._g.pred[host].items() if edge["kind"] == "runs_on"]
+        return tuple(sorted({*runs, *(e for e, kind in self._needs(host) if kind == "uses")}))
 
     def _near_uncached(self, entity: Entity) -> tuple[Entity, ...]:
         if entity not in self._g:

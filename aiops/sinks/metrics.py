@@ -24,6 +24,7 @@ _COUNTERS = {
     "alerts": "Deviations that lasted.", "incidents": "Incidents opened.",
     "prioritised": "Incidents important enough to tell people.",
     "actionable": "Incidents for which a policy decided something.",
+    "habitual": "Alerts of others that opened no incident: they come and go by habit.",
     "suppressed": "Alerts that raised nothing: under maintenance, or called a false alarm.",
 }
 _GAUGES = {"series": "Raw time series known.", "signals": "Signals watched.", "ready": "Signals past their warm-up."}
