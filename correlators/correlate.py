@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiops import xids
-from aiops.types import Alert, Event, Impact, Incident, Severity
+from aiops.types import Alert, Anomaly, Event, Impact, Incident, Severity, Signal
 from correlators.graph import Graph
 from correlators.group import Group, Grouper
 from correlators.impact import impact
 from correlators.rootcause import rank
+from correlators.testimony import Murmurs
 
 MAX_CHANGES = 1000
 MAX_FAULTS = 1000
+BEFORE_S = 300.0
+"""Weak evidence that is so much older than an incident has another story."""
 
 
 class Correlate:
@@ -22,12 +25,17 @@ class Correlate:
         self._grouper = Grouper(window_s, distance)
         self._changes: list[Event] = []
         self._faults: list[Event] = []
+        self._murmurs = Murmurs()
         self._last_at = 0.0
 
     @property
     def assigned(self) -> list[tuple[int, str]]:
         """Raw alert index -> incident, for the raw alerts of the last step."""
         return self._grouper.assigned
+
+    def hear(self, now: float, anomalies: Sequence[Anomaly], signals: Sequence[Signal]) -> None:
+        """What detectors found odd in this step; before `correlate`."""
+        self._murmurs.hear(now, anomalies, signals)
 
     def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event]) -> list[Incident]:
         """Incidents that are open, or changed in this step, without actions and outcomes."""
@@ -39,7 +47,8 @@ class Correlate:
 
     def _incident(self, now: float, group: Group, graph: Graph, tick_s: float) -> Incident:
         alerts = tuple(sorted(group.alerts.values(), key=lambda a: (a.since, a.key)))
-        causes = rank(alerts, graph, self._changes, tick_s, self._faults)
+        weak = self._murmurs.below(group.entities, graph, alerts[0].since - BEFORE_S)
+        causes = rank(alerts, graph, self._changes, tick_s, self._faults, weak)
         severity: Severity = "critical" if any(a.severity == "critical" for a in alerts) else "warning"
         return Incident(
             group.id, group.opened_at, now, "closed" if group.closed_at is not None else "open", severity,

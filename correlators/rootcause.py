@@ -1,10 +1,11 @@
 """Which entity is the cause? Arithmetic that a person can check.
 
 A candidate's score is the strength of its own deviation, less what its dependencies explain: a dependency that turned
-bad no later explains most of it, one that turned bad afterwards little. A change just before the onset speaks for a
-candidate, and so does a fault that the hardware itself tells of (XIDs). Pods, processes and services that took the very
-resource that their node lacks explain the node, and not the other way round. Each item is a reason with its contribution;
-shares add up to 1.
+bad no later explains most of it, one that turned bad afterwards little, and so does one that was slow long before and
+hurt nobody. Slow calls speak of both their ends (`correlators.testimony`). Lost traffic is explained by who calls, if that
+is in trouble. A change just before the onset speaks for a candidate, and so does a fault that the hardware itself tells of
+(XIDs). Pods, processes and services that took the very resource that their node lacks explain the node, and not the other
+way round. Each item is a reason with its contribution; shares add up to 1.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from aiops import xids
 from aiops.humanise import quantity, utc
 from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
+from correlators.testimony import Testimony, testimonies
 
-EXPLAINED, EXPLAINED_LATER = 0.8, 0.3
+EXPLAINED, EXPLAINED_LATER, EXPLAINED_BEFORE = 0.8, 0.3, 0.3
+HANDED_ON = frozenset({"latency", "errors", "traffic"})
+"""Who is slow or fails makes its callers so at once; who runs out of something may do so long before."""
+AT_ONCE_S, AT_ONCE_TICKS = 300.0, 1.5
+"""A dependency that was slow for longer before the candidate was hurt has not hurt it by that."""
 ENOUGH = 0.5
 """A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
 SAME_TIME_S = 15.0
@@ -36,8 +42,14 @@ CLOCK = "%H:%M:%S"
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
+    """`alerts`: those that are about it, on its own or as one end of a call; `said` with the weight of each."""
+
     entity: Entity
-    alerts: tuple[Alert, ...]
+    said: tuple[Testimony, ...]
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        return tuple(t.alert for t in self.said)
 
     @property
     def onset(self) -> float:
@@ -51,7 +63,11 @@ class _Candidate:
     @property
     def strength(self) -> float:
         """ln(1 + nats) of the strongest signal: a hundred times more evidence is not a hundred times more guilt."""
-        return math.log1p(max(a.strength for a in self.alerts))
+        return math.log1p(max(t.nats for t in self.said))
+
+    @property
+    def kinds(self) -> set[str]:
+        return {a.resource for a in self.alerts}
 
     @property
     def resources(self) -> set[str]:
@@ -59,11 +75,11 @@ class _Candidate:
 
 
 def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s: float = 0.0,
-         faults: Sequence[Event] = ()) -> tuple[Cause, ...]:
+         faults: Sequence[Event] = (), weak: Sequence[Alert] = ()) -> tuple[Cause, ...]:
     """All candidates, best first. `changes` are the change events remembered, `faults` those that tell of broken hardware;
-    `tick_s` is how exactly onsets are known.
+    `tick_s` is how exactly onsets are known. `weak`: what was odd and too little for an alert.
     """
-    candidates = _candidates(alerts, graph)
+    candidates = _candidates(alerts, weak, graph)
     culprits = {e: c for e, c in candidates.items() if not _is_victim(c, faults)}
     scored = []
     for entity, candidate in candidates.items():
@@ -75,27 +91,28 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
     return tuple(Cause(entity, score / total, _signals(c), reasons) for score, c, reasons, entity in ordered)
 
 
-def _candidates(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, _Candidate]:
-    by_entity: dict[Entity, list[Alert]] = {}
-    for a in sorted(alerts, key=lambda a: a.key):
-        by_entity.setdefault(a.entity, []).append(a)
-    real = {e: v for e, v in by_entity.items() if not graph.is_proxy(e)} or by_entity
+def _candidates(alerts: Sequence[Alert], weak: Sequence[Alert], graph: Graph) -> dict[Entity, _Candidate]:
+    told = {a.key for a in alerts}
+    said = testimonies([*alerts, *(a for a in weak if a.key not in told)], graph)
+    real = {e: v for e, v in said.items() if not graph.is_proxy(e)} or said
     return {e: _Candidate(e, tuple(v)) for e, v in real.items()}
 
 
 def _signals(candidate: _Candidate) -> tuple[str, ...]:
-    """The signal that deviated first leads: it names the incident."""
-    return tuple(a.signal for a in sorted(candidate.alerts, key=lambda a: (a.since, -a.strength, a.key)))
+    """The signal that deviated first leads, of those that were told of loudly: it names the incident."""
+    return tuple(t.alert.signal for t in sorted(
+        candidate.said, key=lambda t: (t.alert.state == "pending", t.alert.since, -t.nats, t.alert.key)))
 
 
 def _own(candidate: _Candidate) -> list[Reason]:
-    worst = max(candidate.alerts, key=lambda a: (a.strength, a.key))
-    reasons = [Reason(describe(worst), candidate.strength)]
+    worst = max(candidate.said, key=lambda t: (t.nats, t.alert.key))
+    about = f"{worst.about}: " if worst.about else ""
+    reasons = [Reason(about + describe(worst.alert), candidate.strength)]
     kinds = {a.resource or a.signal for a in candidate.alerts}
     if len(kinds) > 1:
         first = min(candidate.alerts, key=lambda a: (a.since, -a.strength, a.key))
         names = ", ".join(sorted(a.signal for a in candidate.alerts)[:5])
-        began = f"; first {describe(first)}" if first is not worst else ""
+        began = f"; first {describe(first)}" if first is not worst.alert else ""
         text = f"{len(candidate.alerts)} of its signals deviate: {names}{began}"
         reasons.append(Reason(text, SEVERAL_BONUS * math.log(len(kinds))))
     return reasons
@@ -120,6 +137,8 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
             continue  # it was well before this one turned bad
         later_s = other.onset - c.onset
         share = EXPLAINED if later_s <= max(SAME_TIME_S, tick_s) else EXPLAINED_LATER
+        if other.kinds <= HANDED_ON and -later_s > max(AT_ONCE_S, AT_ONCE_TICKS * tick_s):
+            share = EXPLAINED_BEFORE
         taken = -share * c.strength * min(1.0, other.strength / (ENOUGH * c.strength))
         if best is None or taken < best.contribution:
             when = "at the same time" if abs(later_s) <= max(SAME_TIME_S, tick_s) else (
@@ -141,6 +160,8 @@ def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph
                 found.append(entity)
         else:
             found += [e for e, _ in graph.dependencies(entity) if e in others]
+    if c.kinds == {"traffic"}:  # who gets no work is not to blame for that; who hands it out may be
+        found = [e for owner in (c.entity, *graph.owners(c.entity)) for e in graph.callers(owner) if e in others]
     found += sorted(_takers(c, others, graph))
     return sorted(set(found) - {c.entity})
 
