@@ -14,8 +14,8 @@ from correlators.testimony import Murmurs
 
 MAX_CHANGES = 1000
 MAX_FAULTS = 1000
-BEFORE_S = 300.0
-"""Weak evidence that is so much older than an incident has another story."""
+AROUND_S, AROUND_TICKS = 60.0, 2.0
+"""Weak evidence counts that began so shortly before or after an incident did: what is older or later has another story."""
 
 
 class Correlate:
@@ -26,6 +26,7 @@ class Correlate:
         self._changes: list[Event] = []
         self._faults: list[Event] = []
         self._murmurs = Murmurs()
+        self._weak: dict[str, dict[str, Alert]] = {}
         self._last_at = 0.0
 
     @property
@@ -43,14 +44,25 @@ class Correlate:
         self._faults = [*self._faults, *(e for e in events if xids.fault(e))][-MAX_FAULTS:]
         tick_s = now - self._last_at if self._last_at else 0.0
         self._last_at = now
-        return [self._incident(now, g, graph, tick_s) for g in self._grouper.update(now, alerts, graph)]
+        groups = self._grouper.update(now, alerts, graph)
+        self._weak = {k: v for k, v in self._weak.items() if k in self._grouper.groups}
+        return [self._incident(now, g, graph, tick_s) for g in groups]
 
     def _incident(self, now: float, group: Group, graph: Graph, tick_s: float) -> Incident:
         alerts = tuple(sorted(group.alerts.values(), key=lambda a: (a.since, a.key)))
-        weak = self._murmurs.below(group.entities, graph, alerts[0].since - BEFORE_S)
+        weak = self._listen(now, group, graph, tick_s)
         causes = rank(alerts, graph, self._changes, tick_s, self._faults, weak)
         severity: Severity = "critical" if any(a.severity == "critical" for a in alerts) else "warning"
         return Incident(
             group.id, group.opened_at, now, "closed" if group.closed_at is not None else "open", severity,
             tuple(sorted(group.entities)), alerts, causes,
             impact(causes[0].entity, graph) if causes else Impact(), group.closed_at)
+
+    def _listen(self, now: float, group: Group, graph: Graph, tick_s: float) -> list[Alert]:
+        """Weak evidence from around the beginning of the incident. What is alert of another incident speaks there."""
+        heard, around_s = self._weak.setdefault(group.id, {}), max(AROUND_S, AROUND_TICKS * tick_s)
+        if now - group.opened_at <= around_s:
+            began = min(a.since for a in group.alerts.values())
+            found = self._murmurs.below(group.entities, graph, began - around_s)
+            heard.update((a.key, a) for a in found if a.key not in self._grouper)
+        return [heard[k] for k in sorted(heard)]

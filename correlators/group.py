@@ -76,6 +76,10 @@ class Grouper:
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the alert belongs to an incident."""
+        return key in self._of
+
     def update(self, now: float, alerts: Sequence[Alert], graph: Graph) -> list[Group]:
         """All groups that are open or changed in this step, oldest first."""
         self.assigned = []

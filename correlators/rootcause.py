@@ -19,11 +19,15 @@ from aiops import xids
 from aiops.humanise import quantity, utc
 from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
-from correlators.testimony import Testimony, testimonies
+from correlators.testimony import OWN, Testimony, testimonies
 
 EXPLAINED, EXPLAINED_LATER, EXPLAINED_BEFORE = 0.8, 0.3, 0.3
 HANDED_ON = frozenset({"latency", "errors", "traffic"})
 """Who is slow or fails makes its callers so at once; who runs out of something may do so long before."""
+OWN_KEPT = 0.8
+"""What somebody uses up himself is not explained by those whom he calls, but for this share."""
+HARMLESS, USED = 0.6, OWN | {"network"}
+"""Who uses more and hurts nobody, long before others are hurt, has done little."""
 AT_ONCE_S, AT_ONCE_TICKS = 300.0, 1.5
 """A dependency that was slow for longer before the candidate was hurt has not hurt it by that."""
 ENOUGH = 0.5
@@ -66,6 +70,11 @@ class _Candidate:
         return math.log1p(max(t.nats for t in self.said))
 
     @property
+    def own(self) -> float:
+        """The same of what it uses up itself, 0 where that is as usual."""
+        return math.log1p(max((t.nats for t in self.said if t.alert.resource in OWN), default=0.0))
+
+    @property
     def kinds(self) -> set[str]:
         return {a.resource for a in self.alerts}
 
@@ -84,7 +93,7 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
     scored = []
     for entity, candidate in candidates.items():
         reasons = [*_own(candidate), *_explained(candidate, culprits, graph, tick_s), *_changed(candidate, changes),
-                   *_faulted(candidate, faults)]
+                   *_faulted(candidate, faults), *_harmless(candidate, candidates, graph, tick_s)]
         scored.append((max(FLOOR, sum(r.contribution for r in reasons)), candidate, tuple(reasons), entity))
     total = sum(s for s, *_ in scored) or 1.0
     ordered = sorted(scored, key=lambda x: (-x[0], x[1].onset, x[3]))
@@ -131,6 +140,8 @@ def describe(a: Alert) -> str:
 def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph, tick_s: float) -> list[Reason]:
     """The strongest single explanation by somebody whom the candidate depends on."""
     best: Reason | None = None
+    called = {d for e in (c.entity, *graph.owners(c.entity)) for d, kind in graph.dependencies(e) if kind == "calls"}
+    called.update(*(graph.owned(e) for e in sorted(called)))
     for entity in _explainers(c, others, graph):
         other = others[entity]
         if other.over_at < c.onset:
@@ -140,6 +151,8 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
         if other.kinds <= HANDED_ON and -later_s > max(AT_ONCE_S, AT_ONCE_TICKS * tick_s):
             share = EXPLAINED_BEFORE
         taken = -share * c.strength * min(1.0, other.strength / (ENOUGH * c.strength))
+        if entity in called:
+            taken = max(taken, OWN_KEPT * c.own - c.strength) if c.own else taken
         if best is None or taken < best.contribution:
             when = "at the same time" if abs(later_s) <= max(SAME_TIME_S, tick_s) else (
                 f"{later_s:.0f} s later" if later_s > 0 else f"{-later_s:.0f} s earlier")
@@ -164,6 +177,19 @@ def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph
         found = [e for owner in (c.entity, *graph.owners(c.entity)) for e in graph.callers(owner) if e in others]
     found += sorted(_takers(c, others, graph))
     return sorted(set(found) - {c.entity})
+
+
+def _harmless(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph, tick_s: float) -> list[Reason]:
+    """A pod or process that used more well before anybody was hurt, and is not slow or failing itself."""
+    near = {c.entity, *graph.owners(c.entity), *graph.owned(c.entity)}
+    if not c.kinds <= USED or c.entity.startswith(("node/", "gpu/")) or any("exhaustion" in a.detectors for a in c.alerts):
+        return []
+    hurt = [a for o in others.values() for a in o.alerts if a.resource in HANDED_ON and a.state != "pending"]
+    first_s = min((a.since for a in hurt), default=c.onset) - c.onset
+    if first_s <= max(AT_ONCE_S, AT_ONCE_TICKS * tick_s) or any(o.kinds & HANDED_ON for e, o in others.items() if e in near):
+        return []
+    return [Reason(f"hurts nobody: others were hurt {first_s:.0f} s later, and it is neither slow nor failing itself",
+                   -HARMLESS * c.strength)]
 
 
 def _takers(host: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph) -> set[Entity]:

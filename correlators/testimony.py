@@ -21,9 +21,12 @@ ENDS = (("from", "to"), ("client", "server"), ("source_workload", "destination_w
 """Labels that name the caller and the callee: plain, OpenTelemetry's service graph, Istio."""
 WAITING = frozenset({"latency", "network", "errors"})
 """Kinds of signals by which a caller tells of its callee."""
-WEAK = 0.5
-"""What was too little for an alert counts half."""
-DEEPER = 0.8
+WEAK, WAITED = 0.5, 0.25
+"""What was too little for an alert counts half; that somebody waits for others says little of himself."""
+DEEPER, STARVED = 0.8, 0.7
+"""How much of a slow call is explained by a slow call of the callee, and by a caller that lacks a resource itself."""
+OWN = frozenset({"cpu", "memory", "disk", "gpu"})
+"""What somebody uses up himself, however slow others are."""
 KEEP_S, KEEP_TICKS, MAX_WEAK = 300.0, 3.0, 2000
 HOPS, MOST_BELOW = 3, 500
 
@@ -65,10 +68,10 @@ def testimonies(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Test
     """What is said of each entity, in the order of the alerts' keys."""
     ordered = sorted(alerts, key=lambda a: a.key)
     calls = {a.key: call for a in ordered if (call := call_of(a, graph))}
-    share = _shares(set(calls.values()), graph)
+    share = _shares(set(calls.values()), starved(ordered, graph), graph)
     out: dict[Entity, list[Testimony]] = defaultdict(list)
     for a in ordered:
-        weight = WEAK if a.state == "pending" else 1.0
+        weight = (WEAK if a.state == "pending" else 1.0) * (WAITED if a.resource == "waiting" else 1.0)
         if a.key not in calls:
             out[a.entity].append(Testimony(a, weight))
             continue
@@ -79,18 +82,26 @@ def testimonies(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Test
     return dict(out)
 
 
-def _shares(slow: Collection[Call], graph: Graph) -> dict[Call, float]:
+def starved(alerts: Sequence[Alert], graph: Graph) -> set[Entity]:
+    """Whose processor, memory, disk or GPU deviates, with the services that consist of them."""
+    short = {a.entity for a in alerts if a.resource in OWN and a.state != "pending"}
+    return short.union(*(graph.owners(e) for e in sorted(short)))
+
+
+def _shares(slow: Collection[Call], short: Collection[Entity], graph: Graph) -> dict[Call, float]:
     """Of each slow call (caller, callee) what speaks against the callee, and under (callee, caller) what against the caller."""
     touched: dict[Entity, set[Call]] = defaultdict(set)
     for call in slow:
         for end in call:
             touched[end].add(call)
-    part = {e: len(calls) / max(_calls_of(e, graph), len(calls)) for e, calls in touched.items()}
+    part = {e: len(calls) / (1 + max(_calls_of(e, graph), len(calls))) for e, calls in touched.items()}
+    waits = {caller for caller, _ in slow}
     out: dict[Call, float] = {}
     for caller, callee in slow:
-        deeper = 1.0 - DEEPER * any(c == callee for c, _ in slow)
         total = part[caller] + part[callee]
-        out[caller, callee], out[callee, caller] = deeper * part[callee] / total, deeper * part[caller] / total
+        left = (1.0 - DEEPER * (callee in waits)) * (1.0 - STARVED * (caller in short and callee not in short))
+        out[caller, callee] = left * part[callee] / total
+        out[callee, caller] = (1.0 - DEEPER * (callee in waits)) * part[caller] / total
     return out
 
 
@@ -130,7 +141,7 @@ class Murmurs:
         self._by = {e: of for e, of in list(kept.items())[-MAX_WEAK:] if of}
 
     def below(self, entities: Collection[Entity], graph: Graph, since: float) -> list[Alert]:
-        """What is said of those that the entities consist of or depend on, since then. Sorted by key."""
+        """What is said of those that the entities consist of or depend on, and began since then. Sorted by key."""
         if not self._by:
             return []
         near = graph.below(entities, HOPS, MOST_BELOW)
