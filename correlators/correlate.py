@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiops import xids
-from aiops.types import Alert, Anomaly, Event, Impact, Incident, Severity, Signal
+from aiops.rows import columnar
+from aiops.types import Alert, Anomaly, Entity, Event, Impact, Incident, Severity, Signal
 from correlators.graph import Graph
 from correlators.group import Group, Grouper
 from correlators.impact import impact
@@ -26,6 +27,7 @@ class Correlate:
         self._changes: list[Event] = []
         self._faults: list[Event] = []
         self._murmurs = Murmurs()
+        self._signals = columnar(())
         self._weak: dict[str, dict[str, Alert]] = {}
         self._last_at = 0.0
 
@@ -37,6 +39,7 @@ class Correlate:
     def hear(self, now: float, anomalies: Sequence[Anomaly], signals: Sequence[Signal]) -> None:
         """What detectors found odd in this step; before `correlate`."""
         self._murmurs.hear(now, anomalies, signals)
+        self._signals = columnar(signals)
 
     def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event]) -> list[Incident]:
         """Incidents that are open, or changed in this step, without actions and outcomes."""
@@ -51,12 +54,16 @@ class Correlate:
     def _incident(self, now: float, group: Group, graph: Graph, tick_s: float) -> Incident:
         alerts = tuple(sorted(group.alerts.values(), key=lambda a: (a.since, a.key)))
         weak = self._listen(now, group, graph, tick_s)
-        causes = rank(alerts, graph, self._changes, tick_s, self._faults, weak)
+        causes = rank(alerts, graph, self._changes, tick_s, self._faults, weak, self._tells)
         severity: Severity = "critical" if any(a.severity == "critical" for a in alerts) else "warning"
         return Incident(
             group.id, group.opened_at, now, "closed" if group.closed_at is not None else "open", severity,
             tuple(sorted(group.entities)), alerts, causes,
             impact(causes[0].entity, graph) if causes else Impact(), group.closed_at)
+
+    def _tells(self, entity: Entity) -> bool:
+        """Whether errors of the entity are measured."""
+        return any(self._signals[k].resource == "errors" for k in self._signals.places([entity]).tolist())
 
     def _listen(self, now: float, group: Group, graph: Graph, tick_s: float) -> list[Alert]:
         """Weak evidence from around the beginning of the incident. What is alert of another incident speaks there."""

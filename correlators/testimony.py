@@ -21,7 +21,7 @@ ENDS = (("from", "to"), ("client", "server"), ("source_workload", "destination_w
 """Labels that name the caller and the callee: plain, OpenTelemetry's service graph, Istio."""
 WAITING = frozenset({"latency", "network", "errors"})
 """Kinds of signals by which a caller tells of its callee."""
-WEAK, WAITED = 0.5, 0.25
+WEAK, WAITED = 0.3, 0.25
 """What was too little for an alert counts half; that somebody waits for others says little of himself."""
 DEEPER, STARVED = 0.8, 0.7
 """How much of a slow call is explained by a slow call of the callee, and by a caller that lacks a resource itself."""
