@@ -23,7 +23,7 @@ from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Sev
 VERSION = 3
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
-SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
+SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""

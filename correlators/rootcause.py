@@ -118,8 +118,8 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
     scored = []
     for entity, candidate in candidates.items():
         reasons = [*_own(candidate), *_explained(candidate, culprits, graph, tick_s), *_changed(candidate, changes),
-                   *_faulted(candidate, faults), *_harmless(candidate, candidates, graph, tick_s), *_answers(candidate, candidates, graph),
-                   *_little(candidate, candidates)]
+                   *_faulted(candidate, faults), *_harmless(candidate, candidates, graph, tick_s),
+                   *_answers(candidate, candidates, graph), *_little(candidate, candidates)]
         scored.append((max(FLOOR, sum(r.contribution for r in reasons)), candidate, tuple(reasons), entity))
     total = sum(s for s, *_ in scored) or 1.0
     ordered = sorted(scored, key=lambda x: (-x[0], x[1].onset, x[3]))
