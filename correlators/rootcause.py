@@ -19,7 +19,7 @@ from aiops import xids
 from aiops.humanise import quantity, utc
 from aiops.types import CONSUMED, Alert, Cause, Entity, Event, Reason
 from correlators.graph import Graph
-from correlators.testimony import OWN, Testimony, testimonies
+from correlators.testimony import OWN, Testimony, statements
 
 EXPLAINED, EXPLAINED_LATER, EXPLAINED_BEFORE = 0.8, 0.3, 0.3
 DELAY = frozenset({"latency", "waiting"})
@@ -114,7 +114,8 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
     if the entity failed.
     """
     candidates = _candidates(alerts, weak, graph, tells)
-    culprits = {e: c for e, c in candidates.items() if not _is_victim(c, faults)}
+    culprits = {e: c for e, c in candidates.items() if not (
+        _is_victim(c, faults) or c.kinds == {"traffic"} or _harmless(c, candidates, graph, tick_s))}
     scored = []
     for entity, candidate in candidates.items():
         reasons = [*_own(candidate), *_explained(candidate, culprits, graph, tick_s), *_changed(candidate, changes),
@@ -129,7 +130,7 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
 def _candidates(alerts: Sequence[Alert], weak: Sequence[Alert], graph: Graph,
                 tells: Callable[[Entity], bool]) -> dict[Entity, _Candidate]:
     told = {a.key for a in alerts}
-    said = testimonies([*alerts, *(a for a in weak if a.key not in told)], graph)
+    said = statements([*alerts, *(a for a in weak if a.key not in told)], graph)
     real = {e: v for e, v in said.items() if not graph.is_proxy(e)} or said
     return {e: _Candidate(e, tuple(v), tells(e)) for e, v in real.items()}
 

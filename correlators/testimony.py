@@ -64,7 +64,7 @@ def call_of(alert: Alert, graph: Graph) -> Call | None:
     return None
 
 
-def testimonies(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Testimony]]:
+def statements(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Testimony]]:
     """What is said of each entity, in the order of the alerts' keys."""
     ordered = sorted(alerts, key=lambda a: a.key)
     calls = {a.key: call for a in ordered if (call := call_of(a, graph))}
