@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aiops.alerting import SUPPORTERS, Alerting
 from aiops.budget import MIN_LEVEL, K
 from aiops.ladder import QUIET_S
-from aiops.types import Frame, RawAlert, Signal
+from aiops.types import Anomaly, Frame, RawAlert, Signal
 
 A, B = "service//a errors", "service//b errors"
 OF = (Signal(0, "service//a", "errors", unit="ratio", direction="up", resource="errors"), Signal(1, "service//b", "errors"))
