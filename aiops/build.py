@@ -36,7 +36,7 @@ from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift", "exhaustion")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "young", "drift", "exhaustion")
 Mode = Literal["observe", "ask", "act"]
 
 

@@ -1,6 +1,6 @@
 """Alerts of other systems (Alertmanager), as they are: already judged by somebody's rule.
 
-What a rule is worth is told by its past: one that goes off ten times a day says less each time. docs/decisions/034.
+What a rule is worth is told by its past: one that goes off ten times a day says less each time. docs/decisions/035.
 """
 
 from __future__ import annotations

@@ -152,6 +152,7 @@ class Pipeline:
         self._listen(batch)
         alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts, self.graph))
         self.evidence.alerts = alerts
+        self._correlator.hear(batch.at, anomalies, frame.signals)
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         models = self.models.ids
         incidents = self.book.update(batch.at, found, models)

@@ -71,6 +71,27 @@ class Graph:
         """What the topology says of an entity beyond its name; {} for nothing."""
         return dict(self._g.nodes[entity].get("labels", {})) if entity in self._g else {}
 
+    def callers(self, entity: Entity) -> list[Entity]:
+        """Who calls the entity, directly. Sorted."""
+        if entity not in self._g:
+            return []
+        return sorted(e for e in self._g.predecessors(entity) if self._g.edges[e, entity]["kind"] == "calls")
+
+    def below(self, entities: Collection[Entity], hops: int, most: int) -> set[Entity]:
+        """These, what they depend on within so many hops, and what all of those consist of; no more than about `most`.
+
+        From part to owner it goes as well: a pod depends on whom its service calls.
+        """
+        found = set(entities)
+        edge = sorted(found)
+        for _ in range(hops):
+            whole = {*edge, *(o for e in edge for o in self.owners(e))}
+            edge = sorted({t for e in whole for t, _ in self.dependencies(e)} - found)
+            found.update(whole, edge[:most])
+            if not edge or len(found) > most:
+                break
+        return found.union(*(self.owned(e) for e in sorted(found)))
+
     def dependents(self, entity: Entity) -> list[Entity]:
         """All who depend on the entity, directly or not. Sorted."""
         return sorted(self.reach(entity))

@@ -1,6 +1,6 @@
 """Alerts into incidents: close in time *and* close in the graph, or the same entity.
 
-Default window 300 s, from the onset on, and distance 2 (DESIGN: correlation; docs/decisions/034). Quiet hubs do not glue. An
+Default window 300 s, from the onset on, and distance 2 (DESIGN: correlation; docs/decisions/035). Quiet hubs do not glue. An
 incident that closes and whose alerts come back within the window opens again under its old name: flapping is one incident.
 """
 
@@ -102,6 +102,10 @@ class Grouper:
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
         self.habitual = 0
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the alert belongs to an incident."""
+        return key in self._of
 
     def update(self, now: float, alerts: Sequence[Alert], graph: Graph) -> list[Group]:
         """All groups that are open or changed in this step, oldest first."""

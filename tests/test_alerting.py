@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aiops.alerting import SUPPORTERS, Alerting
 from aiops.budget import MIN_LEVEL, K
 from aiops.ladder import QUIET_S
-from aiops.types import RawAlert, Signal
+from aiops.types import Anomaly, Frame, RawAlert, Signal
 
 A, B = "service//a errors", "service//b errors"
 OF = (Signal(0, "service//a", "errors", unit="ratio", direction="up", resource="errors"), Signal(1, "service//b", "errors"))
@@ -297,3 +297,16 @@ def test_evidence_stays_with_its_signal_when_columns_are_given_up():
     assert (track.last.signal, set(alerting._ladder.column[alerting._ladder.column >= 0].tolist())) == (0, {0})
     run.of = (OF[0],)
     assert "resolved" in run.ticks(30)
+
+
+def test_waiting_for_others_raises_nothing():
+    """However long: who is waited for has an alert, or it is meant."""
+    def states(resource):
+        alerting = Alerting()
+        signal = Signal(0, "service//a", "wait", resource=resource)
+        for k in range(40):
+            at = 1e9 + 15.0 * k
+            odd = [Anomaly(at, "service//a", "wait", 1.0, 1e-30, "baseline", 0, 9.0, 1.0, onset=at)] if k > 30 else []
+            alerts = alerting.update(Frame(at, np.array([1.0]), np.array([True]), (signal,)), odd)
+        return [a.state for a in alerts]
+    assert (states("waiting"), states("latency")) == ([], ["firing"])
