@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 
-from aiops.links import Merger
+from aiops.links import Merger, place
 from aiops.types import Batch, Edge, Entity, Links, Node
 from correlators.calls import Calls, Party
 from correlators.graph import Graph, follow
@@ -39,6 +39,13 @@ class Held:
     since: float
     until: float | None
     confirmed: float
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """For the page and for JSON."""
+        e = self.edge
+        return {"from": e.source, "to": e.target, "kind": e.kind, "sources": [name for name in e.told.split(",") if name],
+                "since": self.since, "until": self.until, "confirmed": self.confirmed}
 
 
 class Topology:
@@ -79,16 +86,23 @@ class Topology:
         return [*self._merger.of(TOLD).nodes.values()]
 
     def edges(self, at: float | None = None, entity: Entity = "") -> Iterator[Held]:
-        """The edges that there are, or were at a time, in no order; of one entity, where one is named."""
+        """The edges that there are, or were at a time, in no order. entity: a part of the name of one of their ends."""
         calls = self.calls.confirmed(self._resolve) if self.calls is not None else {}
         for edge in [*self._merger.known.edges.values()]:
             since = self._since.get(edge, self.at)
-            if (at is None or since <= at) and (not entity or entity in (edge.source, edge.target)):
+            if (at is None or since <= at) and (entity in edge.source or entity in edge.target):
                 others = [name for name in edge.told.split(",") if name not in _BY_CALLS]
                 yield Held(edge, since, None, self.at if others else calls.get(edge, self.at))
         for edge, since, until in [*self._gone]:
-            if at is not None and since <= at < until and (not entity or entity in (edge.source, edge.target)):
+            if at is not None and since <= at < until and (entity in edge.source or entity in edge.target):
                 yield Held(edge, since, until, until)
+
+    def page(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> dict[str, Any]:
+        """The edges as a document, sorted: `total`, and at most `limit` of them. Safe beside a running step."""
+        found = sorted(self.edges(at, entity), key=lambda h: (*place(h.edge), h.since))
+        return {"at": _number(self.at if at is None else at), "version": self.version, "exact_since": _number(self.exact_since),
+                "total": len(found), "left_out": self.calls.left_out if self.calls is not None else 0,
+                "edges": [h.form for h in found[offset:offset + limit]]}
 
     def state(self) -> list[Any]:
         """What of it is to be kept over a restart: the rest is told anew."""
@@ -130,6 +144,10 @@ class Topology:
                 if entity.startswith("service/"):
                     self._namesakes.setdefault(entity.split("/", 2)[2], []).append(entity)
         return self._namesakes
+
+
+def _number(at: float) -> float | None:
+    return at if math.isfinite(at) else None
 
 
 _BY_CALLS = frozenset({"istio", "linkerd", "service_graph", "span_metrics"})

@@ -59,9 +59,10 @@ def test_a_machine_runs_on_what_it_shares_with_others() -> None:
 def test_an_ingress_calls_each_service_that_it_leads_to() -> None:
     """By its paths, and by default; a backend that is no service is none."""
     backend = {"service": {"name": "api", "port": {"number": 80}}}
+    bucket = {"resource": {"kind": "Bucket", "name": "b"}}
     assert edges("ingress", {"metadata": meta("web"), "spec": {
         "defaultBackend": {"service": {"name": "front"}},
-        "rules": [{"http": {"paths": [{"backend": backend}, {"backend": {"resource": {"kind": "Bucket", "name": "b"}}}]}}, {}]}}) == {
+        "rules": [{"http": {"paths": [{"backend": backend}, {"backend": bucket}]}}, {}]}}) == {
             Edge("ingress/shop/web", "service/shop/api"), Edge("ingress/shop/web", "service/shop/front")}
 
 
@@ -93,7 +94,8 @@ def _pod(k: int, node_name: str | None, owner: str, phase: str) -> tuple[str, tu
 
 def _slice(k: int, pods: list[int]) -> tuple[str, tuple[str, str], dict[str, Any]]:
     ends = [{"targetRef": {"kind": "Pod", "name": f"p{n}", "namespace": "shop"}} for n in pods]
-    return "endpointslice", ("shop", f"s{k}"), {"metadata": meta(f"s{k}", labels={"kubernetes.io/service-name": "api"}), "endpoints": ends}
+    about = meta(f"s{k}", labels={"kubernetes.io/service-name": "api"})
+    return "endpointslice", ("shop", f"s{k}"), {"metadata": about, "endpoints": ends}
 
 
 def _set(k: int, owner: str) -> tuple[str, tuple[str, str], dict[str, Any]]:
@@ -110,7 +112,8 @@ few = st.integers(0, 3)
 objects = st.one_of(
     st.builds(_pod, few, st.sampled_from([None, "n0", "n1"]), st.sampled_from(["rs0", "rs1"]),
               st.sampled_from(["Running", "Succeeded"])),
-    st.builds(_slice, st.integers(0, 1), st.lists(few, max_size=3)), st.builds(_set, st.integers(0, 1), st.sampled_from(["a", "b"])),
+    st.builds(_slice, st.integers(0, 1), st.lists(few, max_size=3)),
+    st.builds(_set, st.integers(0, 1), st.sampled_from(["a", "b"])),
     st.builds(_machine, st.integers(0, 1), st.sampled_from(["l0", "l1"])))
 
 
@@ -121,12 +124,12 @@ def test_differences_add_up_to_the_whole(turns) -> None:
     followed, known, here = Cluster(), Known(), {}
     for turn in turns:
         news: dict[str, dict[tuple[str, str], Change[Any]]] = {}
-        for (kind, key, given), stays in turn:
+        for (kind, key, made), stays in turn:
             before = here.get((kind, key))
             first = news.setdefault(kind, {}).get(key)
             here.pop((kind, key), None)
             if stays:
-                here[kind, key] = decoded(kind, given)
+                here[kind, key] = decoded(kind, made)
             news[kind][key] = Change(key, first.before if first else before, here.get((kind, key)))
         known.put(followed.take({kind: [*changes.values()] for kind, changes in news.items()}))
         whole = Cluster().take({name: [Change(key, None, item) for (kind, key), item in here.items() if kind == name]
@@ -143,7 +146,8 @@ def test_one_pod_more_is_a_difference_of_one_pod(make, server: KubeWatch) -> Non
     second: Collected = until(source, lambda got: bool(got.topology))
     [(_, change)] = second.topology
     assert not change.whole and [n.entity for n in change.nodes] == ["pod/shop/api-y"]
-    assert {*change.edges} == {Edge("deployment/shop/api", "pod/shop/api-y", "owns"), Edge("pod/shop/api-y", "node//gpu-1", "runs_on")}
+    assert {*change.edges} == {Edge("deployment/shop/api", "pod/shop/api-y", "owns"),
+                               Edge("pod/shop/api-y", "node//gpu-1", "runs_on")}
 
 
 def test_a_cluster_without_the_gateway_api_lacks_nothing(make, server: KubeWatch) -> None:  # noqa: F811 - fixtures
