@@ -123,6 +123,11 @@ class Intake:
         with self._lock:
             self._links.put(source, links)
 
+    def links_again(self) -> None:
+        """A step has failed: the next batch tells the whole topology, whatever the last one told."""
+        with self._lock:
+            self._links.again()
+
     def command(self, command: Command) -> None:
         """What a person said on the page or the command line."""
         with self._lock:

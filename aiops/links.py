@@ -83,6 +83,10 @@ class Merger:
         """What they tell together, as it was last taken."""
         return self._told
 
+    def again(self) -> None:
+        """The next time the whole is told: who was told last may not have heard."""
+        self._empty = True
+
     def take(self) -> Links | None:
         """What is another than at the last call: the first time the whole, then a difference; None where nothing is."""
         nodes, edges, gone_nodes, gone_edges = [], [], [], []
@@ -112,8 +116,13 @@ class Merger:
 
     def _edge(self, key: Edge) -> Edge | None:
         by = [(name, e) for name in self._order if (e := self._sources[name].edges.get(key))]
-        names = {part for name, e in by for part in (e.told or name).split(",") if part}
-        return Edge(key.source, key.target, key.kind, ",".join(sorted(names))) if by else None
+        if not by:
+            return None
+        first = by[0][1]
+        told = first.told or by[0][0]
+        if len(by) > 1:
+            told = ",".join(sorted({part for name, e in by for part in (e.told or name).split(",")}))
+        return first if told == first.told else Edge(key.source, key.target, key.kind, told)
 
 
 def place(edge: Edge) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import networkx as nx
 from networkx.utils import UnionFind
@@ -149,11 +149,17 @@ def follow(g: nx.DiGraph[Entity], change: Links) -> None:
 
 def _put_kinds(g: nx.DiGraph[Entity], edge: Edge, kinds: frozenset[EdgeKind]) -> None:
     if kinds:
-        g.add_edge(edge.source, edge.target, kind=max(kinds), kinds=kinds)
+        g.add_edge(edge.source, edge.target, kind=max(kinds), kinds=_shared(kinds))
         return
     g.remove_edge(edge.source, edge.target)
     _leave(g, edge.source)
     _leave(g, edge.target)
+
+
+@cache
+def _shared(kinds: frozenset[EdgeKind]) -> frozenset[EdgeKind]:
+    """One object for all edges of these kinds: there are few, and many edges."""
+    return kinds
 
 
 def _leave(g: nx.DiGraph[Entity], entity: Entity) -> None:

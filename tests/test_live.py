@@ -111,6 +111,16 @@ def test_the_topologies_of_all_sources_are_one_and_told_when_they_change():
     assert drained(intake, T0 + 2).links == Links(gone_edges=(Edge("a//1", "a//2"),), whole=False)
 
 
+def test_after_a_failed_step_the_whole_topology_is_told_again():
+    """A difference that nobody heard would be missing for ever."""
+    intake = Intake(STEP_S)
+    intake.links("a", Links((), (Edge("a//1", "a//2"),)))
+    drained(intake, T0)
+    intake.links_again()
+    assert drained(intake, T0 + 1).links == Links((), (Edge("a//1", "a//2"),))
+    assert drained(intake, T0 + 2).links is None
+
+
 def test_time_rises_even_where_the_clock_does_not():
     """A clock that stands, and one that was set back."""
     intake = Intake(STEP_S)
