@@ -133,6 +133,12 @@ FAMILIES: dict[str, tuple[str, Reader]] = {
                     ("span_metrics", _span_metrics))}
 
 
+def _namesake(party: Party, found: Entity) -> tuple[Edge, ...]:
+    """What is told of a service without its namespace is about the one that was found: they belong together."""
+    name = party.names[0]
+    return (Edge(name, found, "owns"),) if name != found and name.startswith("service//") else ()
+
+
 # --------------------------------------------------------------------------------------------------- what holds now
 class Calls:
     """Follows the counters of calls. Bounded by MAX_PAIRS, and by the series that there are.
@@ -174,7 +180,8 @@ class Calls:
             if pair.live and at - self._seen[k] > LEAVE_S and caller not in held and callee not in held:
                 pair.live, pair.steps = False, 0
             if pair.live and caller != callee:
-                told.setdefault(Edge(caller, callee, "calls"), set()).add(pair.told)
+                for edge in (Edge(caller, callee, "calls"), *_namesake(pair.caller, caller), *_namesake(pair.callee, callee)):
+                    told.setdefault(edge, set()).add(pair.told)
             elif not pair.live and not pair.series:
                 self._forget(k, pair)
         return Links(edges=tuple(Edge(e.source, e.target, e.kind, ",".join(sorted(by))) for e, by in told.items()))

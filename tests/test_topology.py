@@ -249,7 +249,8 @@ def test_calls_find_the_services_of_the_cluster() -> None:
     mesh.intake.links("kubernetes", links(nodes=("deployment/shop/web", "service/shop/cart")))
     for _ in range(3):
         mesh.step(("web", "cart"))
-    assert edges_of(mesh.run.graph) == {("service//web", "service/shop/cart", "calls")}
+    assert edges_of(mesh.run.graph) == {("service//web", "service/shop/cart", "calls"),
+                                        ("service//cart", "service/shop/cart", "owns")}, "its own signals are about that service"
     mesh.intake.links("kubernetes", links(nodes=("service/shop/cart", "service/other/cart")))
     mesh.step(("web", "cart"))
     assert edges_of(mesh.run.graph) == {("service//web", "service//cart", "calls")}, "two of one name: neither is meant for sure"
