@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aiops import meaning
 from aiops.intake import Intake
 from aiops.links import Known, Merger, joined
-from aiops.types import Batch, Edge, Links, Node, Series
+from aiops.types import Batch, Edge, Links, Node, RawAlert, Series
 from correlators import calls, topology
 from correlators.calls import ENTER_STEPS, LEAVE_S
 from correlators.graph import Graph, follow
@@ -227,6 +227,20 @@ def test_calls_become_edges_and_go_when_nobody_calls_any_more() -> None:
         left = mesh.step()
     assert left == set()
     assert mesh.step(pair) == set() and mesh.step(pair) == {pair}
+
+
+@pytest.mark.parametrize(("calling", "incidents"), [(True, 1), (False, 2)])
+def test_alerts_along_a_call_are_one_incident(calling: bool, incidents: int) -> None:
+    """Nothing was configured: the counters of calls alone made them neighbours, and say who was hurt by whom."""
+    mesh = Mesh()
+    for _ in range(4):
+        mesh.step(("web", "cart"), *([("cart", "db")] if calling else []))
+    for entity in ("service//cart", "service//db"):
+        mesh.intake.alert(RawAlert(0, mesh.at, entity, "HighLatency"))
+    mesh.step(("web", "cart"))
+    found = mesh.run.book.open()
+    assert len(found) == incidents
+    assert "service//web" in {e for i in found for e in i.impact.entities}
 
 
 def test_an_edge_that_is_in_trouble_does_not_age() -> None:
