@@ -173,7 +173,7 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     beyond = config.policies.beyond
     book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known, beyond)
     pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                              build.masks(config), beyond)
+                              build.masks(config), beyond, config.topology.calls)
     pipeline.costs.prices = config.prices
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])

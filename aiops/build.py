@@ -34,6 +34,7 @@ from aiops.secretfile import Secret, SecretFile, header
 from aiops.types import Command
 from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
+from correlators.topology import Topology
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
 DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "young", "drift", "exhaustion")
@@ -89,13 +90,14 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[Chosen] = DEFAULT_DETECTORS,
              incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None,
-             beyond: Sequence[str] = ()) -> Pipeline:
-    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out.
+             beyond: Sequence[str] = (), calls: bool = True) -> Pipeline:
+    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out. calls: whether call metrics
+    say who calls whom.
 
     Raises ConfigurationError for settings that a detector does not understand.
     """
     return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known, beyond),
-                    masks)
+                    masks, Topology(calls))
 
 
 def models(detectors: Sequence[Chosen]) -> list[Generations]:

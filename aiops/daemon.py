@@ -92,7 +92,7 @@ class Daemon:
                                  config.store / "policy-resources.json")
         book = build.policies_from(self.policies.in_force, known, beyond)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                                  build.masks(config), beyond)
+                                  build.masks(config), beyond, config.topology.calls)
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
         self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
         pipeline.costs.prices = config.prices

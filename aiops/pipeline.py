@@ -48,7 +48,7 @@ from aiops.types import (
 )
 from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
-from correlators.graph import Graph
+from correlators.topology import Topology
 
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
@@ -108,7 +108,7 @@ class Pipeline:
     """Holds all state of the daemon's mind. `step` must be called with strictly rising `batch.at`."""
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
-                 decider: Decider, masks: Masks | None = None) -> None:
+                 decider: Decider, masks: Masks | None = None, topology: Topology | None = None) -> None:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
         self.alerting.moved = lambda at, entity, signal: self.masks.sensitivity.factor(at, entity, signal)
@@ -121,7 +121,8 @@ class Pipeline:
         self.xids = Xids()
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
-        self.graph = Graph()
+        self.topology = topology or Topology()
+        self.graph = self.topology.graph
         self.costs = Costs()
         self.book = IncidentBook()
         self.ends = EndStates()
@@ -176,7 +177,8 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        more = {"alerting": self.alerting.state(), "xids": self.xids.state(), "log_counts": self.log_counts.state()}
+        more = {"alerting": self.alerting.state(), "xids": self.xids.state(), "log_counts": self.log_counts.state(),
+                "calls": self.topology.state()}
         return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
@@ -197,6 +199,8 @@ class Pipeline:
             self.xids.restore(kept.more["xids"])
         if "log_counts" in kept.more:
             self.log_counts.restore(kept.more["log_counts"])
+        if "calls" in kept.more:
+            self.topology.restore(kept.more["calls"])
 
     # ------------------------------------------------------------------------------------------------ what is gone
     def _tidy(self, at: float) -> None:
@@ -236,9 +240,10 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
+        if self.topology.hear(batch, self.masks.held):
+            self.graph = self.evidence.graph = self.topology.graph
         if batch.links is not None:
-            self.graph = self.evidence.graph = Graph(batch.links)
-            self._gpus = xids.by_address(batch.links.nodes)
+            self._gpus = xids.by_address(self.topology.nodes())
 
     def _kernel_says(self, batch: Batch) -> Iterator[Event]:
         """XIDs in the kernel's log, unless the driver told of them in the same batch."""

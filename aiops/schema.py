@@ -151,10 +151,10 @@ class Budget(Strict):
 
 
 class Topology(Strict):
-    """Who depends on whom: from the cluster (needs a kubernetes source), from a file. `calls`: not in this version."""
+    """Who depends on whom: from the cluster (needs a kubernetes source), from the counters of meshes and traces, from a file."""
 
     kubernetes: bool = True
-    calls: bool = False
+    calls: bool = True
     file: Path | None = None
 
 

@@ -79,11 +79,12 @@ class RawAlert:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`source` depends on `target`; `owns` goes from a service to its pod."""
+    """`source` depends on `target`; `owns` goes from a service to its pod. `told`: who says so, sorted, with commas between."""
 
     source: Entity
     target: Entity
     kind: EdgeKind = "calls"
+    told: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The whole topology at one moment; replaces what was known before."""
+    """The topology at one moment, which replaces what was known before; or, where it is not `whole`, what changed since: nodes
+    and edges that came or are others now, and those that went (`gone_nodes`, `gone_edges`)."""
 
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
+    gone_nodes: tuple[Entity, ...] = ()
+    gone_edges: tuple[Edge, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

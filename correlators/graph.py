@@ -1,30 +1,29 @@
-"""The topology: who depends on whom. A thin reading of a networkx graph, replaced whole whenever it changes."""
+"""The topology: who depends on whom. A thin reading of a networkx graph, which `follow` keeps up to date."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import networkx as nx
 from networkx.utils import UnionFind
 
-from aiops.types import Edge, EdgeKind, Entity, Links, Node
+from aiops.types import Edge, EdgeKind, Entity, Links
 
 HUB_DEGREE = 12
 """A node with more neighbours than this connects everything, and therefore nothing, unless it is in trouble itself."""
+SHARED = ("node/", "zone/", "nvlink_domain/", "nvlink_partition/", "leaf/", "spine/", "core/", "tier-")
+"""Machines, and what several machines share: quiet, it says nothing of those who share it."""
 
 
 class Graph:
     """Edges point from the dependent to what it depends on. Unknown entities are legal and have no neighbours."""
 
-    def __init__(self, links: Links = Links()) -> None:  # noqa: B008 - frozen
-        g: nx.DiGraph[Entity] = nx.DiGraph()
-        for node in links.nodes:
-            g.add_node(node.entity, criticality=node.criticality, labels=dict(node.labels))
-        for edge in links.edges:
-            if edge.source != edge.target:
-                g.add_edge(edge.source, edge.target, kind=edge.kind)
-        self._g = g
+    def __init__(self, links: Links | nx.DiGraph[Entity] = Links()) -> None:  # noqa: B008 - frozen
+        """links: a topology, or a graph that somebody else keeps up to date; after each change of it a new Graph is due."""
+        self._g: nx.DiGraph[Entity] = nx.DiGraph() if isinstance(links, Links) else links
+        if isinstance(links, Links):
+            follow(self._g, links)
         self._near = lru_cache(maxsize=100_000)(self._near_uncached)
         self._needs = lru_cache(maxsize=100_000)(self._needs_uncached)
         self._guests = lru_cache(maxsize=100_000)(self._guests_uncached)
@@ -153,7 +152,7 @@ class Graph:
 
     def is_hub(self, entity: Entity) -> bool:
         """Shared by so many that sharing it says nothing: machines, and nodes of high degree."""
-        return entity.startswith("node/") or len(self._near(entity)) > HUB_DEGREE
+        return entity.startswith(SHARED) or len(self._near(entity)) > HUB_DEGREE
 
     def neighbours(self, entity: Entity) -> tuple[Entity, ...]:
         return self._near(entity)
@@ -173,13 +172,42 @@ class Graph:
         return tuple(sorted({*self._g.successors(entity), *self._g.predecessors(entity)}))
 
 
-def merged(links: Iterable[Links]) -> Links:
-    """Several sources' topologies as one; the first description of a node or edge wins."""
-    nodes: dict[Entity, Node] = {}
-    edges: dict[tuple[Entity, Entity, EdgeKind], Edge] = {}
-    for part in links:
-        for node in part.nodes:
-            nodes.setdefault(node.entity, node)
-        for edge in part.edges:
-            edges.setdefault((edge.source, edge.target, edge.kind), edge)
-    return Links(tuple(nodes[k] for k in sorted(nodes)), tuple(edges[k] for k in sorted(edges)))
+def follow(g: nx.DiGraph[Entity], change: Links) -> None:
+    """Brings a graph up to date, from nothing or by a difference; the work is that of what has changed.
+
+    Of several kinds of edge between two the last in the alphabet is read. Who is named by edges alone goes with the last of them.
+    """
+    for entity in change.gone_nodes:
+        if entity in g:
+            g.nodes[entity].clear()
+            _leave(g, entity)
+    for edge in change.gone_edges:
+        if g.has_edge(edge.source, edge.target):
+            _put_kinds(g, edge, g.edges[edge.source, edge.target]["kinds"] - {edge.kind})
+    for node in change.nodes:
+        g.add_node(node.entity, criticality=node.criticality, labels=dict(node.labels))
+    for edge in change.edges:
+        if edge.source != edge.target:
+            had = g.edges[edge.source, edge.target]["kinds"] if g.has_edge(edge.source, edge.target) else frozenset()
+            _put_kinds(g, edge, had | {edge.kind})
+
+
+def _put_kinds(g: nx.DiGraph[Entity], edge: Edge, kinds: frozenset[EdgeKind]) -> None:
+    if kinds:
+        g.add_edge(edge.source, edge.target, kind=max(kinds), kinds=_shared(kinds))
+        return
+    g.remove_edge(edge.source, edge.target)
+    _leave(g, edge.source)
+    _leave(g, edge.target)
+
+
+@cache
+def _shared(kinds: frozenset[EdgeKind]) -> frozenset[EdgeKind]:
+    """One object for all edges of these kinds: there are few, and many edges."""
+    return kinds
+
+
+def _leave(g: nx.DiGraph[Entity], entity: Entity) -> None:
+    """Whom nobody describes, and no edge names, is not known."""
+    if not g.nodes[entity] and not g.degree(entity):
+        g.remove_node(entity)

@@ -176,6 +176,15 @@ def test_events_tell_when_something_changed(ask: Client) -> None:
     assert heard == [b"data: 0\n", b"data: 7\n"]
 
 
+def test_the_topology_is_paged_and_filtered(ask: Client) -> None:
+    """By a part of the name of an end, and by time; unusable questions are refused."""
+    page = json.loads(ask("/api/topology?entity=gpu-3&at=1795000000&limit=5")[1])
+    assert (page["total"], page["at"], page["edges"][0]["from"]) == (1, 1795000000.0, "service/shop/web")
+    assert json.loads(ask("/api/topology?entity=nobody")[1])["edges"] == []
+    assert [ask(f"/api/topology?{q}")[0] for q in ("at=x", "at=nan", "at=-1", "limit=0", "limit=10001", "offset=-1")] == [422] * 6
+    forms.TopologyPage.model_validate(page)
+
+
 def test_readiness_is_paged_and_filtered(ask: Client) -> None:
     """By a part of the entity and by state; unusable questions are refused."""
     page = json.loads(ask("/api/readiness?entity=gpu-3&state=warming_up&limit=5")[1])

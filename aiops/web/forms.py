@@ -182,6 +182,30 @@ class ReadinessPage(Form):
     signals: list[SignalReadiness]
 
 
+class Dependency(Form):
+    """`from` depends on `to`, as these sources say. `until`: it is not there any more; `confirmed`: when it was last seen."""
+
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    kind: Literal["calls", "runs_on", "owns", "uses"]
+    sources: list[str]
+    since: float
+    until: float | None
+    confirmed: float
+
+
+class TopologyPage(Form):
+    """`version` counts the changes since the start. Before `exact_since` the past is not wholly known. `left_out`: pairs of
+    callers for which there was no room."""
+
+    at: float | None
+    version: int
+    exact_since: float | None
+    total: int
+    left_out: int
+    edges: list[Dependency]
+
+
 class Alert(Form):
     """A signal that left what is normal. `value`, `expected`, `lower`, `upper` in `unit`; null where not known."""
 

@@ -76,6 +76,13 @@ class DemoView:
         found = [r for r in rows if state in ("", r["state"]) and entity in str(r["entity"])]
         return {"total": len(found), "counts": {"warming_up": 1, "ready": 0}, "signals": found[offset:offset + limit]}
 
+    def topology(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        rows = [{"from": "service/shop/web", "to": NODE, "kind": "runs_on", "sources": ["kubernetes"], "since": NOW - 60,
+                 "until": None, "confirmed": NOW}]
+        found = [r for r in rows if entity in str(r["from"]) or entity in str(r["to"])]
+        return {"at": at or NOW, "version": 3, "exact_since": NOW - 600, "total": len(found), "left_out": 0,
+                "edges": found[offset:offset + limit]}
+
     def maintenance(self) -> Sequence[JSON]:
         return self._windows
 
