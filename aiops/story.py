@@ -15,6 +15,7 @@ DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (sh
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
             "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
 ABSENT = "absent"  # the signal of who fell silent, from detectors/absence.py
+SEVERITIES = ("critical", "warning", "info")
 _WAITING = ("", "asked", "pending", "waiting")
 
 
@@ -127,6 +128,18 @@ def waits(form: JSON, action: JSON) -> bool:
     """Whether a person can still approve or reject it."""
     return bool(action["decision"] == "ask" and form["state"] == "open" and action.get("state", "") in _WAITING
                 and outcome(form, action) is None)
+
+
+def most_urgent_first(form: JSON) -> tuple[bool, str, int, float, float]:
+    """For sorting: the open before the closed, the newest first; of the open the most urgent before that, then the worst.
+
+    What an earlier version judged has no priority and goes by its severity.
+    """
+    if form.get("state") == "closed":
+        return True, "", 0, 0.0, -form["opened_at"]
+    rank = SEVERITIES.index(form["severity"]) if form.get("severity") in SEVERITIES else len(SEVERITIES)
+    priority = form.get("priority") or {"level": f"P{rank + 2}", "score": 0.0}
+    return False, priority["level"], rank, -priority["score"], -form["opened_at"]
 
 
 def interrupted(form: JSON) -> bool:
