@@ -14,7 +14,7 @@ from aiops import story
 from aiops.humanise import count, duration, figure, utc
 
 JSON = dict[str, Any]
-MOST_REASONS, LONGEST = 3, 300
+MOST_REASONS, LONGEST, LONGEST_REASON = 3, 500, 150
 NEAR = 0.7
 """A second candidate with so large a part of the first one's share is nearly as likely."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -57,8 +57,9 @@ def urgency(form: JSON) -> str:
 def _since(form: JSON, now: float) -> str:
     over = "over" if form["state"] == "closed" else "not over yet"
     over = "the daemon was restarted meanwhile" if story.interrupted(form) else over
-    alerts, entities = form.get("alerts") or [], form.get("entities") or []
-    return f"{story.since(form, now)}, {over}; {count(len(alerts), 'signal')} on {count(len(entities), 'entity', 'entities')}"
+    signals = count(len(form.get("alerts") or []), "signal")
+    where = count(len(form.get("entities") or []), "entity", "entities")
+    return f"{story.since(form, now).removeprefix('since ')}, {over}; {signals} on {where}"
 
 
 def _hurt(form: JSON) -> str:
@@ -67,7 +68,10 @@ def _hurt(form: JSON) -> str:
     told = f"{_listed(names)} {'depends' if len(names) == 1 else 'depend'} on it" if names else \
         "nobody who depends on it is known"
     requests = impact.get("requests_per_second")
-    return told + (f"; the busiest of them usually gets {figure(requests)} requests/s" if requests else "")
+    if not requests:
+        return told
+    return told + (f"; the busiest of them usually gets {figure(requests)} requests/s" if names else
+                   f"; it usually gets {figure(requests)} requests/s itself")
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
@@ -110,7 +114,7 @@ def _second(form: JSON) -> str:
 def _weighed(reasons: Sequence[JSON], most: int = MOST_REASONS) -> str:
     """The weightiest first, each with what it adds or takes."""
     best = sorted(reasons, key=lambda r: -abs(r["contribution"]))
-    return "; ".join(f"{r['text']} ({r['contribution']:+.2f})" for r in best[:most])
+    return "; ".join(f"{_cut(r['text'], LONGEST_REASON)} ({r['contribution']:+.2f})" for r in best[:most])
 
 
 def _done(form: JSON) -> str:
@@ -122,23 +126,24 @@ def _done(form: JSON) -> str:
         more = f"; and {len(told) - 2} more" if len(told) > 2 else ""
         return "; ".join(_action(a) for a in told[:2]) + more + _besides(actions, told)
     if actions:
-        return f"nothing: {_refusal(actions[0])}"
-    return "nothing: no policy is for this"
+        return f"nothing; {_refusal(actions[0])}"
+    return "nothing; no policy is for this"
 
 
 def _action(a: JSON) -> str:
     words = {"act": "did", "ask": "asked whether to", "shadow": "would have done (only rehearsed)"}[a["decision"]]
-    return f"{utc(a['at'], '%H:%M:%S')} {words} {a['type']} {story.name(a['target'])} ({a['policy']}, as {_why(a['reason'])})"
+    what = f"{words} {a['type']} {story.name(a['target'])}"
+    return f"{utc(a['at'], '%H:%M:%S')} {what} ({a['policy']}, because {_why(a['reason'])})"
 
 
 def _besides(actions: Sequence[JSON], told: Sequence[JSON]) -> str:
     others = [a for a in actions if a["decision"] == "refused" and a.get("state") != "condition" and not any(
         (a["policy"], a["type"]) == (b["policy"], b["type"]) for b in told)]
-    return f"; not {_refusal(others[0])}" if others else ""
+    return f"; {_refusal(others[0])}" if others else ""
 
 
 def _refusal(a: JSON) -> str:
-    return f"{a['type']} ({a['policy']}): {_why(a['reason'])}"
+    return f"{a['type']} ({a['policy']}) was refused: {_why(a['reason'])}"
 
 
 def _why(reason: str) -> str:
@@ -172,7 +177,7 @@ def _never(form: JSON) -> str:
 def _now(form: JSON) -> str:
     """The next thing that a person can do."""
     if form["state"] == "closed":
-        return "nothing to do; 'aiops feedback' says whether it was worth telling"
+        return f"nothing to do; was it worth telling? 'aiops feedback {form['id']} --useful' or '--false-alarm'"
     actions = sorted(form.get("actions") or [], key=lambda a: -a["at"])
     asked = next((a for a in actions if story.waits(form, a)), None)
     if asked:
@@ -181,6 +186,8 @@ def _now(form: JSON) -> str:
     going = [a for a in actions if a["decision"] == "act" and ends.get(a["id"], "done") == "done"]
     if going:
         return f"wait: whether {going[0]['type']} helps is being watched"
+    if not any(a.get("state") == "firing" for a in form.get("alerts") or []):
+        return "wait: nothing deviates any more, and it is over when it stays so"
     causes = form.get("causes") or []
     where = f": begin with {story.name(causes[0]['entity'])}" if causes else ""
     tried = "what was done did not end it, and" if set(ends.values()) & _TRIED else "nothing is being done by itself;"
@@ -203,6 +210,6 @@ def _plain(form: JSON, text: str) -> str:
     return text
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = LONGEST) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST - 1].rstrip()}…"
+    return text if len(text) <= most else f"{text[:most - 1].rstrip()}…"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aiops import serial
+from aiops.account import again
 from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
 from correlators.priority import URGENT
 
@@ -91,6 +92,8 @@ class IncidentBook:
             best = max(now_is.reasons, key=lambda r: r.contribution, default=None)
             why = f": {best.text}" if best else ""
             story.append(TimelineEntry(now, "priority", f"priority is now {now_is.level}, before {old.priority.level}{why}"))
+        if new.before.in_90d and not (old and old.before.in_90d):
+            story.append(TimelineEntry(now, "seen", f"seen before: {again({'before': serial.recurrence(new.before)})}"))
         if old and old.state != new.state:
             verb = "closed" if new.state == "closed" else "reopened"
             story.append(TimelineEntry(now, verb, f"{verb}: {new.title}"))

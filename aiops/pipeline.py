@@ -175,7 +175,8 @@ class Pipeline:
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *reloaded, *decided.notes, *(e.text for e in events)),
+            (*self._notes(anomalies), *self.xids.notes, *self.slos.notes, *self.masks.notes, *reloaded, *decided.notes,
+             *(e.text for e in events)),
             tuple(self._correlator.assigned), tuple(sorted(models.values())), events, ends, batch.commands, batch.policies)
 
     # ------------------------------------------------------------------------------------------------ over a restart

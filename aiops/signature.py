@@ -13,6 +13,8 @@ from aiops.types import Alert, Entity
 
 SHARED = 0.5
 """Two incidents of one cause are the same again where they have so large a share of their signals in common."""
+ONSET_S = 60.0
+"""What began later than this after the first may come of what was done, and is not compared."""
 MOST_SIGNALS = 50
 
 
@@ -23,8 +25,8 @@ def fault(signal: str, cause: Entity) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """`cause`: the class of the suspected cause (`pod of deployment/shop/chat`); `own`: the kinds of fault that it showed,
-    `all`: those that anybody showed; each sorted."""
+    """`cause`: the class of the suspected cause (`pod of deployment/shop/chat`); `own`: the kinds of fault that it showed as it
+    began, `all`: those that anybody showed then; each sorted."""
 
     cause: str
     own: tuple[str, ...]
@@ -32,12 +34,14 @@ class Signature:
 
     def same(self, other: Signature) -> bool:
         """Whether it is the same fault again."""
-        return self.cause == other.cause and (_share(self.own, other.own) >= SHARED or _share(self.all, other.all) >= SHARED)
+        return self.cause == other.cause and (_share(self.own, other.own) + _share(self.all, other.all)) / 2 >= SHARED
 
 
 def signature(cause: Entity, group: str, alerts: Iterable[Alert]) -> Signature:
     """cause: the suspected one, which belongs to the class `group`. What was only watched or suppressed is left out."""
-    shown = [(a.entity, fault(a.signal.partition("{")[0], a.entity)) for a in alerts if a.state in ("firing", "resolved")]
+    told = [a for a in alerts if a.state in ("firing", "resolved")]
+    until = min((a.since for a in told), default=0.0) + ONSET_S
+    shown = [(a.entity, fault(a.signal.partition("{")[0], a.entity)) for a in told if a.since <= until]
     own = {f for entity, f in shown if entity == cause}
     return Signature(group, tuple(sorted(own)[:MOST_SIGNALS]), tuple(sorted({f for _, f in shown})[:MOST_SIGNALS]))
 

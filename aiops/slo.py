@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aiops.humanise import duration, figure, quantity
+from aiops.humanise import count, duration, figure, quantity
 from aiops.rows import columnar
 from aiops.types import Entity, Frame, Signal
 
@@ -75,7 +75,7 @@ class Slos:
 
     def __init__(self, specs: Sequence[Slo] = ()) -> None:
         self.specs = {s.name: s for s in specs}
-        self.unwatched = 0
+        self.notes: list[str] = []
         self._at = -math.inf
         self._rows: dict[tuple[str, Entity, str], int] = {}
         self._columns: list[tuple[int, int, Slo]] = []
@@ -87,6 +87,7 @@ class Slos:
 
     def update(self, frame: Frame) -> None:
         """Take in one step. One that is not later than the last is passed over: it was counted before a restart."""
+        self.notes = []
         if not self.specs or not frame.at > self._at:
             return
         self._at, self._burning = frame.at, None
@@ -101,7 +102,7 @@ class Slos:
 
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
-        self._columns, self._size, self.unwatched = [], 0, 0
+        self._columns, self._size = [], 0
 
     def burns(self, entities: Collection[Entity]) -> tuple[Burn, ...]:
         """Of the objectives of these entities those whose budget burns, the fastest first."""
@@ -136,16 +137,20 @@ class Slos:
             return
         new = columnar(signals[self._size:])
         names = {s.signal.partition("{")[0] for s in self.specs.values()}
+        left: dict[str, list[Entity]] = {}
         for k in np.flatnonzero(new.by_kind(lambda s: s.name in names, np.bool_)).tolist():
             for slo in (s for s in self.specs.values() if s.covers(new[k])):
                 row = self._row((slo.name, new[k].entity, new[k].key))
-                self._columns += [] if row is None else [(self._size + k, row, slo)]
+                if row is None:
+                    left.setdefault(slo.name, []).append(new[k].entity)
+                else:
+                    self._columns.append((self._size + k, row, slo))
         self._size = len(signals)
+        self.notes = [_left_out(name, entities) for name, entities in left.items()]
 
     def _row(self, key: tuple[str, Entity, str]) -> int | None:
         if key not in self._rows:
             if len(self._rows) >= MOST_WATCHED:
-                self.unwatched += 1
                 return None
             self._rows[key] = len(self._rows)
             self._bad = np.vstack([self._bad, np.zeros((1, KEPT), np.float32)])
@@ -173,6 +178,12 @@ class Slos:
         for minute, bad in minutes:
             if self._minute - KEPT < minute <= self._minute:
                 self._bad[row, minute % KEPT] = bad
+
+
+def _left_out(name: str, entities: Sequence[Entity]) -> str:
+    others = f" and {count(len(entities) - 1, 'other')}" if len(entities) > 1 else ""
+    return (f"slos: '{name}' is not watched on {entities[0]}{others}: {MOST_WATCHED} pairs of an objective and a signal are the "
+            "most. Give the objective an 'entity'.")
 
 
 def _sparse(bad: np.typing.NDArray[np.float32], minute: int) -> list[list[float]]:

@@ -41,11 +41,12 @@ def level(alert: JSON) -> str:
 
 
 def worst(form: JSON) -> JSON | None:
-    """The alert to speak of: of the suspected cause where it has one, the firing and the least probable first."""
-    alerts = form.get("alerts") or []
+    """The alert to speak of: of the suspected cause where it has one, the firing and the least probable first. Of what is over
+    the one that began first: what came after may have come of what was done."""
+    alerts, over = form.get("alerts") or [], form.get("state") == "closed"
     suspects = [c["entity"] for c in form.get("causes") or []][:1]
-    return min(alerts, default=None,
-               key=lambda a: (a["entity"] not in suspects, a.get("state") == "resolved", a.get("p_value", 1.0)))
+    return min(alerts, default=None, key=lambda a: (a["entity"] not in suspects, a.get("state") == "resolved",
+                                                    a["since"] if over else 0.0, a.get("p_value", 1.0)))
 
 
 def headline(form: JSON) -> str:

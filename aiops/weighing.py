@@ -11,7 +11,7 @@ from aiops.history import History
 from aiops.past import IncidentMemory
 from aiops.rows import Signals
 from aiops.slo import Burn, Slos
-from aiops.types import Entity, Incident
+from aiops.types import Entity, Impact, Incident
 from correlators.graph import Graph
 from correlators.priority import prioritise
 
@@ -28,23 +28,26 @@ class Weighing:
         """old: what it was a step ago. What is over stays what it was."""
         if old is not None and new.state == "closed":
             return replace(new, impact=old.impact, priority=old.priority, before=old.before)
-        before = old.priority if old else None
-        impact = replace(new.impact, requests=self._usual_requests(new, old, signals))
-        priority = prioritise(new.severity, impact, self._burns(new), before)
-        return replace(new, impact=impact, priority=priority, before=self.past.of(new, graph))
+        impact = self._impact(new, old, signals)
+        new = replace(new, impact=impact, before=self.past.of(new, graph))
+        return replace(new, priority=prioritise(new.severity, impact, self._burns(new), old.priority if old else None))
+
+    def _impact(self, new: Incident, old: Incident | None, signals: Signals) -> Impact:
+        """Of one suspect the most that was ever hurt: whoever was moved away from it was hurt, too."""
+        suspect = [c.entity for c in new.causes[:1]]
+        if old is None or suspect != [c.entity for c in old.causes[:1]]:
+            return replace(new.impact, requests=self._most({*suspect, *new.impact.entities}, signals))
+        wider = new.impact if new.impact.weight > old.impact.weight else old.impact
+        return replace(wider, requests=old.impact.requests)
 
     def _burns(self, i: Incident) -> tuple[Burn, ...]:
         return self.slos.burns({*i.entities, *(c.entity for c in i.causes[:1]), *i.impact.entities}) if self.slos.specs else ()
 
-    def _usual_requests(self, new: Incident, old: Incident | None, signals: Signals) -> float:
-        """Looked up anew only where somebody else is suspected: in a storm there are many incidents."""
-        suspect = [c.entity for c in new.causes[:1]]
-        if old is not None and suspect == [c.entity for c in old.causes[:1]]:
-            return old.impact.requests
-        return self._most({*suspect, *new.impact.entities}, signals)
-
     def _most(self, entities: Collection[Entity], signals: Signals) -> float:
-        """The most that one of them usually gets; what calls what counts the same requests again, so they are not added."""
+        """The most that one of them usually gets; what calls what counts the same requests again, so they are not added.
+
+        Looked up anew only where somebody else is suspected: in a storm there are many incidents.
+        """
         if signals is not self._signals:
             self._signals, self._requests = signals, {}
             told = signals.by_kind(lambda s: s.resource == "traffic" and s.unit == "requests/s", np.bool_)

@@ -22,7 +22,7 @@ OF_SEVERITY: Mapping[Severity, float] = {"critical": 3.0, "warning": 1.0, "info"
 OF_BURN = (3.0, 2.0, 1.0)
 """By how fast a budget is spent, the fastest first: as `aiops.slo.RULES`."""
 MOST = 2.0
-"""More dependents, criticality or requests than make this add no more."""
+"""More dependents, or criticality, than make this add no more."""
 
 
 def prioritise(severity: Severity, impact: Impact, burns: Sequence[Burn], before: Priority | None = None) -> Priority:
@@ -63,11 +63,11 @@ def _criticality(impact: Impact) -> Reason | None:
 
 
 def _requests(impact: Impact) -> Reason | None:
-    """A hundred times as many a second add one."""
+    """Ten thousand times as many a second add one, and none adds more."""
     if not impact.requests > 0:
         return None
     text = f"the busiest that it hurts usually gets {figure(impact.requests)} requests/s"
-    return Reason(text, min(MOST, 0.5 * math.log10(1.0 + impact.requests)))
+    return Reason(text, min(1.0, 0.25 * math.log10(1.0 + impact.requests)))
 
 
 def _burn(burns: Sequence[Burn]) -> Reason | None:
