@@ -17,6 +17,8 @@ JSON = dict[str, Any]
 MOST_REASONS, LONGEST, LONGEST_REASON = 3, 500, 150
 NEAR = 0.7
 """A second candidate with so large a part of the first one's share is nearly as likely."""
+COMES_BACK = 2
+"""So often in the week before makes the third time."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 CAME = {"helped": "helped", "no_help": "did not help", "worse": "made it worse", "failed": "failed", "undone": "was undone",
         "unknown": "had an unknown result", "done": "was done", "refused": "was refused"}
@@ -176,6 +178,10 @@ def _never(form: JSON) -> str:
 
 def _now(form: JSON) -> str:
     """The next thing that a person can do."""
+    causes = form.get("causes") or []
+    if form["state"] == "closed" and (form.get("before") or {}).get("in_7d", 0) >= COMES_BACK and causes:
+        return ("it is over, and it comes back: what ends it does not last. Look for the reason in "
+                f"{story.name(causes[0]['entity'])}")
     if form["state"] == "closed":
         return f"nothing to do; was it worth telling? 'aiops feedback {form['id']} --useful' or '--false-alarm'"
     actions = sorted(form.get("actions") or [], key=lambda a: -a["at"])
@@ -188,7 +194,6 @@ def _now(form: JSON) -> str:
         return f"wait: whether {going[0]['type']} helps is being watched"
     if not any(a.get("state") == "firing" for a in form.get("alerts") or []):
         return "wait: nothing deviates any more, and it is over when it stays so"
-    causes = form.get("causes") or []
     where = f": begin with {story.name(causes[0]['entity'])}" if causes else ""
     tried = "what was done did not end it, and" if set(ends.values()) & _TRIED else "nothing is being done by itself;"
     return f"{tried} a person is needed{where}"
