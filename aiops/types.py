@@ -22,6 +22,7 @@ Severity = Literal["info", "warning", "critical"]
 Decision = Literal["act", "ask", "shadow", "refused"]
 OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "worse", "undone"]
 EdgeKind = Literal["calls", "runs_on", "owns", "uses"]
+PriorityLevel = Literal["P1", "P2", "P3", "P4"]
 
 CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})
 """Kinds of resource that somebody uses up and others then lack."""
@@ -340,10 +341,45 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """Who depends on the suspected cause. `weight` is the sum of their criticalities."""
+    """Who depends on the suspected cause. `weight` is the sum of their criticalities, its own included; `criticality` the
+    highest among them. `requests`: the most requests a second that one of them usually gets, NaN where no signal says so.
+    """
 
     entities: tuple[Entity, ...] = ()
     weight: float = 0.0
+    criticality: float = 1.0
+    requests: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """How urgent an incident is: `score` is the sum of what the reasons add, `level` what follows from it."""
+
+    level: PriorityLevel = "P4"
+    score: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An earlier incident of the same signature: when it opened, how long it lasted, what was done (`type`, the status that
+    came of it) and what a person said of it (`useful`, `false_alarm`, or empty)."""
+
+    incident: str
+    at: float
+    lasted_s: float
+    done: tuple[tuple[str, str], ...] = ()
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """That it was here before: how often in the last 7 and in the last 90 days, this time not counted; the latest, newest
+    first."""
+
+    in_7d: int = 0
+    in_90d: int = 0
+    latest: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +400,8 @@ class Incident:
     outcomes: tuple[Outcome, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
     models: tuple[str, ...] = ()
+    priority: Priority = Priority()
+    before: Recurrence = Recurrence()
 
     @property
     def title(self) -> str:

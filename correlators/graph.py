@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import cache, cached_property, lru_cache
 
 import networkx as nx
@@ -14,6 +14,8 @@ HUB_DEGREE = 12
 """A node with more neighbours than this connects everything, and therefore nothing, unless it is in trouble itself."""
 SHARED = ("node/", "zone/", "nvlink_domain/", "nvlink_partition/", "leaf/", "spine/", "core/", "tier-")
 """Machines, and what several machines share: quiet, it says nothing of those who share it."""
+USUAL = 1.0
+"""The criticality of what nobody said anything about."""
 
 
 class Graph:
@@ -32,7 +34,8 @@ class Graph:
         return entity in self._g
 
     def criticality(self, entity: Entity) -> float:
-        return float(self._g.nodes[entity].get("criticality", 1.0)) if entity in self._g else 1.0
+        """As the topology says, without what it is part of."""
+        return float(self._g.nodes[entity].get("criticality", USUAL)) if entity in self._g else USUAL
 
     def is_proxy(self, entity: Entity) -> bool:
         """Somebody else's view of a call (a load balancer, a client-side record): never a cause."""
@@ -110,8 +113,11 @@ class Graph:
 
     @cached_property
     def critical(self) -> dict[Entity, float]:
-        """Whose criticality is not the usual 1."""
-        return {e: c for e in self._g.nodes if (c := self.criticality(e)) != 1.0}
+        """Whose criticality is not the usual 1: as the topology says (`criticality` of a node; in Kubernetes the annotation
+        `aiops.io/criticality`). A part (a pod) of which nothing is said is as critical as its most critical owner."""
+        said = {e: c for e in self._g.nodes if (c := self.criticality(e)) != USUAL}
+        parts = {e for owner in said for e in self.owned(owner)} - said.keys()
+        return said | {e: c for e in parts if (c := max(map(self.criticality, self.owners(e)))) != USUAL}
 
     def distance(self, a: Entity, b: Entity, limit: int, troubled: Collection[Entity]) -> int | None:
         """Hops between two entities, in either direction; None beyond `limit`. Paths do not lead through quiet hubs."""

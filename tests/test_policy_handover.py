@@ -161,7 +161,8 @@ def test_nobody_sees_a_verdict_without_the_undo_that_it_asks_for():
     assert seen == [("no_help", "running")]
 
 
-@pytest.mark.parametrize(("state", "closed", "again"), [("no_help", False, False), ("no_help", True, True), ("helped", False, True)])
+@pytest.mark.parametrize(("state", "closed", "again"), [
+    ("no_help", False, False), ("no_help", True, True), ("helped", False, True)])
 def test_what_fires_when_we_start_may_have_fired_since_before_a_useless_action(state, closed, again):
     """Killed and started again long after it: that we see the alert for the first time is no new evidence. After one that
     helped, and after an incident that was closed, it is."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
-from aiops.types import Direction, OutcomeStatus
+from aiops.types import Direction
 
+Verdict = Literal["helped", "no_help", "worse", "unknown"]
 PATIENCE = 0.5
 """So much of `within` neighbours may be in trouble after an action before it made things worse."""
 
@@ -34,7 +36,7 @@ def good(spec: Spec, look: Look) -> bool | None:
     return look.value >= threshold if look.direction == "down" else look.value <= threshold
 
 
-def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[OutcomeStatus, str] | None:
+def judge(spec: Spec, look: Look, since_s: float, good_before: bool) -> tuple[Verdict, str] | None:
     """The verdict `since_s` seconds after the action was done, or None while it is too early.
 
     A metric that was good before the action proves nothing: then the alerts must be resolved too. A metric that cannot
