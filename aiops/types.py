@@ -6,6 +6,7 @@ Conventions: times are UTC seconds since 1970 (float), durations end in `_s`, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -246,11 +247,11 @@ class Anomaly:
     p_value: float
     detector: str
     signal: int = -1
-    value: float = float("nan")
-    expected: float = float("nan")
-    lower: float = float("nan")
-    upper: float = float("nan")
-    onset: float = float("nan")
+    value: float = math.nan
+    expected: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    onset: float = math.nan
     text: str = ""
 
 
@@ -275,10 +276,10 @@ class Alert:
     strength: float = 0.0
     detectors: tuple[str, ...] = ()
     severity: Severity = "warning"
-    value: float = float("nan")
-    expected: float = float("nan")
-    lower: float = float("nan")
-    upper: float = float("nan")
+    value: float = math.nan
+    expected: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
     unit: str = ""
     direction: Direction = "both"
     resource: str = ""
@@ -348,7 +349,7 @@ class Impact:
     entities: tuple[Entity, ...] = ()
     weight: float = 0.0
     criticality: float = 1.0
-    requests: float = float("nan")
+    requests: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

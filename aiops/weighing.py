@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -54,11 +55,11 @@ class Weighing:
             for k in np.flatnonzero(told).tolist():
                 self._requests.setdefault(signals[k].entity, []).append(k)
         usual = [self._usual(k) for entity in sorted(entities) for k in self._requests.get(entity, ())]
-        return max((u for u in usual if np.isfinite(u)), default=float("nan"))
+        return max((u for u in usual if np.isfinite(u)), default=math.nan)
 
     def _usual(self, column: int) -> float:
         """What was expected last; the last value where nothing is."""
         _, values, expected, _ = self._history.column(column)
         if not len(values):
-            return float("nan")
+            return math.nan
         return float(expected[-1] if np.isfinite(expected[-1]) else values[-1])
