@@ -8,7 +8,7 @@ ARGS ?=
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run demo lint check test kube-tools bench bench-detect lock fmt
+.PHONY: help setup dev run demo lint check test kube-tools bench bench-detect bench-rca lock fmt
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench: dev ## measure; one file in benchmarks/ after the other
 
 bench-detect: dev ## detection on labelled series with peers beside it: DATA=folder, ARGS=--help
 	@$(BIN)/python -m benchmarks.detect $(DATA) $(ARGS)
+
+bench-rca: dev ## how often the true cause is ranked first, in recordings with known faults: DATA=folder
+	@$(BIN)/python benchmarks/rca.py $(DATA) $(ARGS)
 
 lock: ## the lock files from pyproject.toml (needs uv)
 	@scripts/lock $(ARGS)

@@ -7,6 +7,7 @@ inspection schemes", 1954), in shares of the alarm level. The level follows from
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -20,10 +21,10 @@ from aiops.others import Others
 from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
 
-VERSION = 3
+VERSION = 4
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
-SUPPORTERS = frozenset({"isolation_forest", "newcomer"})
+SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
@@ -67,6 +68,11 @@ class Alerting:
         self._lost_columns = False
 
     @property
+    def dropped(self) -> Counter[str]:
+        """Alerts of others that were of no use, by reason."""
+        return self._others.dropped
+
+    @property
     def level(self) -> float:
         """Nats of evidence that raise an alert."""
         return self.budget.level
@@ -80,7 +86,7 @@ class Alerting:
         self.budget.watch(frame)
         self._find_columns(frame)
         before = {k for k, t in self._tracks.items() if t.state == "firing"}
-        fresh = self._add(frame.at, anomalies)
+        fresh = self._add(frame.at, (a for a in anomalies if not _waits(frame, a)))
         self._recover(frame, fresh)
         self._keep_book(frame, graph, fresh, [k for k, t in self._tracks.items() if t.state == "firing" and k not in before])
         out = [self._alert(k, frame) for k in sorted(self._tracks)
@@ -251,6 +257,11 @@ def _near(graph: Topology | None, entity: Entity) -> set[Entity]:
 
 def _spoke(frame: Frame, column: int) -> bool:
     return column == NO_SIGNAL or (column >= 0 and math.isfinite(frame.values[column]))
+
+
+def _waits(frame: Frame, a: Anomaly) -> bool:
+    """Time spent waiting for others is their alert, or none: it may be meant, as in long polls. It stays evidence."""
+    return a.signal >= 0 and frame.signals[a.signal].resource == "waiting"
 
 
 def _deviation(a: Anomaly) -> float:

@@ -173,12 +173,14 @@ def journal_pipeline(journal: Journal, policies: Path | None, config: Config | N
     beyond = config.policies.beyond
     book = build.policies(policies, known) if policies else build.policies_from(about.get("policies", {}), known, beyond)
     pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                              build.masks(config), beyond)
+                              build.masks(config), beyond, config.topology.calls, build.slos(config))
     pipeline.costs.prices = config.prices
     if about.get("policy_memory"):
         pipeline.decider.restore(about["policy_memory"])
     if about.get("mask_memory"):
         pipeline.masks.restore(about["mask_memory"])
+    if about.get("incident_memory"):
+        pipeline.past.restore(about["incident_memory"])
     learned = ModelFiles(journal.beginning, repair=False).read()
     if learned is not None:
         pipeline.restore(learned, float(about["started_at"]))

@@ -31,12 +31,14 @@ from aiops.policy.texts import Compiler, placed
 from aiops.policy.texts import read as read_policies
 from aiops.schema import Callee, Chosen, Config, available, detector_name, detector_settings
 from aiops.secretfile import Secret, SecretFile, header
+from aiops.slo import Slo
 from aiops.types import Command
 from aiops.yamlfile import Problems
 from correlators.correlate import Correlate
+from correlators.topology import Topology
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "drift", "exhaustion")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "young", "drift", "exhaustion")
 Mode = Literal["observe", "ask", "act"]
 
 
@@ -89,13 +91,14 @@ def policy_texts(folder: Path | None) -> dict[str, str]:
 
 def pipeline(known: Meanings, book: Sequence[Policy], mode: Mode, detectors: Sequence[Chosen] = DEFAULT_DETECTORS,
              incidents: float = 1.0, per_s: float = 86_400.0, masks: Masks | None = None,
-             beyond: Sequence[str] = ()) -> Pipeline:
-    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out.
+             beyond: Sequence[str] = (), calls: bool = True, slos: Sequence[Slo] = ()) -> Pipeline:
+    """A pipeline that has seen nothing yet. Detectors that are not part of this version are left out. calls: whether call metrics
+    say who calls whom.
 
     Raises ConfigurationError for settings that a detector does not understand.
     """
     return Pipeline(known, models(detectors), Alerting(incidents, per_s), Correlate(), PolicyBook(book, mode, known, beyond),
-                    masks)
+                    masks, Topology(calls), slos)
 
 
 def models(detectors: Sequence[Chosen]) -> list[Generations]:
@@ -115,6 +118,11 @@ def masks(config: Config) -> Masks:
     """Masks with the windows of maintenance of the configuration."""
     return Masks([Maintenance(f"config-{n}", (m.match.entity,), m.when, m.match.namespace, m.reason, CONFIGURED)
                   for n, m in enumerate(config.maintenance)])
+
+
+def slos(config: Config) -> list[Slo]:
+    """The objectives of the configuration."""
+    return [Slo(s.name, s.signal, s.objective, s.window_s, s.entity, s.below, s.above) for s in config.slos]
 
 
 # ------------------------------------------------------------------------------------------------------- live parts

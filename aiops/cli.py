@@ -57,7 +57,7 @@ def version() -> None:
 COMMANDS: tuple[Callable[..., Any], ...] = (
     daemon.run, recordings.replay, recordings.record, recordings.score, tune.tune, checks.check, incidents.incidents,
     incidents.show, incidents.approve, incidents.reject, incidents.feedback, stopping.stop, stopping.start,
-    watching.readiness, costs.costs,
+    watching.readiness, watching.topology, costs.costs,
     checks.doctor, version)
 for command in COMMANDS:
     app.command()(command)

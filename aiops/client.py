@@ -116,6 +116,11 @@ class Client:
         wanted = {"limit": str(limit), "entity": entity, "state": state}
         return self._get("/api/readiness?" + urlencode({k: v for k, v in wanted.items() if v}))
 
+    def topology(self, at: float | None = None, entity: str = "", limit: int = 100) -> JSON:
+        """Who depends on whom, now or `at` a time: `total`, and `edges`, at most `limit`."""
+        wanted = {"limit": str(limit), "entity": entity, "at": "" if at is None else f"{at:.3f}"}
+        return self._get("/api/topology?" + urlencode({k: v for k, v in wanted.items() if v}))
+
     def costs(self, window: str = "hour") -> JSON:
         """What each deployment costs and how much of it idles, over an `hour`, a `day` or the `total`."""
         return self._get(f"/api/costs?window={window}")

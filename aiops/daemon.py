@@ -22,7 +22,7 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator, Recorded
-from aiops.memory import CostMemory, MaskMemory, ModelMemory, PolicyMemory, remembered
+from aiops.memory import CostMemory, MaskMemory, ModelMemory, PastMemory, PolicyMemory, remembered
 from aiops.pipeline import Decider, Pipeline
 from aiops.policy.answers import too_few
 from aiops.reload import Policies
@@ -46,7 +46,7 @@ from aiops.web.app import create_app
 from aiops.web.server import Server
 
 log = structlog.get_logger("aiops")
-POLICIES, MASKS = "policy-memory.json", "mask-memory.json"
+POLICIES, MASKS, PAST = "policy-memory.json", "mask-memory.json", "incident-memory.json"
 SEGMENT_BYTES = 64 << 20
 RARELY = 100_000, 20, 100
 """Garbage is looked for after so many new objects: a million series are made of millions, and none of them is garbage."""
@@ -92,9 +92,10 @@ class Daemon:
                                  config.store / "policy-resources.json")
         book = build.policies_from(self.policies.in_force, known, beyond)
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
-                                  build.masks(config), beyond)
+                                  build.masks(config), beyond, config.topology.calls, build.slos(config))
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
         self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
+        self.past = PastMemory(config.store / PAST, pipeline.past)
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.brake = _brake(config.store / "stop.json")
@@ -108,7 +109,7 @@ class Daemon:
         self.capsules = self._capsules(pipeline)
         self.audit = Audit(config.store / "audit", config.audit.max_bytes, config.audit.keep_s, config.audit.redact_ips)
         sinks: list[Sink] = [self.audit, self.capsules, self.memory, self.store]  # capsules keep what was remembered before
-        watchers: list[Sink] = [self.masks, self.metrics, vitals, self.policies, *console]
+        watchers: list[Sink] = [self.masks, self.past, self.metrics, vitals, self.policies, *console]
         own = feeds.Source(OwnSource(lambda: self.live.readings(), interval_s=max(config.tick_s, 5.0)), clock)
         intake = Intake(config.tick_s, config.series.max)
         for command in self.brake.unheard(pipeline.decider.stops.standing, now):
@@ -209,7 +210,8 @@ class Daemon:
         config, found = self.config, self.models.found
         about = {"started_at": now, "version": __version__, "config": config.model_dump_json(by_alias=True),
                  "policies": dict(self.policies.in_force), "packs": build.pack_texts(config.packs),
-                 "policy_memory": self.memory.restored, "mask_memory": self.masks.restored, "learned_at": found and found.at}
+                 "policy_memory": self.memory.restored, "mask_memory": self.masks.restored,
+                 "incident_memory": self.past.restored, "learned_at": found and found.at}
         most = config.journal.max_bytes
         segment = min(SEGMENT_BYTES, most // 4)
         journal = JournalWriter(config.store / "journal", about, segment, sys.maxsize, most - segment, config.journal.keep_s)
@@ -230,7 +232,7 @@ class Daemon:
         """All that was learned, as it was last saved: what a store needs to go on with it."""
         if (self.config.store / "models" / INDEX).exists():
             ModelFiles(self.config.store / "models", repair=False).link_into(folder / "models")
-        for name in (POLICIES, MASKS):
+        for name in (POLICIES, MASKS, PAST):
             if (self.config.store / name).exists():
                 shutil.copy2(self.config.store / name, folder / name)
 

@@ -212,6 +212,9 @@ class Desk:
         total, found = readiness.page(facts, entity, state, limit, offset)
         return {"total": total, "counts": readiness.counted(facts), "signals": [asdict(r) for r in found]}
 
+    def topology(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        return self._vitals.pipeline.topology.page(at, entity, limit, offset)
+
     def maintenance(self) -> Sequence[JSON]:
         return maintenance.shown(self._vitals.pipeline.masks.calendar.windows, self._now())
 

@@ -93,6 +93,8 @@ def of_alert(at: float, a: Alert, incident: Incident | None, fate: Standing | No
         return end(fate.state, fate.by, fate.text, fate.policy)
     if a.state == "resolved":
         return end("resolved", "", "it is no longer reported" if a.silent else "back to normal")
+    if incident is None and a.opens < 1.0:
+        return end("habitual", "", a.text)
     if incident is None:
         return end("no_incident", "", "it fires, and was put into no incident")
     cause = incident.causes[0].entity if incident.causes else a.entity

@@ -43,13 +43,14 @@ class TopologyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: float | None = None
+        self._seen: tuple[float, int, int] | None = None
 
     def poll(self, now: float, into: Samples) -> None:
         """Raises Problems when the file is malformed, OSError when it is gone: the last good topology stays."""
         from aiops.sources.recording.about import read_topology
 
-        changed = self._path.stat().st_mtime
+        about = self._path.stat()
+        changed = about.st_mtime, about.st_size, about.st_ino
         if changed != self._seen:
             into.links(self.name, read_topology(self._path))
             self._seen = changed

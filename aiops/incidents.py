@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aiops import serial
+from aiops.account import again
 from aiops.types import Action, Cause, Command, Incident, Outcome, TimelineEntry
+from correlators.priority import URGENT
 
 MAX_TIMELINE = 200
 FORGET_S = 3600.0
@@ -24,14 +26,14 @@ class IncidentBook:
         self._changed: set[str] = set()
         self._action_of: dict[str, str] = {}
         self.opened = 0
-        self._critical: set[str] = set()
+        self._urgent: set[str] = set()
         self._acted: set[str] = set()
         self.chain = ""
 
     @property
     def prioritised(self) -> int:
-        """Incidents that hurt users: at least one critical alert."""
-        return len(self._critical)
+        """Incidents that deserve a person's attention: they were P1 or P2 at some time, or some policy had an answer."""
+        return len(self._urgent | self._acted)
 
     @property
     def actionable(self) -> int:
@@ -40,6 +42,10 @@ class IncidentBook:
 
     def open(self) -> list[Incident]:
         return [i for i in self._incidents.values() if i.state == "open"]
+
+    def get(self, name: str) -> Incident | None:
+        """One that is still in the book."""
+        return self._incidents.get(name)
 
     def current(self) -> list[Incident]:
         """All that are still in the book, by id."""
@@ -57,8 +63,8 @@ class IncidentBook:
             self._incidents[new.id] = self._told(kept, story)
             if old is None:
                 self.opened += 1
-            if new.severity == "critical":
-                self._critical.add(new.id)
+            if new.priority.level in URGENT:
+                self._urgent.add(new.id)
             if story:
                 self._changed.add(new.id)
         self._forget(now)
@@ -81,6 +87,13 @@ class IncidentBook:
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
             story.append(TimelineEntry(now, "cause", text))
+        if old and old.priority.level != new.priority.level:
+            now_is = new.priority
+            best = max(now_is.reasons, key=lambda r: r.contribution, default=None)
+            why = f": {best.text}" if best else ""
+            story.append(TimelineEntry(now, "priority", f"priority is now {now_is.level}, before {old.priority.level}{why}"))
+        if new.before.in_90d and not (old and old.before.in_90d):
+            story.append(TimelineEntry(now, "seen", f"seen before: {again({'before': serial.recurrence(new.before)})}"))
         if old and old.state != new.state:
             verb = "closed" if new.state == "closed" else "reopened"
             story.append(TimelineEntry(now, verb, f"{verb}: {new.title}"))

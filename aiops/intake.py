@@ -12,9 +12,9 @@ import structlog
 
 from aiops.beat import Round
 from aiops.catalogue import MAX_SERIES, MOST_NOTES, Catalogue
+from aiops.links import Merger
 from aiops.meaning import format_labels
 from aiops.types import Batch, Command, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert
-from correlators.graph import merged
 
 log = structlog.get_logger("aiops.intake")
 MAX_LINES = 100_000
@@ -46,8 +46,7 @@ class Intake:
         self._events: list[Event] = []
         self._alerts: list[RawAlert] = []
         self._commands: list[Command] = []
-        self._links: dict[str, Links] = {}
-        self._links_changed = False
+        self._links = Merger()
         self._policies: dict[str, str] | None = None
         self._last_at = -np.inf
         self._round, self._looked = Round(), (0, 0)
@@ -120,10 +119,14 @@ class Intake:
             self._alert_count += 1
 
     def links(self, source: str, links: Links) -> None:
+        """What a source tells of the topology now: all of it, or what is another than before (`Links.whole`)."""
         with self._lock:
-            if self._links.get(source) != links:
-                self._links[source] = links
-                self._links_changed = True
+            self._links.put(source, links)
+
+    def links_again(self) -> None:
+        """A step has failed: the next batch tells the whole topology, whatever the last one told."""
+        with self._lock:
+            self._links.again()
 
     def command(self, command: Command) -> None:
         """What a person said on the page or the command line."""
@@ -182,7 +185,6 @@ class Intake:
             batches, retired = self._history(until), np.zeros(0, np.int32)
             if batches:
                 self._last_at = batches[-1].at
-                self._links_changed = False
                 for batch in (*batches, replace(batches[-1], series=self._samples()[0])):  # what waits still is not silent
                     self.catalogue.heard(batch.series, batch.at)
                 retired = self.catalogue.review(self._last_at)
@@ -218,22 +220,19 @@ class Intake:
         return np.concatenate(ids), np.concatenate(times), np.concatenate(values)
 
     def _piece(self, at: float, ids: Ints, times: Floats, values: Floats, first: bool) -> Batch:
-        return Batch(at, ids, times, values, self.catalogue.taken() if first else (), links=self._merged() if first else None)
+        return Batch(at, ids, times, values, self.catalogue.taken() if first else (), links=self._links.take() if first else None)
 
     def _rest(self, at: float, outcomes: tuple[Outcome, ...], told: bool) -> Batch:
         return Batch(
             at, *self._samples(),
             self.catalogue.taken(), tuple(self._lines), tuple(self._events), tuple(self._alerts),
-            None if told else self._merged(), outcomes, tuple(self._commands), policies=self._policies)
-
-    def _merged(self) -> Links | None:
-        return merged(self._links[k] for k in sorted(self._links)) if self._links_changed else None
+            None if told else self._links.take(), outcomes, tuple(self._commands), policies=self._policies)
 
     def _clear(self) -> None:
         self._series, self._times, self._values = [], [], []
         self._blocks, self._waiting, self._over, self._looked = [], 0, [], (0, 0)
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
-        self._links_changed, self._policies = False, None
+        self._policies = None
 
 
 def _tell_refused(texts: list[str]) -> None:

@@ -212,6 +212,7 @@ class Live:
             self._tell_people(self.last, past)
         except Exception:
             self.failed_steps += 1
+            self.intake.links_again()
             log.exception("step failed; the batch is in the journal", at=batch.at)
         self._step_s, self._batch_samples = self._clock.monotonic() - began, len(batch.series)
         self._timed(self._step_s)

@@ -119,7 +119,8 @@ class Term(Strict):
     unit: str = ""
     direction: Direction = "both"
     min_effect: Effect = Effect()
-    resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up"] = ""
+    resource: Literal["", "cpu", "memory", "disk", "network", "gpu", "latency", "errors", "traffic", "saturation", "up",
+                      "waiting"] = ""
     limit: Limit | None = None
     was: str = ""
 

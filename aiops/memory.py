@@ -1,6 +1,6 @@
 """What is remembered over a restart. Policies: attempts, cooldowns, breakers, and how often what helped; a daemon that
 forgot them would act again on the same fault in each of its lives. Masks: windows of maintenance, and what people said.
-Models: what detectors learned.
+Incidents: those that are over. Models: what detectors learned.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import structlog
 from aiops.costs import Costs
 from aiops.masks import Masks
 from aiops.models import Learned
+from aiops.past import IncidentMemory
 from aiops.pipeline import Decider, Pipeline
 from aiops.store.models import ModelFiles
 from aiops.types import Report
@@ -106,6 +107,18 @@ class MaskMemory(Memory):
 
     def due(self, report: Report) -> bool:
         before, self._written = self._written, self._masks.revision
+        return self._written != before
+
+
+class PastMemory(Memory):
+    """That of incidents: written whenever one was over, and when somebody said something of it."""
+
+    def __init__(self, path: Path, past: IncidentMemory) -> None:
+        super().__init__(path, past)
+        self._past, self._written = past, past.revision
+
+    def due(self, report: Report) -> bool:
+        before, self._written = self._written, self._past.revision
         return self._written != before
 
 

@@ -26,9 +26,11 @@ from aiops.logcounts import LogCounts
 from aiops.masks import Masks
 from aiops.meaning import Meanings
 from aiops.models import Columns, Learned, ephemeral, still_there
+from aiops.past import IncidentMemory
 from aiops.readiness import Facts, of_baseline
 from aiops.rows import Rows
 from aiops.signals import Door
+from aiops.slo import Slo, Slos
 from aiops.stops import Stops
 from aiops.types import (
     Action,
@@ -46,9 +48,10 @@ from aiops.types import (
     Report,
     Standing,
 )
+from aiops.weighing import Weighing
 from aiops.xidgauges import Xids
 from correlators.correlate import Correlate
-from correlators.graph import Graph
+from correlators.topology import Topology
 
 LEAD_TICKS_S = 900.0
 MAX_POINTS_A_STEP = 5000
@@ -108,7 +111,8 @@ class Pipeline:
     """Holds all state of the daemon's mind. `step` must be called with strictly rising `batch.at`."""
 
     def __init__(self, meanings: Meanings, detectors: Sequence[Detector], alerting: Alerting, correlator: Correlate,
-                 decider: Decider, masks: Masks | None = None) -> None:
+                 decider: Decider, masks: Masks | None = None, topology: Topology | None = None,
+                 slos: Sequence[Slo] = ()) -> None:
         self._detectors, self.alerting, self._correlator, self.decider = detectors, alerting, correlator, decider
         self.masks = masks or Masks()
         self.alerting.moved = lambda at, entity, signal: self.masks.sensitivity.factor(at, entity, signal)
@@ -121,8 +125,11 @@ class Pipeline:
         self.xids = Xids()
         self.history = History()
         self.evidence = RecentEvidence(self.history, meanings, self.masks.maintained)
-        self.graph = Graph()
+        self.topology = topology or Topology()
+        self.graph = self.topology.graph
         self.costs = Costs()
+        self.slos, self.past = Slos(slos), IncidentMemory()
+        self.weighing = Weighing(self.history, self.slos, self.past)
         self.book = IncidentBook()
         self.ends = EndStates()
         self._totals = Totals()
@@ -152,8 +159,10 @@ class Pipeline:
         self._listen(batch)
         alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts, self.graph))
         self.evidence.alerts = alerts
+        self._correlator.hear(batch.at, anomalies, frame.signals)
         found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
         models = self.models.ids
+        found = [self.weighing.weigh(i, self.book.get(i.id), self.graph, self.door.signals) for i in found]
         incidents = self.book.update(batch.at, found, models)
         self.masks.watch(incidents)
         reloaded = () if batch.policies is None else self.decider.reload(batch.policies)
@@ -162,6 +171,7 @@ class Pipeline:
         actions = self.book.signed(decided.actions)
         changed = self.book.record(batch.at, actions, (*batch.outcomes, *decided.outcomes), batch.commands)
         self._credit(changed)
+        self.past.learn(batch.at, changed, batch.commands, self.graph)
         events = resets + self.models.review(batch.at, (*changed, *self.book.open()), batch.commands)
         latest = {i.id: i for i in (*incidents, *changed)}.values()
         ends = self.ends.update(batch.at, anomalies, alerts, latest, decided.standings, self._usual_known)
@@ -169,13 +179,15 @@ class Pipeline:
         return Report(
             batch.at, anomalies, alerts, changed, actions, (*batch.outcomes, *decided.outcomes),
             self._points(frame, changed), self.counts(),
-            (*self._notes(anomalies), *self.xids.notes, *self.masks.notes, *reloaded, *decided.notes, *(e.text for e in events)),
+            (*self._notes(anomalies), *self.xids.notes, *self.slos.notes, *self.masks.notes, *reloaded, *decided.notes,
+             *(e.text for e in events)),
             tuple(self._correlator.assigned), tuple(sorted(models.values())), events, ends, batch.commands, batch.policies)
 
     # ------------------------------------------------------------------------------------------------ over a restart
     def learned(self, ended: bool = False) -> Learned:
         """All that is to be kept over a restart, as copies: between two steps."""
-        more = {"alerting": self.alerting.state(), "xids": self.xids.state(), "log_counts": self.log_counts.state()}
+        more = {"alerting": self.alerting.state(), "xids": self.xids.state(), "log_counts": self.log_counts.state(),
+                "calls": self.topology.state(), "slos": self.slos.state()}
         return Learned(self._at, self.door.state(), self.models.lineages(), more, ended)
 
     def restore(self, kept: Learned, now: float) -> None:
@@ -196,6 +208,10 @@ class Pipeline:
             self.xids.restore(kept.more["xids"])
         if "log_counts" in kept.more:
             self.log_counts.restore(kept.more["log_counts"])
+        if "calls" in kept.more:
+            self.topology.restore(kept.more["calls"])
+        if "slos" in kept.more:
+            self.slos.restore(kept.more["slos"])
 
     # ------------------------------------------------------------------------------------------------ what is gone
     def _tidy(self, at: float) -> None:
@@ -222,6 +238,7 @@ class Pipeline:
         self.history.keep(columns)
         self.costs.keep(columns)
         self.evidence.renumber()
+        self.slos.renumber()
         self.masks.renumber()
 
     def _stays(self, at: float) -> Bools:
@@ -235,9 +252,10 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------ the way in
     def _learn_topology(self, batch: Batch) -> None:
+        if self.topology.hear(batch, self.masks.held):
+            self.graph = self.evidence.graph = self.topology.graph
         if batch.links is not None:
-            self.graph = self.evidence.graph = Graph(batch.links)
-            self._gpus = xids.by_address(batch.links.nodes)
+            self._gpus = xids.by_address(self.topology.nodes())
 
     def _kernel_says(self, batch: Batch) -> Iterator[Event]:
         """XIDs in the kernel's log, unless the driver told of them in the same batch."""
@@ -285,6 +303,7 @@ class Pipeline:
         self.history.add(frame.at, frame.values, expected, width)
         self.evidence.update(frame.at, frame.signals, frame.lines, anomalies, frame.events)
         self.costs.update(frame, self.graph)
+        self.slos.update(frame)
 
     # ----------------------------------------------------------------------------------------------- the way out
     def _count(self, batch: Batch, anomalies: Sequence[Anomaly], alerts: Sequence[Any]) -> None:
@@ -303,7 +322,7 @@ class Pipeline:
         return Counts(
             t.batches, t.samples, t.log_lines, t.raw_anomalies, t.alerts, self.book.opened, self.book.prioritised,
             self.book.actionable, self.door.series_count, len(self.door.signals), ready,
-            dict(sorted(self.door.dropped.items())), self.masks.suppressed)
+            dict(sorted((self.door.dropped + self.alerting.dropped).items())), self.masks.suppressed, self._correlator.habitual)
 
     def readiness(self) -> Facts:
         """What `aiops.readiness` needs to say which signals are judged. Safe beside a running step."""

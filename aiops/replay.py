@@ -41,7 +41,7 @@ class Result:
             "started_at": self.started_at, "ended_at": self.ended_at,
             "funnel": {"raw_anomalies": c.raw_anomalies, "alerts": c.alerts, "incidents": c.incidents,
                        "prioritised": c.prioritised, "actionable": c.actionable},
-            "signals": c.signals, "dropped": dict(c.dropped), "models": list(self.models),
+            "habitual": c.habitual, "signals": c.signals, "dropped": dict(c.dropped), "models": list(self.models),
             "incidents": [serial.incident(i) for i in incidents], "digest": self.digest}
 
 

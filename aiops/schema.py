@@ -151,10 +151,10 @@ class Budget(Strict):
 
 
 class Topology(Strict):
-    """Who depends on whom: from the cluster (needs a kubernetes source), from a file. `calls`: not in this version."""
+    """Who depends on whom: from the cluster (needs a kubernetes source), from the counters of meshes and traces, from a file."""
 
     kubernetes: bool = True
-    calls: bool = False
+    calls: bool = True
     file: Path | None = None
 
 
@@ -292,6 +292,32 @@ def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
     return max(fits, key=lambda g: (len(g), g), default=None)
 
 
+def _share(text: object) -> object:
+    """`99.9%`, or a number between 0 and 1."""
+    return float(text.strip()[:-1]) / 100.0 if isinstance(text, str) and text.strip().endswith("%") else text
+
+
+class Slo(Strict):
+    """An objective: the share (`objective`) of what is good over `window`.
+
+    `signal` is the share that is bad (`http_error_rate`), or with `below` or `above` a level, in its own unit.
+    """
+
+    name: str = Field(min_length=1, max_length=100)
+    signal: str = Field(min_length=1, max_length=500)
+    entity: Annotated[str, AfterValidator(entity_glob)] = Field(default="*", min_length=1, max_length=500)
+    objective: Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
+    window_s: Duration = Field(default=30 * 86400.0, alias="window", ge=7 * 86400.0, le=90 * 86400.0)
+    below: float | None = Field(default=None, allow_inf_nan=False)
+    above: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Slo:
+        if self.below is not None and self.above is not None:
+            raise ValueError("give below or above, not both.")
+        return self
+
+
 class Audit(Strict):
     """The record of every decision, and of why nothing was done. `redact_ips`: without addresses of machines."""
 
@@ -349,6 +375,7 @@ class Config(Strict):
     journal: Journal = Journal()
     series: SeriesLimit = SeriesLimit()
     prices: Prices = Prices()
+    slos: list[Slo] = Field(default=[], max_length=100)
     capsules: Capsules = Capsules()
     audit: Audit = Audit()
     maintenance: list[Maintenance] = Field(default=[], max_length=1000)
@@ -365,6 +392,14 @@ class Config(Strict):
     def _one_receiver(cls, value: list[SourceItem]) -> list[SourceItem]:
         if sum(item.kind == "remote_write" for item in value) > 1:
             raise ValueError("remote_write is there twice, and there is one address to push to. Put the rules into one.")
+        return value
+
+    @field_validator("slos")
+    @classmethod
+    def _own_names(cls, value: list[Slo]) -> list[Slo]:
+        names = [s.name for s in value]
+        if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+            raise ValueError(f"{twice!r} is there twice. Give each objective a name of its own.")
         return value
 
     @field_validator("listen")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiops.types import Action, Alert, Cause, EndState, Incident, ModelEvent, Outcome
+from aiops.types import Action, Alert, Cause, EndState, Incident, ModelEvent, Outcome, Recurrence
 
 JSON = dict[str, Any]
 
@@ -19,7 +19,10 @@ def incident(i: Incident) -> JSON:
     return {
         "id": i.id, "title": i.title, "opened_at": i.opened_at, "updated_at": i.updated_at, "closed_at": i.closed_at,
         "state": i.state, "severity": i.severity, "entities": list(i.entities),
-        "impact": {"entities": list(i.impact.entities), "weight": i.impact.weight},
+        "priority": {"level": i.priority.level, "score": i.priority.score, "reasons": [
+            {"text": r.text, "contribution": r.contribution} for r in i.priority.reasons]},
+        "impact": {"entities": list(i.impact.entities), "weight": i.impact.weight, "criticality": i.impact.criticality,
+                   "requests_per_second": number(i.impact.requests)}, "before": recurrence(i.before),
         "alerts": [alert(a) for a in i.alerts], "causes": [cause(c) for c in i.causes],
         "actions": [action(a) for a in i.actions], "outcomes": [outcome(o) for o in i.outcomes],
         "timeline": [{"at": t.at, "kind": t.kind, "text": t.text} for t in i.timeline], "models": list(i.models),
@@ -44,6 +47,12 @@ def action(a: Action) -> JSON:
     return {"id": a.id, "policy": a.policy, "type": a.type, "target": a.target, "params": dict(a.params),
             "decision": a.decision, "reason": a.reason, "at": a.at, "state": a.state, "incident": a.incident,
             "models": list(a.models)} | ({"answers": list(a.answers)} if a.answers else {})
+
+
+def recurrence(r: Recurrence) -> JSON:
+    return {"in_7d": r.in_7d, "in_90d": r.in_90d, "latest": [
+        {"incident": s.incident, "at": s.at, "lasted_s": s.lasted_s, "verdict": s.verdict,
+         "done": [{"type": kind, "status": status} for kind, status in s.done]} for s in r.latest]}
 
 
 def outcome(o: Outcome) -> JSON:

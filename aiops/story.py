@@ -15,6 +15,7 @@ DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (sh
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
             "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
 ABSENT = "absent"  # the signal of who fell silent, from detectors/absence.py
+SEVERITIES = ("critical", "warning", "info")
 _WAITING = ("", "asked", "pending", "waiting")
 
 
@@ -40,11 +41,12 @@ def level(alert: JSON) -> str:
 
 
 def worst(form: JSON) -> JSON | None:
-    """The alert to speak of: of the suspected cause where it has one, the firing and the least probable first."""
-    alerts = form.get("alerts") or []
+    """The alert to speak of: of the suspected cause where it has one, the firing and the least probable first. Of what is over
+    the one that began first: what came after may have come of what was done."""
+    alerts, over = form.get("alerts") or [], form.get("state") == "closed"
     suspects = [c["entity"] for c in form.get("causes") or []][:1]
-    return min(alerts, default=None,
-               key=lambda a: (a["entity"] not in suspects, a.get("state") == "resolved", a.get("p_value", 1.0)))
+    return min(alerts, default=None, key=lambda a: (a["entity"] not in suspects, a.get("state") == "resolved",
+                                                    a["since"] if over else 0.0, a.get("p_value", 1.0)))
 
 
 def headline(form: JSON) -> str:
@@ -127,6 +129,18 @@ def waits(form: JSON, action: JSON) -> bool:
     """Whether a person can still approve or reject it."""
     return bool(action["decision"] == "ask" and form["state"] == "open" and action.get("state", "") in _WAITING
                 and outcome(form, action) is None)
+
+
+def most_urgent_first(form: JSON) -> tuple[bool, str, int, float, float]:
+    """For sorting: the open before the closed, the newest first; of the open the most urgent before that, then the worst.
+
+    What an earlier version judged has no priority and goes by its severity.
+    """
+    if form.get("state") == "closed":
+        return True, "", 0, 0.0, -form["opened_at"]
+    rank = SEVERITIES.index(form["severity"]) if form.get("severity") in SEVERITIES else len(SEVERITIES)
+    priority = form.get("priority") or {"level": f"P{rank + 2}", "score": 0.0}
+    return False, priority["level"], rank, -priority["score"], -form["opened_at"]
 
 
 def interrupted(form: JSON) -> bool:

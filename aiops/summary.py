@@ -8,25 +8,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aiops import serial
+from aiops.account import again
 from aiops.humanise import duration, utc
 from aiops.replay import Result
 from aiops.types import Incident
 
 
 def print_summary(result: Result, skipped: Mapping[str, int], console: Console | None = None) -> None:
-    """One table of incidents, the reasons of each first cause, the funnel, and what was left out."""
+    """Incidents, the most urgent first, with the reasons of their first causes; the funnel, and what was left out."""
     out = console or Console(highlight=False)
     c = result.counts
     span = duration(result.ended_at - result.started_at)
     out.print(f"[bold]{escape(result.fixture)}[/]: {span} from {utc(result.started_at)}; "
               f"{c.samples:,} samples of {c.series:,} series, {c.log_lines:,} log lines")
-    incidents = sorted(result.incidents.values(), key=lambda i: (i.opened_at, i.id))
+    incidents = sorted(result.incidents.values(), key=lambda i: (i.priority.level, -i.priority.score, i.opened_at, i.id))
     for incident in incidents:
         _incident(out, incident)
     if not incidents:
         out.print("[green]No incident.[/]")
     out.print(f"{c.raw_anomalies:,} anomalies → {c.alerts:,} alerts → {c.incidents:,} incidents → "
               f"{c.prioritised:,} prioritised → {c.actionable:,} actionable")
+    if c.habitual:
+        out.print(f"{c.habitual:,} alerts of others opened no incident: they come and go by habit")
     for reason, count in {**skipped, **c.dropped}.items():
         out.print(f"[yellow]left out[/]: {count:,} {reason.replace('_', ' ')}")
     out.print(f"digest {result.digest}")
@@ -36,8 +40,11 @@ def _incident(out: Console, i: Incident) -> None:
     until = f"closed {utc(i.closed_at, '%H:%M:%S')}" if i.closed_at else "still open"
     colour = "red" if i.severity == "critical" else "yellow"
     out.print()
-    out.print(f"[bold {colour}]{i.severity}[/] [bold]{escape(i.title)}[/]  {i.id}, {utc(i.opened_at)}, {until}, "
+    urgent = f"{i.priority.level} {i.severity}"
+    out.print(f"[bold {colour}]{urgent}[/] [bold]{escape(i.title)}[/]  {i.id}, {utc(i.opened_at)}, {until}, "
               f"{len(i.alerts)} alerts on {len(i.entities)} entities")
+    if seen := again(serial.incident(i)):
+        out.print(f"  [bold]seen before[/]: {escape(seen)}")
     table = Table(box=None, padding=(0, 1), show_header=False)
     for cause in i.causes[:3]:
         for n, reason in enumerate(cause.reasons):

@@ -6,6 +6,7 @@ Conventions: times are UTC seconds since 1970 (float), durations end in `_s`, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +23,7 @@ Severity = Literal["info", "warning", "critical"]
 Decision = Literal["act", "ask", "shadow", "refused"]
 OutcomeStatus = Literal["done", "refused", "failed", "unknown", "helped", "no_help", "worse", "undone"]
 EdgeKind = Literal["calls", "runs_on", "owns", "uses"]
+PriorityLevel = Literal["P1", "P2", "P3", "P4"]
 
 CONSUMED = frozenset({"cpu", "memory", "disk", "network", "gpu"})
 """Kinds of resource that somebody uses up and others then lack."""
@@ -79,11 +81,12 @@ class RawAlert:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`source` depends on `target`; `owns` goes from a service to its pod."""
+    """`source` depends on `target`; `owns` goes from a service to its pod. `told`: who says so, sorted, with commas between."""
 
     source: Entity
     target: Entity
     kind: EdgeKind = "calls"
+    told: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The whole topology at one moment; replaces what was known before."""
+    """The topology at one moment, which replaces what was known before; or, where it is not `whole`, what changed since: nodes
+    and edges that came or are others now, and those that went (`gone_nodes`, `gone_edges`)."""
 
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
+    gone_nodes: tuple[Entity, ...] = ()
+    gone_edges: tuple[Edge, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +247,11 @@ class Anomaly:
     p_value: float
     detector: str
     signal: int = -1
-    value: float = float("nan")
-    expected: float = float("nan")
-    lower: float = float("nan")
-    upper: float = float("nan")
-    onset: float = float("nan")
+    value: float = math.nan
+    expected: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    onset: float = math.nan
     text: str = ""
 
 
@@ -255,6 +262,7 @@ class Alert:
     `silent`: resolved because nothing was reported any more, which says nothing about whether it is well. `suppressed`:
     it deviates, and raises nothing for the reason that `text` gives.
     `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
+    `opens` in 0..1: its share of what opens an incident; below 1 for an alert of others that comes and goes by habit (`text`).
     """
 
     key: str
@@ -268,10 +276,10 @@ class Alert:
     strength: float = 0.0
     detectors: tuple[str, ...] = ()
     severity: Severity = "warning"
-    value: float = float("nan")
-    expected: float = float("nan")
-    lower: float = float("nan")
-    upper: float = float("nan")
+    value: float = math.nan
+    expected: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
     unit: str = ""
     direction: Direction = "both"
     resource: str = ""
@@ -279,6 +287,7 @@ class Alert:
     indexes: tuple[int, ...] = ()
     silent: bool = False
     budget_share: float = 1.0
+    opens: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +342,45 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """Who depends on the suspected cause. `weight` is the sum of their criticalities."""
+    """Who depends on the suspected cause. `weight` is the sum of their criticalities, its own included; `criticality` the
+    highest among them. `requests`: the most requests a second that one of them usually gets, NaN where no signal says so.
+    """
 
     entities: tuple[Entity, ...] = ()
     weight: float = 0.0
+    criticality: float = 1.0
+    requests: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """How urgent an incident is: `score` is the sum of what the reasons add, `level` what follows from it."""
+
+    level: PriorityLevel = "P4"
+    score: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An earlier incident of the same signature: when it opened, how long it lasted, what was done (`type`, the status that
+    came of it) and what a person said of it (`useful`, `false_alarm`, or empty)."""
+
+    incident: str
+    at: float
+    lasted_s: float
+    done: tuple[tuple[str, str], ...] = ()
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """That it was here before: how often in the last 7 and in the last 90 days, this time not counted; the latest, newest
+    first."""
+
+    in_7d: int = 0
+    in_90d: int = 0
+    latest: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +401,8 @@ class Incident:
     outcomes: tuple[Outcome, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
     models: tuple[str, ...] = ()
+    priority: Priority = Priority()
+    before: Recurrence = Recurrence()
 
     @property
     def title(self) -> str:
@@ -397,6 +443,7 @@ class Counts:
     ready: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     suppressed: int = 0
+    habitual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,8 +460,8 @@ class ModelEvent:
 
 EndName = Literal[
     "acting", "waiting", "acted", "rehearsed", "rejected", "expired", "cooldown", "blocked", "no_target", "condition",
-    "no_policy", "no_incident", "inhibited", "maintenance", "suppressed", "pending", "not_learned_yet", "below_budget", "noted",
-    "resolved"]
+    "no_policy", "no_incident", "habitual", "inhibited", "maintenance", "suppressed", "pending", "not_learned_yet",
+    "below_budget", "noted", "resolved"]
 """Where an alert or anomaly has ended for now: docs/audit.md says what each means."""
 
 

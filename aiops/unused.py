@@ -35,9 +35,6 @@ def _topology(config: Config, watches: bool) -> Unused:
     topology = config.topology
     if topology.kubernetes and "kubernetes" in topology.model_fields_set and not watches:
         yield ("topology", "kubernetes"), "there is no kubernetes source to take the topology from. Add one."
-    if topology.calls:
-        yield (("topology", "calls"), "call metrics are not read in this version, no edges come from them. "
-               "Write who calls whom into the file of topology.file.")
 
 
 def _detectors(config: Config) -> Unused:

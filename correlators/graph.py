@@ -1,37 +1,41 @@
-"""The topology: who depends on whom. A thin reading of a networkx graph, replaced whole whenever it changes."""
+"""The topology: who depends on whom. A thin reading of a networkx graph, which `follow` keeps up to date."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterator
+from functools import cache, cached_property, lru_cache
 
 import networkx as nx
 from networkx.utils import UnionFind
 
-from aiops.types import Edge, EdgeKind, Entity, Links, Node
+from aiops.types import Edge, EdgeKind, Entity, Links
 
 HUB_DEGREE = 12
 """A node with more neighbours than this connects everything, and therefore nothing, unless it is in trouble itself."""
+SHARED = ("node/", "zone/", "nvlink_domain/", "nvlink_partition/", "leaf/", "spine/", "core/", "tier-")
+"""Machines, and what several machines share: quiet, it says nothing of those who share it."""
+USUAL = 1.0
+"""The criticality of what nobody said anything about."""
 
 
 class Graph:
     """Edges point from the dependent to what it depends on. Unknown entities are legal and have no neighbours."""
 
-    def __init__(self, links: Links = Links()) -> None:  # noqa: B008 - frozen
-        g: nx.DiGraph[Entity] = nx.DiGraph()
-        for node in links.nodes:
-            g.add_node(node.entity, criticality=node.criticality, labels=dict(node.labels))
-        for edge in links.edges:
-            if edge.source != edge.target:
-                g.add_edge(edge.source, edge.target, kind=edge.kind)
-        self._g = g
+    def __init__(self, links: Links | nx.DiGraph[Entity] = Links()) -> None:  # noqa: B008 - frozen
+        """links: a topology, or a graph that somebody else keeps up to date; after each change of it a new Graph is due."""
+        self._g: nx.DiGraph[Entity] = nx.DiGraph() if isinstance(links, Links) else links
+        if isinstance(links, Links):
+            follow(self._g, links)
         self._near = lru_cache(maxsize=100_000)(self._near_uncached)
+        self._needs = lru_cache(maxsize=100_000)(self._needs_uncached)
+        self._guests = lru_cache(maxsize=100_000)(self._guests_uncached)
 
     def __contains__(self, entity: object) -> bool:
         return entity in self._g
 
     def criticality(self, entity: Entity) -> float:
-        return float(self._g.nodes[entity].get("criticality", 1.0)) if entity in self._g else 1.0
+        """As the topology says, without what it is part of."""
+        return float(self._g.nodes[entity].get("criticality", USUAL)) if entity in self._g else USUAL
 
     def is_proxy(self, entity: Entity) -> bool:
         """Somebody else's view of a call (a load balancer, a client-side record): never a cause."""
@@ -39,9 +43,7 @@ class Graph:
 
     def dependencies(self, entity: Entity) -> list[tuple[Entity, EdgeKind]]:
         """What the entity needs, directly: its callees, its node, and for a service the pods that it owns. Sorted."""
-        if entity not in self._g:
-            return []
-        return sorted((t, self._g.edges[entity, t]["kind"]) for t in self._g.successors(entity))
+        return list(self._needs(entity))
 
     def owned(self, entity: Entity) -> list[Entity]:
         """What the entity consists of: the pods of a service or workload. Sorted."""
@@ -59,10 +61,7 @@ class Graph:
 
     def guests(self, host: Entity) -> list[Entity]:
         """Who uses up the host's resources: what runs on it, and what it runs (`uses`, from host to process). Sorted."""
-        if host not in self._g:
-            return []
-        runs = [e for e in self._g.predecessors(host) if self._g.edges[e, host]["kind"] == "runs_on"]
-        return sorted({*runs, *(e for e, kind in self.dependencies(host) if kind == "uses")})
+        return list(self._guests(host))
 
     def users(self, resource: Entity) -> list[Entity]:
         """Who uses a resource (a GPU): the machine it is in, and the pods that it was given to. Sorted."""
@@ -74,9 +73,51 @@ class Graph:
         """What the topology says of an entity beyond its name; {} for nothing."""
         return dict(self._g.nodes[entity].get("labels", {})) if entity in self._g else {}
 
+    def callers(self, entity: Entity) -> list[Entity]:
+        """Who calls the entity, directly. Sorted."""
+        if entity not in self._g:
+            return []
+        return sorted(e for e in self._g.predecessors(entity) if self._g.edges[e, entity]["kind"] == "calls")
+
+    def below(self, entities: Collection[Entity], hops: int, most: int) -> set[Entity]:
+        """These, what they depend on within so many hops, and what all of those consist of; no more than about `most`.
+
+        From part to owner it goes as well: a pod depends on whom its service calls.
+        """
+        found = set(entities)
+        edge = sorted(found)
+        for _ in range(hops):
+            whole = {*edge, *(o for e in edge for o in self.owners(e))}
+            edge = sorted({t for e in whole for t, _ in self.dependencies(e)} - found)
+            found.update(whole, edge[:most])
+            if not edge or len(found) > most:
+                break
+        return found.union(*(self.owned(e) for e in sorted(found)))
+
     def dependents(self, entity: Entity) -> list[Entity]:
         """All who depend on the entity, directly or not. Sorted."""
-        return sorted(nx.ancestors(self._g, entity)) if entity in self._g else []
+        return sorted(self.reach(entity))
+
+    def reach(self, entity: Entity) -> set[Entity]:
+        """The same in no order: quick where they are many."""
+        found, edge, into = {entity}, [entity], self._into
+        while edge:
+            edge = [e for e in {e for known in edge for e in into.get(known, ())} if e not in found]
+            found.update(edge)
+        return found - {entity}
+
+    @cached_property
+    def _into(self) -> dict[Entity, list[Entity]]:
+        """Who depends directly on whom."""
+        return {e: list(known) for e, known in self._g.pred.items()}
+
+    @cached_property
+    def critical(self) -> dict[Entity, float]:
+        """Whose criticality is not the usual 1: as the topology says (`criticality` of a node; in Kubernetes the annotation
+        `aiops.io/criticality`). A part (a pod) of which nothing is said is as critical as its most critical owner."""
+        said = {e: c for e in self._g.nodes if (c := self.criticality(e)) != USUAL}
+        parts = {e for owner in said for e in self.owned(owner)} - said.keys()
+        return said | {e: c for e in parts if (c := max(map(self.criticality, self.owners(e)))) != USUAL}
 
     def distance(self, a: Entity, b: Entity, limit: int, troubled: Collection[Entity]) -> int | None:
         """Hops between two entities, in either direction; None beyond `limit`. Paths do not lead through quiet hubs."""
@@ -117,10 +158,19 @@ class Graph:
 
     def is_hub(self, entity: Entity) -> bool:
         """Shared by so many that sharing it says nothing: machines, and nodes of high degree."""
-        return entity.startswith("node/") or len(self._near(entity)) > HUB_DEGREE
+        return entity.startswith(SHARED) or len(self._near(entity)) > HUB_DEGREE
 
     def neighbours(self, entity: Entity) -> tuple[Entity, ...]:
         return self._near(entity)
+
+    def _needs_uncached(self, entity: Entity) -> tuple[tuple[Entity, EdgeKind], ...]:
+        return tuple(sorted((t, edge["kind"]) for t, edge in self._g.adj[entity].items())) if entity in self._g else ()
+
+    def _guests_uncached(self, host: Entity) -> tuple[Entity, ...]:
+        if host not in self._g:
+            return ()
+        runs = [e for e, edge in self._g.pred[host].items() if edge["kind"] == "runs_on"]
+        return tuple(sorted({*runs, *(e for e, kind in self._needs(host) if kind == "uses")}))
 
     def _near_uncached(self, entity: Entity) -> tuple[Entity, ...]:
         if entity not in self._g:
@@ -128,13 +178,42 @@ class Graph:
         return tuple(sorted({*self._g.successors(entity), *self._g.predecessors(entity)}))
 
 
-def merged(links: Iterable[Links]) -> Links:
-    """Several sources' topologies as one; the first description of a node or edge wins."""
-    nodes: dict[Entity, Node] = {}
-    edges: dict[tuple[Entity, Entity, EdgeKind], Edge] = {}
-    for part in links:
-        for node in part.nodes:
-            nodes.setdefault(node.entity, node)
-        for edge in part.edges:
-            edges.setdefault((edge.source, edge.target, edge.kind), edge)
-    return Links(tuple(nodes[k] for k in sorted(nodes)), tuple(edges[k] for k in sorted(edges)))
+def follow(g: nx.DiGraph[Entity], change: Links) -> None:
+    """Brings a graph up to date, from nothing or by a difference; the work is that of what has changed.
+
+    Of several kinds of edge between two the last in the alphabet is read. Who is named by edges alone goes with the last of them.
+    """
+    for entity in change.gone_nodes:
+        if entity in g:
+            g.nodes[entity].clear()
+            _leave(g, entity)
+    for edge in change.gone_edges:
+        if g.has_edge(edge.source, edge.target):
+            _put_kinds(g, edge, g.edges[edge.source, edge.target]["kinds"] - {edge.kind})
+    for node in change.nodes:
+        g.add_node(node.entity, criticality=node.criticality, labels=dict(node.labels))
+    for edge in change.edges:
+        if edge.source != edge.target:
+            had = g.edges[edge.source, edge.target]["kinds"] if g.has_edge(edge.source, edge.target) else frozenset()
+            _put_kinds(g, edge, had | {edge.kind})
+
+
+def _put_kinds(g: nx.DiGraph[Entity], edge: Edge, kinds: frozenset[EdgeKind]) -> None:
+    if kinds:
+        g.add_edge(edge.source, edge.target, kind=max(kinds), kinds=_shared(kinds))
+        return
+    g.remove_edge(edge.source, edge.target)
+    _leave(g, edge.source)
+    _leave(g, edge.target)
+
+
+@cache
+def _shared(kinds: frozenset[EdgeKind]) -> frozenset[EdgeKind]:
+    """One object for all edges of these kinds: there are few, and many edges."""
+    return kinds
+
+
+def _leave(g: nx.DiGraph[Entity], entity: Entity) -> None:
+    """Whom nobody describes, and no edge names, is not known."""
+    if not g.nodes[entity] and not g.degree(entity):
+        g.remove_node(entity)

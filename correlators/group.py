@@ -1,15 +1,17 @@
 """Alerts into incidents: close in time *and* close in the graph, or the same entity.
 
-Default window 300 s and distance 2 (DESIGN: correlation). Quiet hubs do not glue. An incident that closes and whose
-alerts come back within the window opens again under its old name: flapping is one incident.
+Default window 300 s, from the onset on, and distance 2 (DESIGN: correlation; docs/decisions/035). Quiet hubs do not glue. An
+incident that closes and whose alerts come back within the window opens again under its old name: flapping is one incident.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
+from aiops.others import SENDER
 from aiops.types import Alert, Entity
 from correlators.graph import Graph
 
@@ -18,20 +20,30 @@ DISTANCE = 2
 WITNESS_LATE_S = 15.0
 CLOSE_AFTER_S = 60.0
 CLOSE_AFTER_TICKS = 2
+MOST_WAITING = 10_000
+"""So many raw alerts of what is no incident yet are remembered, the newest."""
 
 
 @dataclass
 class Group:
-    """One incident in the making: its alerts by key, newest state of each."""
+    """One incident in the making: its alerts by key, newest state of each.
+
+    `began`: onset of the first. `raised`: it had enough evidence; until then it is no incident (`waiting`: its raw alerts).
+    `blind`: alerts of others, about what the topology does not know.
+    """
 
     id: str
     opened_at: float
+    began: float
+    blind: bool = False
     alerts: dict[str, Alert] = field(default_factory=dict)
-    grown_at: float = 0.0
     firing_at: float = 0.0
     closed_at: float | None = None
     changed: bool = True
+    raised: bool = False
+    waiting: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
 
+    _evidence: dict[str, float] = field(default_factory=dict)
     _fires: dict[Entity, set[str]] = field(default_factory=dict)
     _entities: set[Entity] = field(default_factory=set)
 
@@ -43,19 +55,33 @@ class Group:
     def firing(self) -> bool:
         return bool(self._fires)
 
-    def suffers(self, entity: Entity) -> bool:
-        """An alert on the entity still fires; once none does at all, one did."""
-        return entity in (self._fires or self._entities)
+    @property
+    def evidence(self) -> float:
+        """1 is enough for an incident. Where nothing says that alerts belong together, they do not add up."""
+        return max(self._evidence.values(), default=0.0) if self.blind else sum(self._evidence.values())
+
+    def knows(self, alert: Alert) -> bool:
+        """It is the alert that the group has. One of others that was not repeated for long enough is over for good."""
+        old = self.alerts[alert.key]
+        return old.state == "firing" or not (old.silent and SENDER in old.detectors)
+
+    def takes(self, alert: Alert, other: Entity, window_s: float) -> bool:
+        """Whether an alert may join for the sake of another entity near it: at the onset, while that one still suffers.
+
+        On the same entity at any time; where all is over, what was in it may be flapping.
+        """
+        if self.closed_at is not None:
+            return alert.entity in self._entities and SENDER not in alert.detectors
+        return other in self._fires and (abs(alert.since - self.began) <= window_s or alert.entity == other)
 
     def take(self, now: float, alert: Alert) -> None:
         """The newest state of an alert, which began when it was first told of."""
         old = self.alerts.get(alert.key)
-        if old is None:
-            self.grown_at = now
         self.changed = self.changed or old is None or old.state != alert.state
-        self.alerts[alert.key] = replace(alert, since=min(alert.since, old.since)) if old else alert
+        self.alerts[alert.key] = replace(alert, since=old.since) if old and old.since < alert.since else alert
         self._entities.add(alert.entity)
         if alert.state == "firing":
+            self._evidence[alert.key] = max(alert.opens, self._evidence.get(alert.key, 0.0))
             self._fires.setdefault(alert.entity, set()).add(alert.key)
             self.firing_at, self.changed = now, self.changed or self.closed_at is not None
             self.closed_at = None
@@ -75,6 +101,11 @@ class Grouper:
         self._with: dict[Entity, dict[str, None]] = {}
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
+        self.habitual = 0
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the alert belongs to an incident."""
+        return key in self._of
 
     def update(self, now: float, alerts: Sequence[Alert], graph: Graph) -> list[Group]:
         """All groups that are open or changed in this step, oldest first."""
@@ -85,25 +116,43 @@ class Grouper:
         told = sorted((a for a in alerts if a.state != "pending"), key=lambda a: (a.since, a.key))
         for alert in told:
             if home := self._home(alert):
-                self._join(now, home, alert)
+                if home.knows(alert):
+                    self._join(now, home, alert)
+                else:
+                    del self._of[alert.key]
         fresh: dict[Entity, list[Alert]] = {}
         for alert in told:
             if alert.state == "firing" and self._home(alert) is None:
                 fresh.setdefault(alert.entity, []).append(alert)
-        for cluster in graph.clusters(fresh, self._distance, troubled):
-            self._place(now, [a for e in cluster for a in fresh[e]], graph, troubled)
-        self.assigned = [(index, home.id) for a in told if (home := self._home(a)) for index in a.indexes]
+        blind = {e for e in fresh if e not in graph and all(SENDER in a.detectors for a in fresh[e])}
+        for cluster in (sorted(blind), *graph.clusters(fresh.keys() - blind, self._distance, troubled)):
+            if cluster:
+                self._place(now, [a for e in cluster for a in fresh[e]], graph, troubled, cluster[0] in blind)
+        self._raise(now, told)
         for alert in alerts:
             if alert.state == "pending":
                 self._witness(now, alert, graph)
         self._close(now)
         self._last_at = now
-        return [g for g in self.groups.values() if g.changed or g.closed_at is None]
+        return [g for g in self.groups.values() if g.raised and (g.changed or g.closed_at is None)]
 
-    def _place(self, now: float, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> None:
+    def _raise(self, now: float, told: Sequence[Alert]) -> None:
+        """What has enough evidence becomes an incident, with all of its raw alerts, under the name that it has from now on."""
+        for home, alert in [(home, a) for a in told if (home := self._home(a))]:
+            if not home.raised and home.evidence >= 1.0:
+                self._rename(home, now)
+                self.assigned += [(index, home.id) for index in home.waiting]
+                home.waiting.clear()
+            if home.raised:
+                self.assigned += [(index, home.id) for index in alert.indexes]
+            else:
+                home.waiting.extend(alert.indexes)
+
+    def _place(self, now: float, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity], blind: bool) -> None:
         """Alerts that began together and near each other go together: into the open incident nearest to one of them."""
         first = min(alerts, key=lambda a: (a.since, a.key))
-        group = self._nearest(alerts, graph, troubled) or self._open(now, first)
+        group = self._nearest(alerts, graph, troubled) or (self._blind(first.since) if blind else None)
+        group = group or self._open(now, first, blind)
         for alert in alerts:
             self._join(now, group, alert)
 
@@ -125,21 +174,21 @@ class Grouper:
     def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
         """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
         found: list[tuple[int, float, str]] = []
-        for entity in sorted({a.entity for a in alerts}):
-            since = min(a.since for a in alerts if a.entity == entity)
+        first = {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}
+        for entity, alert in sorted(first.items()):
             for other, hops in graph.around(entity, self._distance, troubled).items():
-                for name in self._with.get(other, ()):
-                    group = self.groups[name]
-                    apart_s = max(0.0, group.opened_at - since, since - group.grown_at)
-                    near = group.closed_at is None and apart_s <= self._window_s
-                    if group.suffers(other) and (near or entity in group.entities):
-                        found.append((hops, apart_s, name))
+                groups = (self.groups[name] for name in self._with.get(other, ()))
+                found += [(hops, abs(alert.since - g.began), g.id) for g in groups if g.takes(alert, other, self._window_s)]
         return self.groups[min(found)[2]] if found else None
 
-    def _open(self, now: float, alert: Alert) -> Group:
-        name = hashlib.sha256(f"{now:.3f}|{alert.key}".encode()).hexdigest()[:10]
-        group = self.groups[name] = Group(f"inc-{name}", now)
-        self.groups[group.id] = self.groups.pop(name)
+    def _blind(self, since: float) -> Group | None:
+        """The open group, of what the topology does not know, that began at the same time: time is all that is known."""
+        return next((g for g in reversed(self.groups.values())
+                     if g.blind and g.closed_at is None and abs(since - g.began) <= self._window_s), None)
+
+    def _open(self, now: float, alert: Alert, blind: bool) -> Group:
+        name = _name(now, alert.key)
+        group = self.groups[name] = Group(name, now, alert.since, blind)
         return group
 
     def _join(self, now: float, group: Group, alert: Alert) -> None:
@@ -153,8 +202,21 @@ class Grouper:
             if group.closed_at is None and not group.firing and \
                     now - group.firing_at >= max(CLOSE_AFTER_S, CLOSE_AFTER_TICKS * tick):
                 group.closed_at, group.changed = now, True
+                self.habitual += 0 if group.raised else len(group.alerts)
             elif group.closed_at is not None and now - group.closed_at > self._window_s:
                 self._forget(group)
+
+    def _rename(self, group: Group, now: float) -> None:
+        """It is an incident from now on, and has its name by that and by its first alert."""
+        group.raised, group.opened_at = True, now
+        del self.groups[group.id]
+        for entity in group.entities:
+            del self._with[entity][group.id]
+        group.id = _name(now, next(iter(group.alerts)))
+        self.groups[group.id] = group
+        self._of.update(dict.fromkeys(group.alerts, group.id))
+        for entity in group.entities:
+            self._with[entity][group.id] = None
 
     def _forget(self, group: Group) -> None:
         del self.groups[group.id]
@@ -165,3 +227,7 @@ class Grouper:
             self._with[entity].pop(group.id, None)
             if not self._with[entity]:
                 del self._with[entity]
+
+
+def _name(now: float, key: str) -> str:
+    return "inc-" + hashlib.sha256(f"{now:.3f}|{key}".encode()).hexdigest()[:10]

@@ -313,8 +313,8 @@ def test_show_tells_the_story(run: Any, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/incidents/i-1").respond_with_json(INCIDENT)
     code, out, _ = run("show", "i-1", "--server", httpserver.url_for(""))
     assert code == 0
-    assert out.splitlines()[0] == "deployment/shop/api: process_memory_bytes"
-    for part in ("critical, open, since 2026-03-01 12:30:05 UTC (12 min)", "affects service/shop/web", "71%",
+    assert out.splitlines()[0] == "deployment shop/api: process_memory_bytes is 3 GiB (expected 922 MiB to 1.1 GiB)"
+    for part in ("critical, open, i-1", "2026-03-01 12:30:05 UTC (12 min), not over yet", "service shop/web", "71%",
                  "+0.42 its signals moved first", "-0.05 no change", "3 GiB", "▁▂▃▄▅▆▇█", "ask", "Restart grace=30", "a-9",
                  "mode is ask", "helped: memory is back in its band", "memory left its band"):
         assert part in out, part

@@ -31,9 +31,7 @@ sinks:
 store: /var/lib/aiops              # SQLite, journal, capsules, detector state
 listen: 127.0.0.1:8750
 """
-REMARKS = [
-    "aiops.yaml:10: $.topology.calls: call metrics are not read in this version, no edges come from them. "
-    "Write who calls whom into the file of topology.file."]
+REMARKS: list[str] = []
 ALL = ("absence", "baseline", "drift", "exhaustion", "isolation_forest", "logs", "peers")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aiops.types import Alert, Edge, Event, Links, Node
 from correlators.correlate import Correlate
-from correlators.graph import HUB_DEGREE, Graph, merged
+from correlators.graph import HUB_DEGREE, Graph
 from correlators.group import CLOSE_AFTER_S, WINDOW_S, Grouper
 from correlators.impact import MAX_LISTED, impact
 from correlators.rootcause import CHANGE_BEFORE_S, rank
@@ -61,15 +61,6 @@ def test_an_edge_to_oneself_is_left_out():
     g = graph("a//1 calls a//1", "a//1 calls a//2", "a//2 calls a//1")
     assert g.dependencies("a//1") == [("a//2", "calls")]
     assert g.dependents("a//1") == ["a//2"]
-
-
-def test_several_topologies_become_one():
-    """The first description of a node wins; equal edges are one edge."""
-    one = Links((Node("a//1", 2.0),), (Edge("a//1", "a//2"),))
-    two = Links((Node("a//1", 5.0), Node("a//0")), (Edge("a//1", "a//2"), Edge("a//1", "a//2", "uses")))
-    got = merged([one, two])
-    assert got == Links((Node("a//0"), Node("a//1", 2.0)), (Edge("a//1", "a//2"), Edge("a//1", "a//2", "uses")))
-    assert merged([]) == Links()
 
 
 def test_guests_are_who_uses_a_machines_resources():

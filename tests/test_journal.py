@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aiops.links import Known
 from aiops.sinks import journal
 from aiops.sinks.journal import Journal, JournalError, JournalWriter
 from aiops.types import Batch, Command, Edge, Event, Links, LogLine, Node, Outcome, RawAlert, Series
@@ -136,6 +137,24 @@ def test_after_a_gap_a_number_belongs_to_whom_it_belongs_then(tmp_path: Path) ->
     assert (last.new_series, sorted(last.retired.tolist())) == ((new,), [0, 1])
     [tail] = Journal(tmp_path).since(3.5)
     assert (tail.new_series, tail.retired.tolist()) == ((new,), [])
+
+
+def test_differences_of_the_topology_add_up_after_a_gap(tmp_path: Path) -> None:
+    """Segments whose header tells the whole, and a batch right after the gap that tells what has changed."""
+    edges = [Edge(f"pod/s/{k}", "node//n", "runs_on", "kubernetes") for k in range(4)]
+    told = [Links(edges=(edges[0], edges[1])), *(Links(edges=(e,), gone_edges=(gone,), whole=False)
+                                                 for e, gone in zip(edges[2:], edges, strict=False))]
+    write(tmp_path, [batch(float(k), links=t) for k, t in enumerate(told)], max_bytes=1)
+    whole = {}
+    for keep in (1, 2, 3):
+        journal = Journal(tmp_path)
+        journal.paths = journal.paths[-keep:]
+        known = Known()
+        for b in journal.batches():
+            known.put(b.links)
+        whole[keep] = known.whole()
+    assert whole[1] == whole[2] == whole[3] == Links(edges=tuple(edges[2:]))
+    assert [e.told for e in whole[1].edges] == ["kubernetes"] * 2
 
 
 def test_nothing_is_added_when_no_segment_is_missing(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_alerts_are_numbered_as_they_come():
 
 
 def test_the_topologies_of_all_sources_are_one_and_told_when_they_change():
-    """The same again is no news."""
+    """The same again is no news; after the first time only what is another is told."""
     intake = Intake(STEP_S)
     intake.links("b", Links((Node("a//1"),)))
     intake.links("a", Links((), (Edge("a//1", "a//2"),)))
@@ -108,7 +108,17 @@ def test_the_topologies_of_all_sources_are_one_and_told_when_they_change():
     intake.links("a", Links((), (Edge("a//1", "a//2"),)))
     assert drained(intake, T0 + 1).links is None
     intake.links("a", Links())
-    assert drained(intake, T0 + 2).links == Links((Node("a//1"),))
+    assert drained(intake, T0 + 2).links == Links(gone_edges=(Edge("a//1", "a//2"),), whole=False)
+
+
+def test_after_a_failed_step_the_whole_topology_is_told_again():
+    """A difference that nobody heard would be missing for ever."""
+    intake = Intake(STEP_S)
+    intake.links("a", Links((), (Edge("a//1", "a//2"),)))
+    drained(intake, T0)
+    intake.links_again()
+    assert drained(intake, T0 + 1).links == Links((), (Edge("a//1", "a//2"),))
+    assert drained(intake, T0 + 2).links is None
 
 
 def test_time_rises_even_where_the_clock_does_not():

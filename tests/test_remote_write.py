@@ -20,6 +20,7 @@ from aiops.catalogue import ENDED_S
 from aiops.clock import ManualClock
 from aiops.feeds import Source
 from aiops.intake import Intake
+from aiops.links import Known
 from aiops.live import Live
 from aiops.loop import NoActuator
 from aiops.meaning import shipped
@@ -317,13 +318,15 @@ def test_the_pod_that_works_on_a_gpu_is_an_edge_that_follows_it() -> None:
                 "pod": "dcgm-exporter-x", "namespace": "gpu"}
 
     source, intake = RemoteWriteSource("remote_write", shipped()), Intake(15.0)
-    users: list[set[str]] = []
+    told, users = Known(), list[set[str]]()
     for minute in range(24):
         at = NOW + 60 * minute
         source.poll(at, intake)
         assert source.write(v1([(gpu("a" if minute < 6 else "b"), 1.0, at)]), 1).status == 204
         source.poll(at, intake)
-        users += [{e.source for e in b.links.edges} for b in intake.drain(at) if b.links]
+        for links in (b.links for b in intake.drain(at) if b.links):
+            told.put(links)
+            users.append({e.source for e in told.edges})
     assert users[0] == {"pod/ml/a"} and users[-1] == {"pod/ml/b"}
     assert len(intake.catalogue) == 1
 

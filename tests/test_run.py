@@ -460,7 +460,7 @@ sources:
   - kubernetes: {kubeconfig: kube, interval: 7s, events: false, namespaces: [shop], logs: {selector: app=api}}
   - kubernetes: {kubeconfig: kube}
 """), ManualClock(), meaning.shipped())
-    told = [(s.name, s.interval_s, EVENTS in s.source._kinds, s.source._topology, s.source._watching._namespaces,
+    told = [(s.name, s.interval_s, EVENTS in s.source._kinds, s.source._cluster is not None, s.source._watching._namespaces,
              s.source._logs is not None) for s in made]
     for source in made:
         source.close()

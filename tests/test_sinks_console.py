@@ -44,7 +44,7 @@ def test_lines_for_people_are_plain_sentences() -> None:
     for report in story():
         console.publish(report)
     first = stream.getvalue().splitlines()[0]
-    assert first == ("06:13:20  incident opened   i-1        pod shop/db-0: memory_usage is 7.54 GiB "
+    assert first == ("06:13:20  incident opened   i-1        P4 pod shop/db-0: memory_usage is 7.54 GiB "
                      "(expected 1.77 GiB to 2.24 GiB) - probable cause pod shop/db-0 (74%)")
 
 

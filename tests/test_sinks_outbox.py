@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -18,12 +19,13 @@ from werkzeug import Request, Response
 
 from aiops import serial
 from aiops.clock import ManualClock
+from aiops.sinks import news
 from aiops.sinks.blocks import message
 from aiops.sinks.http import Reply, post
 from aiops.sinks.outbox import Message, Outbox, Pace
 from aiops.sinks.slack import Slack
 from aiops.sinks.webhook import Webhook, key, sign
-from aiops.types import Incident, Outcome, Report
+from aiops.types import Incident, Outcome, Priority, Recurrence, Report, Seen
 
 
 class Desk:
@@ -411,6 +413,25 @@ def test_an_entity_cannot_forge_markup(tmp_path: Path) -> None:
     assert "<!channel>" not in text
     assert "<http" not in text
     assert built["blocks"][0]["text"]["type"] == "plain_text"
+
+
+def test_a_message_says_how_urgent_it_is_and_what_helped_before() -> None:
+    """The level in front of the severity; a section of its own for what was here before, and none for what was not."""
+    before = Recurrence(2, 2, (Seen("inc-0", 0.0, 60.0, (("Restart", "helped"),)),))
+    form = serial.incident(replace(incident(), priority=Priority("P1", 6.0), before=before))
+    texts = [b["text"]["text"] for b in message("opened", form)["blocks"] if b["type"] == "section"]
+    assert texts[0].startswith("*P1 · ")
+    assert "*Seen before* the third time in 7 days; on 1970-01-01 Restart helped" in texts
+    assert "Seen before" not in json.dumps(message("opened", serial.incident(incident())))
+
+
+def test_a_higher_priority_is_news_and_a_lower_one_is_not() -> None:
+    """P1 after P2 is told at once; what an earlier version said had no priority."""
+    def told(level: Any) -> dict[str, Any]:
+        return news.said(serial.incident(replace(incident(), priority=Priority(level))), 0.0)
+    assert news.kind(told("P2"), told("P1")) == "updated"
+    assert news.kind(told("P1"), told("P2")) is None
+    assert news.kind({k: v for k, v in told("P2").items() if k != "priority"}, told("P1")) is None
 
 
 def test_what_is_over_was_wrong() -> None:

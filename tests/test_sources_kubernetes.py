@@ -67,7 +67,7 @@ SHOP: dict[str, list[dict[str, Any]]] = {
     "/api/v1/nodes": [{"metadata": {**meta("gpu-1"), "namespace": ""},
                        "status": {"capacity": {"cpu": "8", "nvidia.com/gpu": "2"}}}],
     "/api/v1/events": [], "/apis/batch/v1/jobs": [], "/apis/autoscaling/v2/horizontalpodautoscalers": [],
-    "/api/v1/configmaps": [],
+    "/api/v1/configmaps": [], "/apis/networking.k8s.io/v1/ingresses": [], "/apis/gateway.networking.k8s.io/v1/httproutes": [],
 }
 PODS, DEPLOYMENTS, NODES, EVENTS = "/api/v1/pods", "/apis/apps/v1/deployments", "/api/v1/nodes", "/api/v1/events"
 SOON_S = 60.0
@@ -177,7 +177,7 @@ def test_topology_is_told_only_when_it_changed(source: KubernetesSource, server:
 
 def test_only_what_is_needed_is_asked_for(source: KubernetesSource, server: KubeWatch) -> None:
     """The rights that requests need are the rights of the read role, no more and no less, and no content is ever asked for."""
-    until(source, lambda got: len([r for r in server.requests if r.watch]) >= 12)
+    until(source, lambda got: len([r for r in server.requests if r.watch]) >= 14)
     assert {r.right for r in server.requests} | {("", "pods/log", "get")} == rbac.READ
     for request in server.requests:
         partial = "as=PartialObjectMetadata" in request.headers["Accept"]

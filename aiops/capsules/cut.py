@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from aiops import stops
 from aiops.arrays import grown
+from aiops.links import Known
 from aiops.sinks.journal import Journal
 from aiops.types import Batch, Bools, Command, Edge, Entity, Event, Floats, Ints, Links, LogLine, Outcome, RawAlert, Series
-from correlators.graph import Graph, merged
+from correlators.graph import Graph
 from detectors._kin import owner
 
 JSON = dict[str, Any]
@@ -56,7 +57,7 @@ def cut(folder: Path, run: str, incident: Mapping[str, Any], start: float, until
     """
     journal = Journal(folder, run).tail(start)
     series, told = journal.catalogue(until)
-    graph = Graph(merged(links for _, links in told[-MAX_LINKS:]))
+    graph = Graph(_ever(told))
     known = {s.entity for s in series}
     entities, left = _near(graph, incident, known, HOPS)
     found = Slice(entities=entities, learned_entities=_near(graph, incident, known, LEARNED_HOPS)[0])
@@ -100,10 +101,13 @@ def _choose(found: Slice, series: Iterable[Series]) -> None:
 def _links(told: Sequence[tuple[float, Links]], entities: Sequence[Entity], dependents: set[Entity],
            start: float) -> list[tuple[float, Links]]:
     """What held at `start` and each change since, cut to edges that touch these entities or lead to who depends on them."""
-    inside = {*entities, *dependents}
+    touched, inside = set(entities), {*entities, *dependents}
     out: list[tuple[float, Links]] = []
+    nodes, edges = Known(), Known()
     for at, links in told:
-        part = _part(links, set(entities), inside)
+        nodes.put(replace(links, edges=(), gone_edges=()))
+        edges.put(replace(links, nodes=(), gone_nodes=(), edges=tuple(e for e in links.edges if _keeps(e, touched, inside))))
+        part = _part(nodes, edges.whole().edges, inside)
         if not out or part != out[-1][1]:
             out.append((max(at, start) if math.isfinite(at) else start, part))
     before = [x for x in out if x[0] <= start][-1:]
@@ -119,10 +123,17 @@ def _dependents(graph: Graph, incident: Mapping[str, Any]) -> set[Entity]:
     return out
 
 
-def _part(links: Links, touched: set[Entity], inside: set[Entity]) -> Links:
-    edges = tuple(e for e in links.edges if _keeps(e, touched, inside))
+def _ever(told: Iterable[tuple[float, Links]]) -> Links:
+    """Everybody and every edge that was told of: who was near once counts as near."""
+    ever = Known()
+    for _, links in told:
+        ever.put(replace(links, whole=False, gone_nodes=(), gone_edges=()))
+    return ever.whole()
+
+
+def _part(known: Known, edges: tuple[Edge, ...], inside: set[Entity]) -> Links:
     named = inside | {x for e in edges for x in (e.source, e.target)}
-    return Links(tuple(n for n in links.nodes if n.entity in named), edges)
+    return Links(tuple(known.nodes[e] for e in sorted(named) if e in known.nodes), edges)
 
 
 def _keeps(edge: Edge, touched: set[Entity], inside: set[Entity]) -> bool:

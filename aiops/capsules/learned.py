@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,13 @@ def _log_counts(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
     return {**state, "entities": {e: x for e, x in state["entities"].items() if e in entities}}
 
 
-_PARTS = {"alerting": _alerting, "xids": _xids, "log_counts": _log_counts}
+def _calls(state: Sequence[Any], entities: Collection[Entity]) -> list[Any]:
+    """Who calls one of these entities, or is called by one."""
+    return [row for row in state if any(name in entities for name in (*row[0], *row[1]))]
+
+
+_PARTS: dict[str, Callable[[Any, Collection[Entity]], Any]] = {"alerting": _alerting, "xids": _xids, "log_counts": _log_counts,
+                                                                    "calls": _calls}
 """What other stages keep, and how to take some entities out of it."""
 
 

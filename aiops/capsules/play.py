@@ -168,7 +168,8 @@ class Capsule:
         book = build.policies(policies, known_packs) if policies else build.policies_from(run.policies, known_packs, beyond)
         self.budget = budget or config.budget
         self.pipeline = build.pipeline(known_packs, book, config.mode, config.detectors, self.budget.incidents,
-                                       self.budget.per_s, build.masks(config), beyond)
+                                       self.budget.per_s, build.masks(config), beyond, config.topology.calls,
+                                       build.slos(config))
         self._held = None if budget else run.level
         self._learned = known.read(folder / "learned")
         self._take_up(run, folder)

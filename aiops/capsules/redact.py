@@ -204,7 +204,9 @@ class _Redaction:
                    "left_out": self.left_out, "redacted": True})
 
     def _told(self) -> JSON:
-        return {**self.walk(self.incident), "models": self.incident["models"], "alerts": [
+        priority = self.incident.get("priority")
+        level = {"priority": {**self.walk(priority), "level": priority["level"]}} if priority else {}
+        return {**self.walk(self.incident), **level, "models": self.incident["models"], "alerts": [
             {**self.walk(a), "detectors": a["detectors"], "unit": a["unit"]} for a in self.incident["alerts"]],
             "actions": [{**self.walk(a), "type": a["type"], "models": a["models"]} for a in self.incident["actions"]]}
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from aiops.changes import Object
 from aiops.cluster.simulated import SimulatedCluster
+from aiops.links import Known
 from aiops.meaning import parse_labels
 from aiops.types import Batch, Entity, Series
 
@@ -24,13 +25,15 @@ class Recorded:
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
+        self._known = Known()
         self._tells: dict[int, tuple[Entity, str]] = {}
         self._told: dict[int, bool] = {}
 
     def tell(self, batch: Batch) -> None:
         """What the batch says of who is there, who is ready, and who is cordoned."""
         if batch.links is not None:
-            self._cluster.follow(batch.links)
+            self._known.put(batch.links)
+            self._cluster.follow(self._known.whole())
         for number in batch.retired.tolist():
             self._tells.pop(number, None)
             self._told.pop(number, None)

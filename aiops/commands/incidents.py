@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,7 @@ TokenOption = Annotated[Path | None, option("--token-file", metavar="FILE", help
 IncidentArgument = Annotated[str, argument("ID", "As 'aiops incidents' shows it.")]
 ByOption = Annotated[str, option("--by", metavar="NAME", help="Who says so; your user name when left out.")]
 SetOption = Annotated[list[str] | None, option("--set", metavar="NAME=VALUE", help="Another value than asked: replicas=+1.")]
+AblateOption = Annotated[str, option("--ablate", metavar="TEXT", help="Leave out reasons that hold TEXT: how the verdict moves.")]
 ActionArgument = Annotated[str, argument("ID", "As 'aiops show' shows it.")]
 
 
@@ -73,10 +74,12 @@ def incidents(state: StateOption = State.open, limit: LimitOption = 50, output: 
 
 
 def show(incident: IncidentArgument, output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,
-         token_file: TokenOption = None) -> None:
+         token_file: TokenOption = None, ablate: AblateOption = "") -> None:
     """Tell the story of one incident."""
     with talking(server, token_file) as client:
         found = client.incident(incident)
+    if ablate:
+        found = {**found, "causes": _without(found["causes"], ablate)}
     if output is not Format.table:
         dump(found, output)
         return
@@ -85,6 +88,25 @@ def show(incident: IncidentArgument, output: FormatOption = Format.table, server
     out = console()
     for part in story(found):
         out.print(part)
+
+
+def _without(causes: list[dict[str, Any]], item: str) -> list[dict[str, Any]]:
+    """The causes anew, without one item of evidence. Raises CommandError where no reason holds it."""
+    from aiops.types import Cause, Reason
+    from correlators.ablation import ablated
+
+    before = [Cause(c["entity"], c["score"], tuple(c["signals"]),
+                    tuple(Reason(r["text"], r["contribution"]) for r in c["reasons"])) for c in causes]
+    after = ablated(before, item)
+    removed = sum(len(c.reasons) for c in before) - sum(len(c.reasons) for c in after)
+    if not removed:
+        raise CommandError(f"--ablate {item!r}", "no reason holds this text. 'aiops show ID' lists them.")
+    was = {c.entity: f"{place + 1}, {c.score:.0%}" for place, c in enumerate(before)}
+    say(f"Without {removed} reason{'s' if removed > 1 else ''} that hold{'' if removed > 1 else 's'} {item!r}:")
+    for place, c in enumerate(after):
+        say(f"  {place + 1}, {c.score:.0%}  {c.entity} (was {was[c.entity]})")
+    return [{"entity": c.entity, "score": c.score, "signals": list(c.signals),
+             "reasons": [{"text": r.text, "contribution": r.contribution} for r in c.reasons]} for c in after]
 
 
 def approve(action: ActionArgument, changes: SetOption = None, by: ByOption = "", server: ServerOption = DEFAULT_SERVER,

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiops import humanise
+from aiops.account import account, again, urgency
 from aiops.commands.common import clean
+from aiops.story import most_urgent_first
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 JSON = Mapping[str, Any]
 BARS = "▁▂▃▄▅▆▇█"
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan", "act": "bold green", "ask": "bold yellow",
-           "shadow": "dim", "refused": "magenta"}
+           "shadow": "dim", "refused": "magenta", "P1": "bold red", "P2": "bold red", "P3": "yellow", "P4": "dim"}
 
 
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:
@@ -33,18 +35,26 @@ def sparkline(values: Sequence[float | None], width: int = 40) -> str:
 
 
 def listing(incidents: Sequence[JSON]) -> Table:
-    """One row an incident."""
-    table = grid("ID", "SEVERITY", "STATE", "SINCE", "FOR", "CAUSE", "ASKS")
-    for i in incidents:
+    """One row an incident, the most urgent of those that are open first."""
+    forms = sorted(map(dict, incidents), key=most_urgent_first)
+    seen = [again(i).partition(";")[0] for i in forms]
+    table = grid("ID", "PRIORITY", "STATE", "SINCE", "FOR", "CAUSE", *(["SEEN BEFORE"] if any(seen) else []), "ASKS")
+    for i, before in zip(forms, seen, strict=True):
         asks = sum(a.get("decision") == "ask" and not a.get("state") for a in i.get("actions", []))
-        table.add_row(clean(i["id"]), _coloured(i.get("severity", "")), clean(i.get("state", "")),
-                      humanise.utc(i.get("opened_at")), _lasted(i), _headline(i), f"{asks} to approve" if asks else "")
+        table.add_row(clean(i["id"]), _urgency(i), clean(i.get("state", "")), humanise.utc(i.get("opened_at")), _lasted(i),
+                      _headline(i), *([clean(before)] if any(seen) else []), f"{asks} to approve" if asks else "")
     return table
 
 
+def _urgency(i: dict[str, Any]) -> Text:
+    """`P2 critical`; only the severity in incidents of earlier versions."""
+    level, severity = clean(urgency(i)), clean(i.get("severity", ""))
+    return _text(f"{level} {severity}".strip(), COLOURS.get(level or severity, ""))
+
+
 def story(i: JSON) -> Iterator[Table | Text]:
-    """Headline, causes, signals, decisions and timeline, in the order in which an on-call person asks."""
-    yield from _head(i)
+    """In ten lines what happened; then causes, signals, decisions and timeline, in the order in which an on-call person asks."""
+    yield from _head(dict(i), account(dict(i), i.get("updated_at") or i["opened_at"]))
     for title, table in (("Causes", _causes(i)), ("Signals", _signals(i)), ("Decisions", _decisions(i)),
                          ("What was done about each, or why nothing was", _why(i)),
                          ("What people's words ask of its signals", _moved(i)), ("Timeline", _timeline(i))):
@@ -53,17 +63,15 @@ def story(i: JSON) -> Iterator[Table | Text]:
             yield table
 
 
-def _head(i: JSON) -> Iterator[Text]:
-    yield _text(_headline(i), "bold")
-    state = "open" if i.get("state") == "open" else f"closed {humanise.utc(i.get('closed_at'))}"
-    since = f"since {humanise.utc(i.get('opened_at'))} ({_lasted(i)})"
-    yield _text(f"{clean(i['id'])}  {clean(i.get('severity', ''))}, {state}, {since}")
+def _head(i: dict[str, Any], lines: Sequence[tuple[str, str]]) -> Iterator[Text | Table]:
+    yield _text(clean(lines[0][1]), "bold")
+    yield _urgency(i).append(f", {clean(i.get('state', ''))}, {clean(i['id'])}", style="not bold default")
+    table = grid("ABOUT", "WHAT", header=False)
+    for about, text in lines[1:]:
+        table.add_row(_text(about, "dim"), clean(text))
+    yield table
     if i.get("models"):
-        yield _text(f"found by {', '.join(clean(m) for m in i['models'])}")
-    impact = i.get("impact") or {}
-    if impact.get("entities"):
-        yield _text(f"affects {', '.join(clean(e) for e in impact['entities'][:8])}"
-                    + (f" and {len(impact['entities']) - 8} more" if len(impact["entities"]) > 8 else ""))
+        yield _text(f"found by {', '.join(clean(m) for m in i['models'])}", "dim")
 
 
 def _moved(i: JSON) -> Table:

@@ -33,6 +33,23 @@ def readiness(entity: EntityArgument = "", state: Annotated[str, option(metavar=
     _readiness_table(found)
 
 
+def topology(entity: Annotated[str, option("--entity", metavar="ENTITY", help="A part of the name of one end.")] = "",
+             at: Annotated[str, option("--at", metavar="TIME", help="As it was then, for example -2h.")] = "",
+             limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+             output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,
+             token_file: TokenOption = None) -> None:
+    """Say who depends on whom, who says so, and since when."""
+    from aiops.clock import WallClock
+
+    when = moment(at, "--at", WallClock().now()) if at else None
+    with talking(server, token_file) as client:
+        found = client.topology(when, entity, limit)
+    if output is not Format.table:
+        dump(found, output)
+        return
+    _topology_table(found)
+
+
 def start(entities: EntitiesArgument,
           lasting: Annotated[str, option("--for", metavar="DURATION", help="How long, for example 2h; 30d at most.")],
           reason: Annotated[str, option("--reason", metavar="TEXT", help="What is done there; people see it.")] = "",
@@ -84,6 +101,24 @@ def _readiness_table(found: dict[str, Any]) -> None:
     print_table(table)
     if found["total"] > len(found["signals"]):
         say(f"{found['total'] - len(found['signals']):,} more are not shown.")
+
+
+def _topology_table(found: dict[str, Any]) -> None:
+    from aiops.commands.story import grid
+    from aiops.humanise import count, utc
+
+    told = f" at {utc(found['at'])}" if found["at"] is not None else ""
+    say(count(found["total"], "edge") + f"{told}, version {found['version']}")
+    if found["edges"] and found["exact_since"] and found["at"] and found["at"] < found["exact_since"]:
+        say(f"What was before {utc(found['exact_since'])} is not wholly known.")
+    table = grid("FROM", "KIND", "TO", "SOURCES", "SINCE", "CONFIRMED")
+    for e in found["edges"]:
+        seen = utc(e["confirmed"]) if e["until"] is None else f"gone {utc(e['until'])}"
+        table.add_row(*(clean(x) for x in (e["from"], e["kind"], e["to"], ", ".join(e["sources"]), utc(e["since"]), seen)))
+    if found["edges"]:
+        print_table(table)
+    if found["total"] > len(found["edges"]):
+        say(f"{found['total'] - len(found['edges']):,} more are not shown. Name one end with --entity, or raise --limit.")
 
 
 def _windows_table(found: list[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from aiops.policy.standing import of_attempt, of_refusal, settled
 from aiops.policy.texts import Compiler, Texts
 from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
+from aiops.signature import fault
 from aiops.stops import VERBS, Stops
 from aiops.types import Action, Command, Incident, Outcome
 from aiops.types import Decision as Kind
@@ -337,8 +338,7 @@ def _told(new: Set[str], changed: Set[str], gone: Set[str]) -> tuple[str, ...]:
 
 def _signature(policy: Policy, incident: Incident) -> str:
     """The kind of fault, for the track record: what triggered, and the kind of its cause."""
-    kind = scope.parts(incident.causes[0].entity)[0] if incident.causes else "unknown"
-    return f"{getattr(policy.spec.trigger, 'metric', 'incident')}|{kind}"
+    return fault(getattr(policy.spec.trigger, "metric", "incident"), incident.causes[0].entity if incident.causes else "")
 
 
 def _no_condition(choices: Sequence[Choice]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aiops import story
+from aiops.account import again, urgency
 from aiops.humanise import utc
 
 JSON = dict[str, Any]
@@ -20,7 +21,7 @@ def message(kind: str, form: JSON, page: str = "") -> JSON:
     """`text` (for notifications and screen readers) and `blocks`. kind: opened, updated, resolved."""
     head = _head(kind, form)
     parts = [_section(f"*{mrkdwn(_state(form))}*  {mrkdwn(story.since(form, form['updated_at']))}"), *_impact(form),
-             *_signals(form), *_causes(form), *_decisions(form), _foot(form, page)]
+             *_before(form), *_signals(form), *_causes(form), *_decisions(form), _foot(form, page)]
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(head, HEADER), "emoji": True}}, *parts]
     return {"text": _cut(mrkdwn(head), TEXT), "blocks": blocks[:BLOCKS]}
 
@@ -47,12 +48,17 @@ def _head(kind: str, form: JSON) -> str:
 
 
 def _state(form: JSON) -> str:
-    return f"{form['severity'].upper()} · {form['state']}"
+    return " · ".join(part for part in (urgency(form), form["severity"].upper(), form["state"]) if part)
 
 
 def _impact(form: JSON) -> list[JSON]:
     hit = story.impact(form)
     return [_section(f"*Impact* {mrkdwn(hit)}")] if hit else []
+
+
+def _before(form: JSON) -> list[JSON]:
+    seen = again(form)
+    return [_section(f"*Seen before* {mrkdwn(seen)}")] if seen else []
 
 
 def _signals(form: JSON) -> list[JSON]:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Any, TextIO
 
 from aiops import serial, story
+from aiops.account import again
 from aiops.humanise import iso, utc
 from aiops.types import Action, Incident, Outcome, Report
 
@@ -61,10 +62,12 @@ class Console:
         form = serial.incident(i)
         what = "closed" if i.state == "closed" else "opened" if before is None or before[0] == "closed" else "changed"
         share = f" - probable cause {story.name(cause)} ({i.causes[0].score:.0%})" if cause else ""
-        text = {"opened": f"{story.headline(form)}{share}", "changed": f"{story.headline(form)}{share}",
+        seen = f" - {again(form)}" if again(form) else ""
+        text = {"opened": f"{i.priority.level} {story.headline(form)}{share}{seen}", "changed": f"{story.headline(form)}{share}",
                 "closed": f"{story.headline(form)}, {story.since(form, i.updated_at)}"}[what]
         return {"at": i.updated_at, "event": f"incident {what}", "level": "good" if what == "closed" else i.severity,
-                "incident": i.id, "severity": i.severity, "cause": cause, "text": text}
+                "incident": i.id, "severity": i.severity, "priority": i.priority.level, "cause": cause,
+                "text": text}
 
     def _print(self, line: JSON) -> None:
         if self._json:

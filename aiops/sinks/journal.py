@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
+from aiops.links import Known, joined
 from aiops.sinks.wire import End, Header, batch_from_wire, batch_to_wire
 from aiops.types import Batch, Links, Series
 
@@ -53,7 +54,7 @@ class JournalWriter:
         self._about = dict(header)
         self._run = f"{max(0, round(float(header['started_at']) * 1000)):013d}"
         self._series: dict[int, Series] = {}
-        self._links: Links | None = None
+        self._links: Known | None = None
         self._policies: dict[str, str] | None = None
         self._file: BinaryIO | None = None
         self._number, self._size = 0, 0
@@ -83,7 +84,9 @@ class JournalWriter:
         except (OSError, ValueError) as e:
             self._give_up(e)
         _follow(self._series, batch)
-        self._links = batch.links or self._links
+        if batch.links is not None:
+            self._links = self._links or Known()
+            self._links.put(batch.links)
         self._policies = self._policies if batch.policies is None else dict(batch.policies)
         return not self.problem
 
@@ -112,7 +115,8 @@ class JournalWriter:
         self._file, self._size = path.open("xb", buffering=1 << 16), 0
         try:
             path.chmod(0o600)
-            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series.values()), self._links,
+            self._put(_encode(Header(1, self._number, self.failed, self._about, tuple(self._series.values()),
+                                     self._links.whole() if self._links else None,
                                      self._policies)))
             self._size = 0  # a header that grew past max_bytes must not end its own segment
         except BaseException:
@@ -193,8 +197,8 @@ class Journal:
         return tail
 
     def catalogue(self, until: float) -> tuple[list[Series], list[tuple[float, Links]]]:
-        """Every series that there was (an id may have been given twice), and each topology with the time from which on it held
-        (-inf: from before), up to `until`.
+        """Every series that there was (an id may have been given twice), and what was told of the topology, whole or what
+        changed, with the time from which on it held (-inf: from before), up to `until`.
 
         Lines that tell of neither are not decoded: a tenth of the work of reading everything.
         """
@@ -340,7 +344,7 @@ def _caught_up(batch: Batch, missed: Header | None, known: Mapping[int, Series])
     _follow(now, batch)
     gone = [number for number, s in known.items() if now.get(number) != s]
     missing = tuple(s for number, s in now.items() if known.get(number) != s)
-    return replace(batch, new_series=missing, retired=np.array(gone, np.int32), links=batch.links or missed.links,
+    return replace(batch, new_series=missing, retired=np.array(gone, np.int32), links=joined(missed.links, batch.links),
                    policies=missed.policies if batch.policies is None else batch.policies)
 
 

@@ -22,8 +22,9 @@ _COUNTERS = {
     "batches": "Batches that the pipeline has seen.", "samples": "Samples that the pipeline has seen.",
     "log_lines": "Log lines that the pipeline has seen.", "raw_anomalies": "Single anomalous values, before they add up.",
     "alerts": "Deviations that lasted.", "incidents": "Incidents opened.",
-    "prioritised": "Incidents important enough to tell people.",
-    "actionable": "Incidents for which a policy decided something.",
+    "prioritised": "Incidents that were P1 or P2 at some time, or for which a policy had an answer.",
+    "actionable": "Incidents for which a policy had an answer: did, asked or rehearsed something.",
+    "habitual": "Alerts of others that opened no incident: they come and go by habit.",
     "suppressed": "Alerts that raised nothing: under maintenance, or called a false alarm.",
 }
 _GAUGES = {"series": "Raw time series known.", "signals": "Signals watched.", "ready": "Signals past their warm-up."}

@@ -130,6 +130,15 @@ def _reads(app: FastAPI, view: View) -> None:
         """Which signals are judged by now, and why the others are not."""
         return _json(view.readiness(entity, state or "", limit, offset))
 
+    @app.get("/api/topology", responses={200: {"model": forms.TopologyPage}}, tags=["status"])
+    def topology(
+        at: Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False, description="As it was then, if not now.")] = None,
+        entity: Annotated[str, Query(max_length=500, description="A part of the name of one of its ends.")] = "",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        """Who depends on whom, who says so, since when, and when it was last confirmed."""
+        return _json(view.topology(at, entity, limit, offset))
+
     @app.get("/api/maintenance", responses={200: {"model": forms.Windows}}, tags=["maintenance"])
     def maintenance() -> Response:
         """Windows of maintenance: active, planned, and over since yesterday."""

@@ -182,6 +182,30 @@ class ReadinessPage(Form):
     signals: list[SignalReadiness]
 
 
+class Dependency(Form):
+    """`from` depends on `to`, as these sources say. `until`: it is not there any more; `confirmed`: when it was last seen."""
+
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    kind: Literal["calls", "runs_on", "owns", "uses"]
+    sources: list[str]
+    since: float
+    until: float | None
+    confirmed: float
+
+
+class TopologyPage(Form):
+    """`version` counts the changes since the start. Before `exact_since` the past is not wholly known. `left_out`: pairs of
+    callers for which there was no room."""
+
+    at: float | None
+    version: int
+    exact_since: float | None
+    total: int
+    left_out: int
+    edges: list[Dependency]
+
+
 class Alert(Form):
     """A signal that left what is normal. `value`, `expected`, `lower`, `upper` in `unit`; null where not known."""
 
@@ -240,8 +264,43 @@ class Outcome(Form):
 
 
 class Impact(Form):
+    """Who depends on the suspected cause. `requests_per_second`: the most that one of them usually gets, null if not known."""
+
     entities: list[str]
     weight: float
+    criticality: float = 1.0
+    requests_per_second: float | None = None
+
+
+class Priority(Form):
+    """How urgent it is: `score` is the sum of what the reasons add, `level` follows from it."""
+
+    level: Literal["P1", "P2", "P3", "P4"]
+    score: float
+    reasons: list[Reason]
+
+
+class Tried(Form):
+    type: str
+    status: str
+
+
+class Seen(Form):
+    """An earlier incident with the same signature."""
+
+    incident: str
+    at: float
+    lasted_s: float
+    done: list[Tried]
+    verdict: str
+
+
+class Recurrence(Form):
+    """How often it was here before, this time not counted; the latest, newest first."""
+
+    in_7d: int = 0
+    in_90d: int = 0
+    latest: list[Seen] = []
 
 
 class TimelineEntry(Form):
@@ -259,7 +318,9 @@ class Incident(Form):
     state: Literal["open", "closed"]
     severity: Literal["info", "warning", "critical"]
     entities: list[str]
+    priority: Priority | None = Field(default=None, description="Null in incidents of earlier versions.")
     impact: Impact
+    before: Recurrence = Recurrence()
     alerts: list[Alert]
     causes: list[Cause]
     actions: list[Action]

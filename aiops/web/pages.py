@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from aiops import story
+from aiops import account, story
 from aiops.humanise import count, duration, figure, quantity, unit_name, utc
 from aiops.types import Counts
 from aiops.web import plot
@@ -23,7 +23,6 @@ JSON = dict[str, Any]
 HERE = Path(__file__).parent
 MODES = {"observe": "Watches and explains. Does nothing.", "ask": "Asks a person before it does anything.",
          "act": "Does what policies allow, and checks whether it helped."}
-SEVERITIES = ("critical", "warning", "info")
 STAGES = (("raw_anomalies", "raw anomalies"), ("alerts", "alerts"), ("incidents", "incidents"),
           ("prioritised", "prioritised"), ("actionable", "actionable"))
 MOST_VITALS, MOST_PLOTS, MOST_WINDOWS = 48, 24, 10
@@ -46,7 +45,7 @@ def environment() -> Environment:
     made.filters.update(utc=utc, duration=duration, quantity=quantity, figure=figure, entity=story.name, unit=unit_name,
                         clock=lambda at: utc(at, "%H:%M:%S"), stamp=lambda at: utc(at, "%Y-%m-%dT%H:%M:%SZ"),
                         percent=lambda share: f"{share:.0%}", thousands=lambda n: f"{n:,}")
-    made.globals.update(story=story, count=count, static=_static())
+    made.globals.update(story=story, account=account, count=count, static=_static())
     return made
 
 
@@ -55,7 +54,7 @@ def overview(view: View) -> str:
     status = view.status()
     vitals = view.vitals()
     return environment().get_template("overview.html").render(
-        **_frame(status), open=sorted(view.incidents("open", 200), key=lambda i: SEVERITIES.index(i["severity"])),
+        **_frame(status), open=sorted(view.incidents("open", 200), key=story.most_urgent_first),
         closed=view.incidents("closed", 20), working=[w for w in view.maintenance() if w["state"] == "active"][:MOST_WINDOWS],
         calm=_calm(status), funnel=list(_funnel(_counts(status))), groups=_vitals(vitals),
         hidden=max(0, len(vitals) - MOST_VITALS),
@@ -70,7 +69,7 @@ def incident(view: View, form: JSON) -> str:
     plots, without = _plots(form)
     return environment().get_template("incident.html").render(
         **_frame(status), i=form, causes=causes, widest=widest, plots=plots, without=without, steps=_timeline(form),
-        decided=story.decided(form), why=form.get("why", []),
+        lines=account.account(form, _frame(status)["now"]), decided=story.decided(form), why=form.get("why", []),
         actions=sorted(form["actions"], key=lambda a: (not story.waits(form, a), a["decision"] == "refused", -a["at"])))
 
 

@@ -100,6 +100,11 @@ class View(Protocol):
         """{total, counts: {state: signals}, signals: [{entity, signal, state, reason, samples, since}]}; `entity`: a part."""
         ...
 
+    def topology(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        """{at, version, exact_since, total, left_out, edges: [{from, to, kind, sources, since, until, confirmed}]}; `entity`: a
+        part of the name of an end, `at`: as it was then."""
+        ...
+
     def maintenance(self) -> Sequence[JSON]:
         """Windows in the form of aiops.maintenance.shown, the active first."""
         ...

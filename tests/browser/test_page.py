@@ -83,6 +83,20 @@ def test_from_the_list_to_the_plots_of_an_incident(site: Site) -> None:
     assert site.complaints == []
 
 
+def test_what_is_urgent_and_was_here_before(phone: Site) -> None:
+    """The most urgent first, with its level; the incident tells who is hurt, why not the next, and what helped before."""
+    phone.page.goto(phone.server.url)
+    rows = phone.page.locator("section.alarm tbody tr")
+    sync_api.expect(rows.first).to_contain_text("P1")
+    sync_api.expect(rows.first).to_contain_text("the third time in 7 days; on 2026-02-22 Drain helped")
+    sync_api.expect(rows.last).to_contain_text("P4")
+    phone.page.goto(f"{phone.server.url}/incidents/inc-7f21")
+    told = phone.page.locator("dl.account")
+    for words in ("Who is hurt", "spends its error budget 21 times too fast", "Why not", "aiops approve act-7f21-2"):
+        sync_api.expect(told).to_contain_text(words)
+    assert phone.complaints == []
+
+
 def test_an_answer_is_sent_and_the_page_follows(site: Site) -> None:
     """Approve: the daemon hears it, the button goes, without a reload."""
     site.page.goto(f"{site.server.url}/incidents/inc-7f21")
@@ -134,5 +148,5 @@ def test_the_page_works_with_the_keyboard_and_without_scripts(browser: sync_api.
         site.page.get_by_role("link", name=re.compile("gpu_temperature")).focus()
         site.page.keyboard.press("Enter")
         sync_api.expect(site.page.locator("figure.plot")).to_have_count(5)
-        sync_api.expect(site.page.get_by_text("aiops approve act-7f21-2")).to_be_visible()
+        sync_api.expect(site.page.get_by_text("aiops approve act-7f21-2", exact=True)).to_be_visible()
         sync_api.expect(site.page.get_by_role("button", name="Approve")).to_be_hidden()

@@ -14,7 +14,20 @@ import numpy as np
 
 from aiops import serial
 from aiops.globs import named
-from aiops.types import Action, Alert, Cause, Counts, Impact, Incident, Outcome, Reason, TimelineEntry
+from aiops.types import (
+    Action,
+    Alert,
+    Cause,
+    Counts,
+    Impact,
+    Incident,
+    Outcome,
+    Priority,
+    Reason,
+    Recurrence,
+    Seen,
+    TimelineEntry,
+)
 from aiops.web.view import Check, CostWindow, NotPossible
 
 JSON = dict[str, Any]
@@ -28,6 +41,10 @@ MODELS: list[JSON] = [
      "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
                    "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 
+PRIORITY = Priority("P1", 7.29, (Reason("it is critical", 3.0), Reason(
+    "'chat is fast' spends its error budget 21 times too fast: 2.9 % of that of 30 d in the last 1 h", 3.0), Reason(
+    "3 depend on it, criticality 5 with its own", 1.29)))
+BEFORE = Recurrence(2, 4, (Seen("inc-1c3d", NOW - 3 * 86_400, 1500.0, (("Drain", "helped"),)),))
 LEARNED: dict[str, list[JSON]] = {
     "records": [
         {"fault": "http_error_rate of service", "action": "Restart of deployment", "helped": 3, "no_help": 1, "worse": 0,
@@ -75,6 +92,13 @@ class DemoView:
                  "samples": 12, "since": None}]
         found = [r for r in rows if state in ("", r["state"]) and entity in str(r["entity"])]
         return {"total": len(found), "counts": {"warming_up": 1, "ready": 0}, "signals": found[offset:offset + limit]}
+
+    def topology(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> JSON:
+        rows = [{"from": "service/shop/web", "to": NODE, "kind": "runs_on", "sources": ["kubernetes"], "since": NOW - 60,
+                 "until": None, "confirmed": NOW}]
+        found = [r for r in rows if entity in str(r["from"]) or entity in str(r["to"])]
+        return {"at": at or NOW, "version": 3, "exact_since": NOW - 600, "total": len(found), "left_out": 0,
+                "edges": found[offset:offset + limit]}
 
     def maintenance(self) -> Sequence[JSON]:
         return self._windows
@@ -241,7 +265,7 @@ def throttling() -> JSON:
                 TimelineEntry(NOW - 1065, "changed", "probable cause is now gpu gpu-3/0 (was deployment serving/vllm-70b)"))
     impact = Impact((GATE, "service/serving/chat", "service/shop/assistant"), 4.5)
     made = serial.incident(Incident("inc-7f21", NOW - 1080, NOW, "open", "critical", (GPU, VLLM, GATE, NODE), alerts, causes,
-                                    impact, None, actions, outcomes, timeline))
+                                    impact, None, actions, outcomes, timeline, priority=PRIORITY, before=BEFORE))
     made["points"] = [
         *points(GPU, "gpu_temperature", rising(wave(63, 70, 1), 91.2, 100), 67.0, 6.0),
         *points(GPU, "gpu_clock_throttle_ratio", np.clip(rising(wave(0, 0.008, 2), 0.46, 96), 0, 1), 0.004, 0.004),

@@ -190,7 +190,8 @@ def _named(spec: TemplateSpec) -> Iterator[tuple[str, Named | None]]:
 # ---------------------------------------------------------------------------------------------------- what is followed
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of object. `metadata_only`: the server is asked for nothing else, so that no content is ever read."""
+    """One kind of object. `metadata_only`: the server is asked for nothing else, so that no content is ever read. `optional`:
+    many clusters do not have it, and nothing is amiss then."""
 
     plural: str
     root: str
@@ -199,6 +200,7 @@ class Kind:
     metadata_only: bool = False
     namespaced: bool = True
     field_selector: str = ""
+    optional: bool = False
 
     @property
     def rights(self) -> frozenset[Right]:
@@ -215,13 +217,19 @@ def _whole(item: Any) -> Any:
     return item
 
 
+def _pod(p: k8s.Pod) -> k8s.Pod:
+    """Of its volumes only claims: there are many others."""
+    p.spec.volumes = [v for v in p.spec.volumes or () if v.persistent_volume_claim or v.ephemeral] or None
+    return p
+
+
 def _event(e: k8s.KubeEvent) -> k8s.KubeEvent:
     e.message = (e.message or "")[:MAX_TEXT]
     return e
 
 
 _CORE, _APPS = "/api/v1", "/apis/apps/v1"
-PODS = Kind("pods", _CORE, k8s.Pod, _whole)
+PODS = Kind("pods", _CORE, k8s.Pod, _pod)
 NODES = Kind("nodes", _CORE, k8s.KubeNode, machine, namespaced=False)
 DEPLOYMENTS = Kind("deployments", _APPS, Workload, deployed)
 STATEFULSETS = Kind("statefulsets", _APPS, Workload, deployed)
@@ -230,6 +238,8 @@ REPLICASETS = Kind("replicasets", _APPS, Workload, deployed)
 JOBS = Kind("jobs", "/apis/batch/v1", Workload, deployed)
 SERVICES = Kind("services", _CORE, Labelled, _whole, metadata_only=True)
 SLICES = Kind("endpointslices", "/apis/discovery.k8s.io/v1", k8s.Slice, _whole)
+INGRESSES = Kind("ingresses", "/apis/networking.k8s.io/v1", k8s.Ingress, _whole, optional=True)
+HTTPROUTES = Kind("httproutes", "/apis/gateway.networking.k8s.io/v1", k8s.HttpRoute, _whole, optional=True)
 AUTOSCALERS = Kind("horizontalpodautoscalers", "/apis/autoscaling/v2", Autoscaler, scaler)
 CONFIGMAPS = Kind("configmaps", _CORE, Owned, content, metadata_only=True)
 SECRETS = Kind("secrets", _CORE, Owned, content, metadata_only=True)
@@ -237,4 +247,6 @@ EVENTS = Kind("events", _CORE, k8s.KubeEvent, _event, field_selector="type=Warni
 
 WORKLOADS = {DEPLOYMENTS: "deployment", STATEFULSETS: "statefulset", DAEMONSETS: "daemonset"}
 ALWAYS = (PODS, NODES, *WORKLOADS, REPLICASETS, JOBS, SERVICES, SLICES, AUTOSCALERS, CONFIGMAPS)
-RIGHTS = frozenset(right for kind in (*ALWAYS, EVENTS) for right in kind.rights)
+ROUTES = (INGRESSES, HTTPROUTES)
+"""Followed for the topology only."""
+RIGHTS = frozenset(right for kind in (*ALWAYS, *ROUTES, EVENTS) for right in kind.rights)

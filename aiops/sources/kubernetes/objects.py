@@ -84,8 +84,25 @@ class Container(Part):
     image: str = ""
 
 
+class Claim(Part):
+    claim_name: str = ""
+
+
+class OwnClaim(Part):
+    """A claim that is made with the pod; what it asks for is not read."""
+
+
+class PodVolume(Part):
+    """Of the volumes of a pod those that are kept: a claim by its name, and one of its own (`ephemeral`)."""
+
+    name: str = ""
+    persistent_volume_claim: Claim | None = None
+    ephemeral: OwnClaim | None = None
+
+
 class PodSpec(Part):
     node_name: str = ""
+    volumes: list[PodVolume] | None = None
     containers: list[Container] | None = None
 
 
@@ -179,6 +196,64 @@ class Slice(Part):
 
     metadata: Meta
     endpoints: list[Endpoint] | None = None
+
+
+# ------------------------------------------------------------------------------------------------------ ways to services
+class ServiceBackend(Part):
+    name: str = ""
+
+
+class IngressBackend(Part):
+    service: ServiceBackend | None = None
+
+
+class IngressPath(Part):
+    backend: IngressBackend = msgspec.field(default_factory=IngressBackend)
+
+
+class IngressHttp(Part):
+    paths: list[IngressPath] | None = None
+
+
+class IngressRule(Part):
+    http: IngressHttp | None = None
+
+
+class IngressSpec(Part):
+    default_backend: IngressBackend | None = None
+    rules: list[IngressRule] | None = None
+
+
+class Ingress(Part):
+    """https://kubernetes.io/docs/reference/kubernetes-api/service-resources/ingress-v1/"""
+
+    metadata: Meta
+    spec: IngressSpec = msgspec.field(default_factory=IngressSpec)
+
+
+class RouteReference(Part):
+    """A Gateway, or a Service with the share of traffic that it gets. `kind` empty: what stands there usually."""
+
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+    weight: int = 1
+
+
+class RouteRule(Part):
+    backend_refs: list[RouteReference] | None = None
+
+
+class RouteSpec(Part):
+    parent_refs: list[RouteReference] | None = None
+    rules: list[RouteRule] | None = None
+
+
+class HttpRoute(Part):
+    """https://gateway-api.sigs.k8s.io/reference/spec/#httproute"""
+
+    metadata: Meta
+    spec: RouteSpec = msgspec.field(default_factory=RouteSpec)
 
 
 class EventSeries(Part):

@@ -12,15 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from aiops.interfaces import Samples
+from aiops.links import empty
 from aiops.sources.kubernetes import changes, kinds, states, trouble
 from aiops.sources.kubernetes.api import Access, KubeError
-from aiops.sources.kubernetes.kinds import AUTOSCALERS, EVENTS, JOBS, NODES, PODS, REPLICASETS, SERVICES, SLICES, WORKLOADS, Kind
-from aiops.sources.kubernetes.links import links, shape
+from aiops.sources.kubernetes.kinds import (
+    AUTOSCALERS,
+    EVENTS,
+    HTTPROUTES,
+    INGRESSES,
+    JOBS,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    SLICES,
+    WORKLOADS,
+    Kind,
+)
+from aiops.sources.kubernetes.links import Cluster
 from aiops.sources.kubernetes.podlogs import PodLogs
 from aiops.sources.kubernetes.reflector import Change
 from aiops.sources.kubernetes.states import States
 from aiops.sources.kubernetes.watch import Watching, refused
-from aiops.types import Entity, Event, Links
+from aiops.types import Entity, Event
 
 FIRST_LIST_S = 20.0
 STATES_AFTER_S = 120.0
@@ -30,7 +44,8 @@ _DROPPED = {
     "undecodable": "objects could not be read and were left out", "too_many": "objects were left out: too many of a kind",
     "unknown_event": "events of an unknown type in a watch", "states": "times there was no room for the states",
     "too_long": "log lines were cut: too long", "no_time": "log lines were left out: they have no time"}
-_LINKED = frozenset({PODS, NODES, SERVICES, SLICES, REPLICASETS, *WORKLOADS})
+_LINKED = {PODS: "pod", NODES: "node", SERVICES: "service", SLICES: "endpointslice", REPLICASETS: "replicaset",
+           INGRESSES: "ingress", HTTPROUTES: "httproute", **WORKLOADS}
 Elsewhere = Callable[[str], bool]
 
 
@@ -50,15 +65,15 @@ class KubernetesSource:
         self.dropped: Counter[str] = Counter()
         self.elsewhere: Elsewhere | None = None
         self.yields = states is None
-        self._topology = topology
+        self._cluster = Cluster() if topology else None
         self._logs = PodLogs(log_selector, namespaces) if log_selector else None
-        followed = [*kinds.ALWAYS, *([EVENTS] if events else []), *([kinds.SECRETS] if secrets else [])]
+        followed = [*kinds.ALWAYS, *(kinds.ROUTES if topology else ()), *([EVENTS] if events else []),
+                    *([kinds.SECRETS] if secrets else [])]
         self._watching = Watching(Access(kubeconfig, context), followed, namespaces, name, self._logs.run if self._logs else None)
         self._kinds = tuple(followed)
         self._rollouts = changes.Rollouts()
         self._states = None if states is False else States()
         self._users: dict[tuple[str, str, str], list[Entity]] = {}
-        self._links: Links | None = None
         self._first_poll: float | None = None
 
     @property
@@ -102,20 +117,14 @@ class KubernetesSource:
                      for key, w in self._watching.store(kind).items()}
         if any(news[kind] for kind in WORKLOADS):
             self._users = _users(workloads)
-        if self._topology and any(shape(c.before) != shape(c.after) for kind in _LINKED for c in news[kind]):
-            self._put_links(workloads, into)
+        if self._cluster is not None:
+            changed = self._cluster.take({name: news[kind] for kind, name in _LINKED.items()})
+            if changed.whole or not empty(changed):
+                into.links(self.name, changed)
         for event in self._events(now, news):
             into.event(event)
         if self._states:
             self._put_states(news)
-
-    def _put_links(self, workloads: dict[Entity, Any], into: Samples) -> None:
-        store = self._watching.store
-        found = links(store(PODS), store(REPLICASETS), workloads, store(SERVICES).values(), store(SLICES).values(),
-                      store(NODES).values())
-        if found != self._links:
-            into.links(self.name, found)
-            self._links = found
 
     def _events(self, now: float, news: dict[Kind, list[Change[Any]]]) -> Iterable[Event]:
         """Changes and troubles; the watch may bring them in any order."""
@@ -153,19 +162,25 @@ class KubernetesSource:
     def _tell(self) -> None:
         """Raises KubeError for whatever is wrong, after all was handed over that is there."""
         troubles = {kind: e for kind in self._kinds if (e := self._watching.trouble(kind))}
-        self.notes = {kind.plural: str(e) for kind, e in troubles.items() if kind is not PODS and refused(e)}
+        self.notes = {kind.plural: str(e) for kind, e in troubles.items()
+                      if kind is not PODS and refused(e) and not _absent(kind, e)}
         self.dropped.update({k: v - self.dropped[k] for k, v in self._watching.dropped().items()})
         if self._logs:
             self.notes |= {f"log {k}": v for k, v in self._logs.notes.items()}
             self.dropped.update({k: v - self.dropped[k] for k, v in self._logs.dropped.items()})
         self.notes |= {f"dropped {k}": f"{v} {_DROPPED.get(k, k)}" for k, v in self.dropped.items() if v}
-        errors = [e for kind, e in troubles.items() if kind.plural not in self.notes]
+        errors = [e for kind, e in troubles.items() if kind.plural not in self.notes and not _absent(kind, e)]
         if self._logs and (e := self._logs.trouble()):
             errors.append(e)
         if errors:
             raise errors[0]
         if not self.synced:
             raise KubeError("lists", f"not complete after {FIRST_LIST_S:.0f} s; still reading.")
+
+
+def _absent(kind: Kind, error: KubeError) -> bool:
+    """A kind that this cluster does not have, and need not."""
+    return kind.optional and error.status == 404
 
 
 def _users(workloads: dict[Entity, Any]) -> dict[tuple[str, str, str], list[Entity]]:

@@ -29,7 +29,7 @@ class About(BaseModel):
 
 class NodeRule(Strict):
     id: str
-    criticality: float = 1.0
+    criticality: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     labels: dict[str, str] = Field(default={})
 
 
