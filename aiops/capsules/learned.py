@@ -98,7 +98,7 @@ def _alerting(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
     def mine(table: Mapping[str, Any]) -> JSON:
         return {k: v for k, v in table.items() if _of(k) in entities}
     ladder = {"keys": mine(state["ladder"]["keys"]), "entities": mine(state["ladder"]["entities"])}
-    others = [a for a in state["others"] if a["entity"] in entities]
+    others = {**state["others"], "on": mine(state["others"]["on"]), "pasts": mine(state["others"]["pasts"])}
     return {**state, "tracks": mine(state["tracks"]), "ladder": ladder,
             "habits": mine(state["habits"]), "others": others}
 
@@ -117,8 +117,12 @@ def _calls(state: Sequence[Any], entities: Collection[Entity]) -> list[Any]:
     return [row for row in state if any(name in entities for name in (*row[0], *row[1]))]
 
 
-_PARTS: dict[str, Callable[[Any, Collection[Entity]], Any]] = {"alerting": _alerting, "xids": _xids, "log_counts": _log_counts,
-                                                                    "calls": _calls}
+def _slos(state: Mapping[str, Any], entities: Collection[Entity]) -> JSON:
+    return {**state, "rows": [row for row in state["rows"] if row[1] in entities]}
+
+
+_PARTS: dict[str, Callable[[Any, Collection[Entity]], Any]] = {
+    "alerting": _alerting, "xids": _xids, "log_counts": _log_counts, "calls": _calls, "slos": _slos}
 """What other stages keep, and how to take some entities out of it."""
 
 

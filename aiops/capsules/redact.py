@@ -243,6 +243,8 @@ class _Redaction:
         run, config = self.run, dict(self.run.get("config", {}))
         if config.get("maintenance"):
             config["maintenance"] = [self._window(m) for m in config["maintenance"]]
+        if config.get("slos"):
+            config["slos"] = [{**o, "name": self.names.text(o["name"]), "entity": self.names.entity(o["entity"])} for o in config["slos"]]
         if config.get("policies"):
             config["policies"] = {"beyond": self._beyond()}
         packs = {f"pack-{n}.yaml": _yaml(_without(d.data)) for n, (file, text) in enumerate(sorted(run.get("packs", {}).items()))
@@ -323,8 +325,8 @@ class _Redaction:
                                   "text": self.names.text(last["text"])}}
         ladder = {"keys": renamed(state["ladder"]["keys"], lambda v: [self.names.entity(v[0]), *v[1:]]),
                   "entities": renamed(state["ladder"]["entities"])}
-        others = [{**a, "entity": self.names.entity(a["entity"]), "key": self.pair(a["key"]), "text": self.names.text(a["text"])}
-                  for a in state["others"]]
+        others = {**state["others"], "on": renamed(state["others"]["on"], lambda a: {**a, "entity": self.names.entity(a["entity"])}),
+                  "pasts": renamed(state["others"]["pasts"])}
         budget = {**state["budget"], "verdicts": {self.id(k): v for k, v in state["budget"]["verdicts"].items()}}
         return {**state, "tracks": renamed(state["tracks"], track), "ladder": ladder, "habits": renamed(state["habits"]),
                 "others": others, "budget": budget}

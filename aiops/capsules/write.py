@@ -21,7 +21,7 @@ from aiops.sources.recording.record import write_yaml
 from aiops.types import Links
 
 JSON = dict[str, Any]
-KEPT_SETTINGS = ("mode", "budget", "detectors", "maintenance", "interval")
+KEPT_SETTINGS = ("mode", "budget", "detectors", "maintenance", "interval", "slos")
 """Of the configuration: what decides verdicts. Addresses, files and sinks are nobody's business."""
 
 
