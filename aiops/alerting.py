@@ -29,6 +29,8 @@ SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young"})
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
+COUNTS, MINUTE_S = frozenset({"log_errors", "log_missing"}), 60.0
+"""Many lines of a minute are no single sample: where a tick is as long as that, they may raise an alert in one."""
 
 
 class Topology(Protocol):
@@ -148,7 +150,8 @@ class Alerting:
         surprise = -math.log(a.p_value)
         support = 1.0 + (SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0)
         gain = max(surprise - K, 0.0) / self.needed(at, key)
-        track.share = min(track.share + min(gain / self.level, CAP_SHARE) * support, 1.0 + 1.0 / self.level)
+        cap = 1.0 if a.name in COUNTS and self.budget.tick_s >= MINUTE_S else CAP_SHARE
+        track.share = min(track.share + min(gain / self.level, cap) * support, 1.0 + 1.0 / self.level)
         if _deviation(a) >= _deviation(track.last):
             track.last = a  # people are shown the worst
         track.p_value = min(track.p_value, a.p_value)
@@ -157,7 +160,7 @@ class Alerting:
         track.detectors.update(g.detector for g in group)
         if track.share >= 1.0:
             track.state = "firing"
-        return Gain(key, a.entity, a.signal, gain, support)
+        return Gain(key, a.entity, a.signal, gain, support, cap)
 
     def _testify(self, key: str, at: float, a: Anomaly) -> None:
         """Half of what an alert needs, kept up while the witness speaks."""
@@ -260,8 +263,9 @@ def _spoke(frame: Frame, column: int) -> bool:
 
 
 def _waits(frame: Frame, a: Anomaly) -> bool:
-    """Time spent waiting for others is their alert, or none: it may be meant, as in long polls. It stays evidence."""
-    return a.signal >= 0 and frame.signals[a.signal].resource == "waiting"
+    """Evidence, and no alert: time spent waiting for others is their alert, or none, as in long polls. How many lines there are
+    follows the traffic, and whether somebody collects them; of what they say the detector of logs speaks."""
+    return a.signal >= 0 and (frame.signals[a.signal].resource == "waiting" or frame.signals[a.signal].unit == "lines")
 
 
 def _deviation(a: Anomaly) -> float:
@@ -271,7 +275,7 @@ def _deviation(a: Anomaly) -> float:
 
 
 def _resource(name: str) -> str:
-    return {"absent": "up", "log_errors": "errors", "log_burst": "errors"}.get(name, "")
+    return {"absent": "up", "log_errors": "errors", "log_burst": "errors", "log_missing": "errors"}.get(name, "")
 
 
 def _severity(signal: Signal) -> Severity:

@@ -30,7 +30,8 @@ _NONE: Floats = np.zeros(len(RUNGS))
 
 
 class Gain(NamedTuple):
-    """What one sample says of one key: `nats` of evidence, `support` the factor by which supporters raise what it adds.
+    """What one sample says of one key: `nats` of evidence, `support` the factor by which supporters raise what it adds, `cap`
+    the share of a level that it may add at most.
 
     column: of the signal in the frame, NO_SIGNAL for what is about none, UNKNOWN for one that was not seen yet.
     """
@@ -40,6 +41,7 @@ class Gain(NamedTuple):
     column: int
     nats: float
     support: float = 1.0
+    cap: float = CAP_SHARE
 
 
 class Ladder:
@@ -64,11 +66,11 @@ class Ladder:
 
     # ----------------------------------------------------------------------------------------------------- evidence
     def climb(self, at: float, gains: Sequence[Gain]) -> None:
-        """Adds evidence, at most CAP_SHARE of each level (times the support). A key appears once."""
+        """Adds evidence, at most `cap` of each level (times the support). A key appears once."""
         rows = self._places(gains)
         known = rows >= 0
-        nats, support = (np.array(x) for x in zip(*((g.nats, g.support) for g in gains), strict=True))
-        rows, add = rows[known], np.minimum(nats[known, None] / RUNGS, CAP_SHARE) * support[known, None]
+        nats, support, cap = (np.array(x)[known, None] for x in zip(*((g.nats, g.support, g.cap) for g in gains), strict=True))
+        rows, add = rows[known], np.minimum(nats / RUNGS, cap) * support
         self.share[rows] = np.minimum(self.share[rows] + add, 1.0 + 1.0 / RUNGS)
         self.on[rows] |= self.share[rows] >= 1.0
         reached = np.where(self.on[rows], np.arange(len(RUNGS)), -1).max(axis=1, initial=-1)

@@ -11,6 +11,7 @@ in the first thousand ticks. Fails on what an entity logs less than once in some
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from aiops.logtext import level_of
 from aiops.templates import Template, Templates
 from aiops.types import Anomaly, Frame, LogLine
 from detectors._loghabit import FORGET, MIN_RATE, Habit, poisson_tail
+from detectors._logmix import Mix, Odd
 from detectors._lognew import Novelty
 
 __all__ = ["READY_TICKS", "Logs", "is_error", "poisson_tail"]
@@ -45,10 +47,12 @@ class _Entity:
     known: dict[str, None] = field(default_factory=dict)
     habits: dict[str, Habit] = field(default_factory=dict)
     novelty: Novelty = field(default_factory=Novelty)
+    mix: Mix = field(default_factory=Mix)
 
     def rename(self, gone: str, kept: str) -> None:
         """Two templates became one."""
         self.novelty.rename(gone, kept)
+        self.mix.rename(gone, kept)
         if gone in self.known:
             del self.known[gone]
             self.known[kept] = None
@@ -63,13 +67,14 @@ class _Said:
 
     errors: list[tuple[LogLine, Template]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    recent: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[LogLine, Template]] = field(default_factory=dict)
 
 
 class Logs:
     """State: the miner's templates; a rate, the known error templates and at most 32 habits per entity that logged."""
 
-    VERSION = 3
+    VERSION = 4
     BY_SIGNAL = ()
 
     def __init__(self) -> None:
@@ -82,6 +87,11 @@ class Logs:
             self._clock += min(frame.at - self._last_at, MAX_STEP_S)
         self._last_at = frame.at
         said = self._listen(frame.lines)
+        for name, entity in self._entities.items():
+            now = said.get(name)
+            recent = entity.mix.hear(frame.at, now.counts if now else {}, name not in frame.held)
+            if now:
+                now.recent = recent
         found = [a for name in sorted(said) for a in self._judge(frame.at, name, said[name])]
         for name, entity in self._entities.items():
             self._learn(entity, said.get(name) or _Said(), name in frame.held)
@@ -116,24 +126,42 @@ class Logs:
     # ------------------------------------------------------------------------------------------------------ judgement
     def _judge(self, at: float, name: str, now: _Said) -> Iterator[Anomaly]:
         entity = self._entities[name]
+        if missing := entity.mix.missing(now.recent, now.counts, {template.id for _, template in now.errors}):
+            yield from self._missing(at, name, missing)
+        if now.errors:
+            yield from self._errors(at, name, entity, now)
         if entity.ticks < READY_TICKS:
             return
-        if now.errors:
-            yield from self._errors(at, name, entity, now.errors)
         yield from self._new(at, name, entity, now)
         yield from self._bursts(at, name, entity, now)
         yield from self._stopped(at, name, entity, now)
 
-    def _errors(self, at: float, name: str, entity: _Entity, errors: list[tuple[LogLine, Template]]) -> Iterator[Anomaly]:
-        p = poisson_tail(len(errors), max(entity.rate, MIN_RATE))
+    def _errors(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
+        """More than usual in a tick, and more than usual among all lines: with more traffic there are more errors."""
+        errors = now.errors
+        kinds = {template.id for _, template in errors}
+        odd = entity.mix.errors(now.recent, kinds)
+        if entity.ticks < READY_TICKS and odd is None:
+            return
+        p = poisson_tail(len(errors), max(entity.rate, MIN_RATE)) if entity.ticks >= READY_TICKS else 0.0
         new = [line for line, template in errors if template.id not in entity.known]
         if new:
             p *= NEW_TEMPLATE_P / REPORT_P
+        p = max(p, odd.p_value if odd else 0.0)
         if p < REPORT_P:
             shown = new[0] if new else errors[0][0]
             text = (f"{len(errors)} error lines in one tick ({entity.rate:.2g} usual), {'new error' if new else 'errors'}: "
                     f"{shown.text[:200]}")
             yield _anomaly(at, name, "log_errors", p, float(len(errors)), entity.rate, min(e.time for e, _ in errors), text)
+
+    def _missing(self, at: float, name: str, odd: Odd) -> Iterator[Anomaly]:
+        """A kind of line no longer comes with the one that it else follows."""
+        if odd.p_value < REPORT_P:
+            kind, leader = self._miner.by_id(odd.kind), self._miner.by_id(odd.leader)
+            usual = odd.usual * odd.trials
+            text = (f"{odd.count} instead of about {usual:.0f} lines: {kind.text[:200] if kind else odd.kind}; usually they come "
+                    f"with: {leader.text[:200] if leader else odd.leader}")
+            yield _anomaly(at, name, "log_missing", odd.p_value, float(odd.count), usual, at, text)
 
     def _new(self, at: float, name: str, entity: _Entity, now: _Said) -> Iterator[Anomaly]:
         """The first kind of line that is new; of errors `_errors` speaks."""
@@ -201,7 +229,8 @@ class Logs:
 
     # ---------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:
-        entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}, e.novelty.row()]
+        entities = {name: [e.ticks, e.rate, e.lines, list(e.known), {k: h.row() for k, h in e.habits.items()}, e.novelty.row(),
+                           e.mix.state()]
                     for name, e in self._entities.items()}
         return {"clock": self._clock, "miner": self._miner.state(), "open": self._joiner.state(), "entities": entities}
 
@@ -211,14 +240,16 @@ class Logs:
         self._joiner.restore(state["open"])
         self._entities = {
             name: _Entity(int(ticks), rate, int(lines), dict.fromkeys(known), {k: Habit.of(row) for k, row in habits.items()},
-                          Novelty.of(novelty))
-            for name, (ticks, rate, lines, known, habits, novelty) in state["entities"].items()}
+                          Novelty.of(novelty), Mix.of(mix))
+            for name, (ticks, rate, lines, known, habits, novelty, mix) in state["entities"].items()}
 
     @staticmethod
     def migrate(state: Mapping[str, Any], version: int) -> dict[str, Any] | None:
-        """Version 1 kept masked error texts, with `*` for what varies: they are mined as lines. Version 2 knew no new kinds."""
-        if version == 2:
-            return {**state, "entities": {name: [*row, Novelty().row()] for name, row in state["entities"].items()}}
+        """Version 1 kept masked error texts, with `*` for what varies: they are mined as lines. Version 2 knew nothing of new
+        kinds, version 3 not who follows whom."""
+        if version in (2, 3):
+            more = [Novelty().row()] if version == 2 else []
+            return {**state, "entities": {name: [*row, *more, Mix().state()] for name, row in state["entities"].items()}}
         if version != 1:
             return None
         new = Logs()

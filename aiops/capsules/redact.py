@@ -244,7 +244,7 @@ class _Redaction:
         if config.get("maintenance"):
             config["maintenance"] = [self._window(m) for m in config["maintenance"]]
         if config.get("slos"):
-            config["slos"] = [{**o, "name": self.names.text(o["name"]), "entity": self.names.entity(o["entity"])} for o in config["slos"]]
+            config["slos"] = [self._slo(objective) for objective in config["slos"]]
         if config.get("policies"):
             config["policies"] = {"beyond": self._beyond()}
         packs = {f"pack-{n}.yaml": _yaml(_without(d.data)) for n, (file, text) in enumerate(sorted(run.get("packs", {}).items()))
@@ -262,6 +262,9 @@ class _Redaction:
     def _window(self, window: Mapping[str, Any]) -> JSON:
         match = {k: self.names.entity(v) if k == "entity" else self.names.name(v) for k, v in window["match"].items()}
         return {**window, "match": match, "reason": self.names.text(str(window.get("reason", "")))}
+
+    def _slo(self, objective: Mapping[str, Any]) -> JSON:
+        return {**objective, "name": self.names.text(objective["name"]), "entity": self.names.entity(objective["entity"])}
 
     def _policies(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Those that can still be read without their names; how many cannot is counted."""
@@ -325,8 +328,8 @@ class _Redaction:
                                   "text": self.names.text(last["text"])}}
         ladder = {"keys": renamed(state["ladder"]["keys"], lambda v: [self.names.entity(v[0]), *v[1:]]),
                   "entities": renamed(state["ladder"]["entities"])}
-        others = {**state["others"], "on": renamed(state["others"]["on"], lambda a: {**a, "entity": self.names.entity(a["entity"])}),
-                  "pasts": renamed(state["others"]["pasts"])}
+        on = renamed(state["others"]["on"], lambda a: {**a, "entity": self.names.entity(a["entity"])})
+        others = {**state["others"], "on": on, "pasts": renamed(state["others"]["pasts"])}
         budget = {**state["budget"], "verdicts": {self.id(k): v for k, v in state["budget"]["verdicts"].items()}}
         return {**state, "tracks": renamed(state["tracks"], track), "ladder": ladder, "habits": renamed(state["habits"]),
                 "others": others, "budget": budget}
