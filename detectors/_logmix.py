@@ -29,6 +29,7 @@ LEAST_LINES, LEAST_TICKS = 100.0, 8
 LEAST_LEADERS, LEAST_SEEN = 15.0, 4.0
 FOLLOWS, LEADERS = 0.8, 3
 """So often at least a follower comes with its leader; so many leaders are asked, those that it follows most surely."""
+LEAST_MISSED = 1.0
 LOOSE = 1.5
 """Counts of two that only share their traffic differ from a fixed ratio by a variance of about 1 + ratio per line; a follower's
 by no more than so many times that. Two ways that a request may take differ by far more."""
@@ -96,18 +97,23 @@ class Mix:
         return best and Odd(min(1.0, best.p_value * len(tried)), best.kind, best.leader, best.count, best.trials, best.usual)
 
     def _missing(self, counts: Mapping[str, int], errors: Collection[str]) -> Iterator[Odd]:
-        now, well = self._row(counts), self._row({kind: n for kind, n in counts.items() if kind not in errors})
-        new = sum(n for kind, n in counts.items() if kind not in self.ids and kind not in errors)
+        now = self._row(counts)
         share = self.both / np.maximum(self.total, 1e-9)[:, None]
         leads = (self.total >= LEAST_LEADERS) & (self.seen >= LEAST_SEEN) & (now > 0)
-        follows = (share >= FOLLOWS) & leads[:, None] & self._in_step()
+        fewer = np.minimum.outer(now, now) < share * now[:, None] - LEAST_MISSED
+        follows = (share >= FOLLOWS) & leads[:, None]
         np.fill_diagonal(follows, False)
+        if not (follows & fewer).any():
+            return
+        follows &= self._in_step()
+        well = self._row({kind: n for kind, n in counts.items() if kind not in errors})
+        new = sum(n for kind, n in counts.items() if kind not in self.ids and kind not in errors)
         ids = list(self.ids)
-        for k in np.flatnonzero(follows.any(axis=0)).tolist():
+        for k in np.flatnonzero((follows & fewer).any(axis=0)).tolist():
             for j in sorted(np.flatnonzero(follows[:, k]).tolist(), key=lambda j: (-share[j, k], j))[:LEADERS]:
                 n, found, usual = int(now[j]), int(min(now[j], now[k])), float(share[j, k])
-                more = float((np.minimum(well, n) - share[j] * n).max(initial=0.0))
-                if found < usual * n and max(more, min(new, n)) < INSTEAD * (usual * n - found):
+                instead = max(float((np.minimum(well, n) - share[j] * n).max()), float(min(new, n)))
+                if fewer[j, k] and instead < INSTEAD * (usual * n - found):
                     missed = max(self.total[j] - self.both[j, k], 0.0)
                     p = _tail(n - found, n, ODDS_MISSED + missed / BUNCH, ODDS_MISSED + self.both[j, k] / BUNCH)
                     yield Odd(p, ids[k], ids[j], found, n, usual)
@@ -205,10 +211,10 @@ def _renamed(counts: Mapping[str, int], gone: str, kept: str) -> Mapping[str, in
 
 
 def _tail(count: int, trials: int, a: float, b: float) -> float:
-    """P(X >= count) of so many trials, X beta-binomial with a for and b against it."""
+    """P(X >= count) of so many trials, X beta-binomial with a for and b against it; 1 up to its mean."""
     if trials > MOST_TRIALS:
         count, trials = math.ceil(count * MOST_TRIALS / trials), MOST_TRIALS
-    if count <= 0:
+    if count <= trials * a / (a + b):
         return 1.0
     lg = math.lgamma
     whole = lg(trials + 1) + lg(a + b) - lg(a) - lg(b) - lg(trials + a + b)

@@ -134,7 +134,7 @@ def test_what_may_not_be_learned_is_not() -> None:
     assert {**after, "recent": None} == {**before, "recent": None}
 
 
-@pytest.mark.parametrize(("count", "trials", "a", "b"), [(0, 5, 1, 1), (5, 5, 0.5, 12.5), (3, 40, 0.05, 200), (7, 400, 2, 90)])
+@pytest.mark.parametrize(("count", "trials", "a", "b"), [(4, 5, 1, 1), (5, 5, 0.5, 12.5), (3, 40, 0.05, 200), (12, 400, 2, 90)])
 def test_the_tail_is_that_of_the_beta_binomial_law(count: int, trials: int, a: float, b: float) -> None:
     assert _tail(count, trials, a, b) == pytest.approx(float(betabinom.sf(count - 1, trials, a, b)), rel=1e-9)
 
