@@ -23,6 +23,8 @@ CLOSE_AFTER_S = 60.0
 CLOSE_AFTER_TICKS = 2
 REST_S, REST_TICKS = 180.0, 3
 """What was well for so long is over: what deviates then is another incident, though it be the same signal."""
+LASTING = frozenset({"memory", "disk"})
+"""What was filled does not empty when the trouble ends: it does not keep the trouble of others in the same incident."""
 MOST_RETURNS = 2
 """What comes back more often than so, each time within the window, is flapping, and stays one incident."""
 MOST_WAITING = 10_000
@@ -34,7 +36,7 @@ class Group:
     """One incident in the making: its alerts by key, newest state of each.
 
     `began`: onset of the first. `raised`: it had enough evidence; until then it is no incident (`waiting`: its raw alerts).
-    `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of any of them. `returns`: how
+    `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of what does not last. `returns`: how
     often an alert has come back by now, each time in another incident.
     """
 
@@ -45,7 +47,7 @@ class Group:
     returns: dict[str, int] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     firing_at: float = 0.0
-    odd_at: float = 0.0
+    odd_at: float = math.nan
     closed_at: float | None = None
     changed: bool = True
     raised: bool = False
@@ -53,6 +55,7 @@ class Group:
 
     _evidence: dict[str, float] = field(default_factory=dict)
     _fires: dict[Entity, set[str]] = field(default_factory=dict)
+    _acts: set[str] = field(default_factory=set)
     _entities: set[Entity] = field(default_factory=set)
 
     @property
@@ -74,8 +77,11 @@ class Group:
         return old.state == "firing" or not (old.silent and SENDER in old.detectors)
 
     def rested(self, alert: Alert, rest_s: float) -> bool:
-        """All was well for so long before the alert began. When those of others deviated last is not known."""
-        return not self.firing and alert.since - self.odd_at >= rest_s and SENDER not in alert.detectors
+        """All was well for so long before the alert began, or all but what lasts. When those of others deviated is not known."""
+        if self.firing if math.isnan(self.odd_at) else self._acts:
+            return False
+        last_at = self.firing_at if math.isnan(self.odd_at) else self.odd_at
+        return alert.since - last_at >= rest_s and alert.resource not in LASTING and SENDER not in alert.detectors
 
     def takes(self, alert: Alert, other: Entity, window_s: float, rest_s: float) -> bool:
         """Whether an alert may join for the sake of another entity near it: at the onset, while that one still suffers.
@@ -97,11 +103,14 @@ class Group:
         if alert.state == "firing":
             self._evidence[alert.key] = max(alert.opens, self._evidence.get(alert.key, 0.0))
             self._fires.setdefault(alert.entity, set()).add(alert.key)
-            self.odd_at = max(self.odd_at, now if math.isnan(alert.odd_at) else alert.odd_at)
+            if alert.resource not in LASTING:
+                self._acts.add(alert.key)
+                self.odd_at = max(now if math.isnan(alert.odd_at) else alert.odd_at, self.odd_at)
             self.firing_at, self.changed = now, self.changed or self.closed_at is not None
             self.closed_at = None
         elif alert.entity in self._fires:
             self._fires[alert.entity].discard(alert.key)
+            self._acts.discard(alert.key)
             if not self._fires[alert.entity]:
                 del self._fires[alert.entity]
 
