@@ -24,7 +24,7 @@ from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Sev
 VERSION = 4
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
-SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young"})
+SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young", "ceased"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""

@@ -36,8 +36,8 @@ class Group:
     """One incident in the making: its alerts by key, newest state of each.
 
     `began`: onset of the first. `raised`: it had enough evidence; until then it is no incident (`waiting`: its raw alerts).
-    `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of what does not last. `returns`: how
-    often an alert has come back by now, each time in another incident.
+    `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of what does not last.
+    `returns`: how often an alert has come back by now, each time in another incident.
     """
 
     id: str
@@ -209,7 +209,8 @@ class Grouper:
         for entity, alert in sorted(first.items()):
             for other, hops in graph.around(entity, self._distance, troubled).items():
                 groups = (self.groups[name] for name in self._with.get(other, ()))
-                found += [(hops, abs(alert.since - g.began), g.id) for g in groups if g.takes(alert, other, self._window_s, self._rest_s)]
+                found += [(hops, abs(alert.since - g.began), g.id) for g in groups
+                          if g.takes(alert, other, self._window_s, self._rest_s)]
         return self.groups[min(found)[2]] if found else None
 
     def _blind(self, since: float) -> Group | None:
