@@ -16,7 +16,7 @@ import numpy as np
 
 from aiops.budget import Budget, K
 from aiops.habits import Habits
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, UNKNOWN, Gain, Ladder, Places
+from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, UNKNOWN, Gain, Ladder, Places, recovery
 from aiops.others import Others
 from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
@@ -24,7 +24,7 @@ from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Sev
 VERSION = 4
 """Of what `state` gives."""
 SUPPORT_SHARE = 0.5
-SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young"})
+SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young", "ceased"})
 """Detectors that add to evidence and never raise it alone."""
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
@@ -98,7 +98,7 @@ class Alerting:
 
     def _keep_book(self, frame: Frame, graph: Topology | None, fresh: set[str], paged: Sequence[str]) -> None:
         """Counts what each level would have paged, and learns how high signals go by themselves; not from held entities."""
-        for gone in self._ladder.fall(frame.at, frame.values, fresh):
+        for gone in self._ladder.fall(frame.at, frame.values, fresh, self.budget.tick_s):
             self._learn_habit(frame, gone.key, gone.entity, gone.nats * self.needed(frame.at, gone.key), 1.0)
         self._ladder.page(paged)
         for key in paged:
@@ -181,9 +181,10 @@ class Alerting:
                 continue
             spoke = _spoke(frame, track.last.signal)
             if spoke or frame.at - track.seen_at > QUIET_S:
-                track.share -= RECOVER_SHARE
+                fires = track.state == "firing"
+                track.share = min(track.share, 1.0) - recovery(self.budget.tick_s) if fires else track.share - RECOVER_SHARE
                 track.silent = not spoke
-            if track.share <= 0:
+            if track.share <= ROUNDED:
                 track.share = 0.0
                 track.state = "resolved" if track.state == "firing" else "pending"
 
@@ -198,7 +199,7 @@ class Alerting:
             key, a.entity, a.name, t.state, t.since, frame.at,
             1.0 - t.p_value, t.p_value, t.strength, tuple(sorted(t.detectors)), _severity(signal),
             a.value, a.expected, a.lower, a.upper, signal.unit, signal.direction,
-            signal.resource, a.text, silent=t.silent and t.state == "resolved", budget_share=share)
+            signal.resource, a.text, silent=t.silent and t.state == "resolved", budget_share=share, odd_at=t.seen_at)
 
     # -------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Any]:

@@ -38,7 +38,8 @@ from correlators.correlate import Correlate
 from correlators.topology import Topology
 
 SHIPPED_POLICIES = Path(__file__).parents[1] / "policies"
-DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "young", "drift", "exhaustion")
+DEFAULT_DETECTORS = ("baseline", "isolation_forest", "peers", "absence", "logs", "newcomer", "young", "ceased", "drift",
+                     "exhaustion")
 Mode = Literal["observe", "ask", "act"]
 
 

@@ -18,15 +18,23 @@ RUNGS: Floats = np.array([3.0 * 1.05**k for k in range(76)])
 CAP_SHARE = 0.6
 """One sample adds at most this share of a level, so that no single sample raises an alert."""
 RECOVER_SHARE = 0.2
-"""One normal sample takes this share of a level away: five in a row resolve."""
+"""One normal sample takes this share of a level away: five in a row resolve what fires."""
+REST_S, LEAST_NORMAL = 180.0, 3
+"""Fewer do, but so many at least, where they speak for so long a time: what is sampled seldom is not in trouble for longer."""
 JOIN_S, CLOSE_S, CLOSE_TICKS = 300.0, 60.0, 2.0
 """The correlator closes an incident after so long without an alert, and opens it again within JOIN_S of that."""
+ROUNDED = 1e-9
 QUIET_S = 300.0
 """Silence for longer is taken for recovery."""
 MAX_ROWS = 10_000
 NO_SIGNAL, UNKNOWN = -1, -2
 Places = NDArray[np.int64]
 _NONE: Floats = np.zeros(len(RUNGS))
+
+
+def recovery(tick_s: float) -> float:
+    """What one normal sample takes away from an alert that fires, as a share of its level."""
+    return min(max(RECOVER_SHARE, tick_s / REST_S), 1.0 / LEAST_NORMAL)
 
 
 class Gain(NamedTuple):
@@ -84,7 +92,7 @@ class Ladder:
             self.share[row] = np.maximum(self.share[row], share)
             self.seen_at[row] = at
 
-    def fall(self, at: float, values: Floats, fresh: Iterable[str]) -> list[Gain]:
+    def fall(self, at: float, values: Floats, fresh: Iterable[str], tick_s: float = 0.0) -> list[Gain]:
         """Normal samples: everybody who is not in `fresh` and was heard, or was silent for QUIET_S, goes down.
 
         Those who reach the ground leave; of them, those who were never paged and had reached the ladder are returned,
@@ -98,7 +106,10 @@ class Ladder:
         metric = self.column >= 0
         heard[metric] = np.isfinite(values[self.column[metric]])
         rows = np.flatnonzero(falling & (heard | (at - self.seen_at > QUIET_S)))
-        self.share[rows] = np.maximum(self.share[rows] - RECOVER_SHARE, 0.0)
+        on = self.on[rows]
+        high = np.where(on, np.minimum(self.share[rows], 1.0), self.share[rows])
+        self.share[rows] = np.maximum(high - np.where(on, recovery(tick_s), RECOVER_SHARE), 0.0)
+        self.share[rows] *= self.share[rows] > ROUNDED
         self.on[rows] &= self.share[rows] > 0
         left = [self._leave(row) for row in rows[~self.share[rows].any(axis=1)].tolist()]
         return [gain for gain in left if gain.nats > 0]

@@ -263,6 +263,7 @@ class Alert:
     it deviates, and raises nothing for the reason that `text` gives.
     `budget_share` in 0..1: with this share of the budget of false incidents it would still have been raised.
     `opens` in 0..1: its share of what opens an incident; below 1 for an alert of others that comes and goes by habit (`text`).
+    `odd_at`: when it deviated last, NaN where that is not known apart from `at`.
     """
 
     key: str
@@ -288,6 +289,7 @@ class Alert:
     silent: bool = False
     budget_share: float = 1.0
     opens: float = 1.0
+    odd_at: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

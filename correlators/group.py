@@ -7,6 +7,7 @@ incident that closes and whose alerts come back within the window opens again un
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,12 @@ DISTANCE = 2
 WITNESS_LATE_S = 15.0
 CLOSE_AFTER_S = 60.0
 CLOSE_AFTER_TICKS = 2
+REST_S, REST_TICKS = 180.0, 3
+"""What was well for so long is over: what deviates then is another incident, though it be the same signal."""
+LASTING = frozenset({"memory", "disk"})
+"""What was filled does not empty when the trouble ends: it does not keep the trouble of others in the same incident."""
+MOST_RETURNS = 2
+"""What comes back more often than so, each time within the window, is flapping, and stays one incident."""
 MOST_WAITING = 10_000
 """So many raw alerts of what is no incident yet are remembered, the newest."""
 
@@ -29,15 +36,18 @@ class Group:
     """One incident in the making: its alerts by key, newest state of each.
 
     `began`: onset of the first. `raised`: it had enough evidence; until then it is no incident (`waiting`: its raw alerts).
-    `blind`: alerts of others, about what the topology does not know.
+    `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of what does not last.
+    `returns`: how often an alert has come back by now, each time in another incident.
     """
 
     id: str
     opened_at: float
     began: float
     blind: bool = False
+    returns: dict[str, int] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     firing_at: float = 0.0
+    odd_at: float = math.nan
     closed_at: float | None = None
     changed: bool = True
     raised: bool = False
@@ -45,6 +55,7 @@ class Group:
 
     _evidence: dict[str, float] = field(default_factory=dict)
     _fires: dict[Entity, set[str]] = field(default_factory=dict)
+    _acts: set[str] = field(default_factory=set)
     _entities: set[Entity] = field(default_factory=set)
 
     @property
@@ -65,11 +76,20 @@ class Group:
         old = self.alerts[alert.key]
         return old.state == "firing" or not (old.silent and SENDER in old.detectors)
 
-    def takes(self, alert: Alert, other: Entity, window_s: float) -> bool:
+    def rested(self, alert: Alert, rest_s: float) -> bool:
+        """All was well for so long before the alert began, or all but what lasts. When those of others deviated is not known."""
+        if self.firing if math.isnan(self.odd_at) else self._acts:
+            return False
+        last_at = self.firing_at if math.isnan(self.odd_at) else self.odd_at
+        return alert.since - last_at >= rest_s and alert.resource not in LASTING and SENDER not in alert.detectors
+
+    def takes(self, alert: Alert, other: Entity, window_s: float, rest_s: float) -> bool:
         """Whether an alert may join for the sake of another entity near it: at the onset, while that one still suffers.
 
         On the same entity at any time; where all is over, what was in it may be flapping.
         """
+        if self.rested(alert, rest_s):
+            return False
         if self.closed_at is not None:
             return alert.entity in self._entities and SENDER not in alert.detectors
         return other in self._fires and (abs(alert.since - self.began) <= window_s or alert.entity == other)
@@ -83,10 +103,14 @@ class Group:
         if alert.state == "firing":
             self._evidence[alert.key] = max(alert.opens, self._evidence.get(alert.key, 0.0))
             self._fires.setdefault(alert.entity, set()).add(alert.key)
+            if alert.resource not in LASTING:
+                self._acts.add(alert.key)
+                self.odd_at = max(now if math.isnan(alert.odd_at) else alert.odd_at, self.odd_at)
             self.firing_at, self.changed = now, self.changed or self.closed_at is not None
             self.closed_at = None
         elif alert.entity in self._fires:
             self._fires[alert.entity].discard(alert.key)
+            self._acts.discard(alert.key)
             if not self._fires[alert.entity]:
                 del self._fires[alert.entity]
 
@@ -101,6 +125,8 @@ class Grouper:
         self._with: dict[Entity, dict[str, None]] = {}
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
+        self._rest_s = REST_S
+        self._returns: dict[str, int] = {}
         self.habitual = 0
 
     def __contains__(self, key: str) -> bool:
@@ -109,17 +135,21 @@ class Grouper:
 
     def update(self, now: float, alerts: Sequence[Alert], graph: Graph) -> list[Group]:
         """All groups that are open or changed in this step, oldest first."""
-        self.assigned = []
+        self.assigned, self._returns = [], {}
+        self._rest_s = max(REST_S, REST_TICKS * (now - self._last_at if self._last_at is not None else 0.0))
         for group in self.groups.values():
             group.changed = False
         troubled = {a.entity for a in alerts if a.state == "firing"}
         told = sorted((a for a in alerts if a.state != "pending"), key=lambda a: (a.since, a.key))
         for alert in told:
             if home := self._home(alert):
-                if home.knows(alert):
+                returns = home.returns.get(alert.key, 0)
+                again = alert.state == "firing" and returns < MOST_RETURNS and home.rested(alert, self._rest_s)
+                if home.knows(alert) and not again:
                     self._join(now, home, alert)
                 else:
                     del self._of[alert.key]
+                    self._returns[alert.key] = returns + again
         fresh: dict[Entity, list[Alert]] = {}
         for alert in told:
             if alert.state == "firing" and self._home(alert) is None:
@@ -155,6 +185,7 @@ class Grouper:
         group = group or self._open(now, first, blind)
         for alert in alerts:
             self._join(now, group, alert)
+        group.returns.update((a.key, self._returns[a.key]) for a in alerts if a.key in self._returns)
 
     def _witness(self, now: float, alert: Alert, graph: Graph) -> None:
         """Evidence too weak to raise anything joins the incident of a host that lacks the very resource it is about.
@@ -178,7 +209,8 @@ class Grouper:
         for entity, alert in sorted(first.items()):
             for other, hops in graph.around(entity, self._distance, troubled).items():
                 groups = (self.groups[name] for name in self._with.get(other, ()))
-                found += [(hops, abs(alert.since - g.began), g.id) for g in groups if g.takes(alert, other, self._window_s)]
+                found += [(hops, abs(alert.since - g.began), g.id) for g in groups
+                          if g.takes(alert, other, self._window_s, self._rest_s)]
         return self.groups[min(found)[2]] if found else None
 
     def _blind(self, since: float) -> Group | None:

@@ -38,6 +38,8 @@ AT_ONCE_S, AT_ONCE_TICKS = 300.0, 1.5
 """A dependency that was slow for longer before the candidate was hurt has not hurt it by that."""
 ENOUGH = 0.5
 """A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
+ENOUGH_TO_FAIL = 0.35
+"""The same for who fails: errors are handed on whole, and are surer the further they have come."""
 SAME_TIME_S = 15.0
 CHANGE_BEFORE_S, CHANGE_AFTER_S, CHANGE_BONUS = 900.0, 30.0, 2.0
 FAULT_BEFORE_S, FAULT_AFTER_S = 900.0, 60.0
@@ -75,7 +77,16 @@ class _Candidate:
     @property
     def strength(self) -> float:
         """ln(1 + nats) of the strongest signal: a hundred times more evidence is not a hundred times more guilt."""
-        return math.log1p(max(t.nats for t in self.said))
+        return math.log1p(self.nats)
+
+    @property
+    def nats(self) -> float:
+        return max(t.nats for t in self.said)
+
+    @property
+    def faint(self) -> bool:
+        """All that is said of it was too little for an alert."""
+        return all(a.state == "pending" for a in self.alerts)
 
     @property
     def own(self) -> float:
@@ -180,7 +191,7 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
             share = EXPLAINED_BEFORE
         if "errors" in c.kinds and other.answers:
             share *= NOT_BY_DELAY
-        taken = -share * c.strength * min(1.0, other.strength / (ENOUGH * c.strength))
+        taken = -share * c.strength * _as_much(other, c)
         if entity in called:
             taken = max(taken, OWN_KEPT * c.own - c.strength) if c.own else taken
         if best is None or taken < best.contribution:
@@ -188,6 +199,16 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
                 f"{later_s:.0f} s later" if later_s > 0 else f"{-later_s:.0f} s earlier")
             best = Reason(f"explained by {entity}, which it depends on and which turned bad {when}", taken)
     return [best] if best else []
+
+
+def _as_much(other: _Candidate, c: _Candidate) -> float:
+    """0..1: how much of what is odd about a candidate is as odd about the other. Who was never loud does not explain who is:
+    there the evidence itself is compared, and not on the log scale."""
+    if "errors" in c.kinds:
+        return min(1.0, other.strength / (ENOUGH_TO_FAIL * c.strength))
+    if other.faint and not c.faint:
+        return min(1.0, other.nats / (ENOUGH * c.nats))
+    return min(1.0, other.strength / (ENOUGH * c.strength))
 
 
 def _explainers(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph) -> list[Entity]:

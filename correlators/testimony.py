@@ -13,12 +13,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from aiops.meaning import parse_labels
+from aiops.callends import Call, call_ends
 from aiops.types import Alert, Anomaly, Entity, Signal
 from correlators.graph import Graph
 
-ENDS = (("from", "to"), ("client", "server"), ("source_workload", "destination_workload"), ("source", "destination"))
-"""Labels that name the caller and the callee: plain, OpenTelemetry's service graph, Istio."""
 WAITING = frozenset({"latency", "network", "errors"})
 """Kinds of signals by which a caller tells of its callee."""
 WEAK, WAITED = 0.3, 0.25
@@ -27,6 +25,8 @@ DEEPER, STARVED = 0.8, 0.7
 """How much of a slow call is explained by a slow call of the callee, and by a caller that lacks a resource itself."""
 OWN = frozenset({"cpu", "memory", "disk", "gpu"})
 """What somebody uses up himself, however slow others are."""
+OF_DETECTOR = {"ceased": "errors"}
+"""What kind of signal it is where a detector speaks of none: who stops short of what he usually calls fails."""
 KEEP_S, KEEP_TICKS, MAX_WEAK = 300.0, 3.0, 2000
 HOPS, MOST_BELOW = 3, 500
 
@@ -44,24 +44,10 @@ class Testimony:
         return self.weight * self.alert.strength
 
 
-Call = tuple[Entity, Entity]
-
-
 def call_of(alert: Alert, graph: Graph) -> Call | None:
     """Caller and callee of the call that an alert is about, where its labels name them and the topology knows both."""
-    _, _, rest = alert.signal.partition("{")
-    if not rest or alert.resource not in WAITING:
-        return None
-    try:
-        labels = parse_labels(rest.removesuffix("}"))
-    except ValueError:
-        return None
-    within = alert.entity.split("/")[1] if alert.entity.count("/") >= 2 else ""
-    for caller, callee in ENDS:
-        if caller in labels and callee in labels:
-            ends = (f"service/{within}/{labels[caller]}", f"service/{within}/{labels[callee]}")
-            return ends if ends[0] != ends[1] and ends[0] in graph and ends[1] in graph else None
-    return None
+    ends = call_ends(alert.entity, alert.signal.partition("{")[2].removesuffix("}")) if alert.resource in WAITING else None
+    return ends if ends and ends[0] in graph and ends[1] in graph else None
 
 
 def statements(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Testimony]]:
@@ -125,7 +111,7 @@ class Murmurs:
                 continue
             of, strength = self._by.setdefault(a.entity, {}), -math.log(max(a.p_value, 1e-300))
             old = of.pop(a.name, None)
-            about = signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name)
+            about = signals[a.signal] if a.signal >= 0 else Signal(-1, a.entity, a.name, resource=OF_DETECTOR.get(a.detector, ""))
             new = Alert(f"{a.entity}|{a.name}", a.entity, a.name, "pending", a.onset if a.onset == a.onset else now, now,
                         a.score, a.p_value, strength, (a.detector,), value=a.value, expected=a.expected, lower=a.lower,
                         upper=a.upper, unit=about.unit, direction=about.direction, resource=about.resource, text=a.text)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aiops.types import Alert, Edge, Event, Links, Node
 from correlators.correlate import Correlate
 from correlators.graph import HUB_DEGREE, Graph
-from correlators.group import CLOSE_AFTER_S, WINDOW_S, Grouper
+from correlators.group import CLOSE_AFTER_S, MOST_RETURNS, REST_S, WINDOW_S, Grouper
 from correlators.impact import MAX_LISTED, impact
 from correlators.rootcause import CHANGE_BEFORE_S, rank
 
@@ -183,6 +183,37 @@ def test_flapping_reopens_the_same_incident():
     again = run.step(CHECKOUT)
     assert list(again) == [name]
     assert (again[name].state, again[name].closed_at, again[name].opened_at) == ("open", None, T0 + 10)
+
+
+def test_what_comes_back_after_a_rest_is_another_incident():
+    """The same signal, well for minutes in between: the first stays closed."""
+    run = Run()
+    [name] = run.step(CHECKOUT)
+    close(run, CHECKOUT)
+    run.step(after=REST_S)
+    again = run.step(CHECKOUT)
+    assert name not in again and len(again) == 1
+
+
+def test_what_comes_back_over_and_over_stays_one_incident():
+    """A crash loop: it rests each time, and after some returns all of them are in the last incident."""
+    run, names = Run(), set()
+    for _ in range(10):
+        names |= run.step(CHECKOUT).keys()
+        close(run, CHECKOUT)
+        run.step(after=REST_S)
+    assert len(names) == 1 + MOST_RETURNS
+
+
+def test_another_fault_near_one_that_is_over_is_another_incident():
+    """On an entity that was in the first, with another signal; soon after the first it still belongs to it."""
+    for rest_s, open_now in ((REST_S, 1), (REST_S / 4, 1)):
+        run = Run()
+        [name] = run.step(CHECKOUT)
+        close(run, CHECKOUT)
+        run.step(after=rest_s)
+        found = run.step("service//checkout slow")
+        assert (len(found), name in found) == (open_now, rest_s < REST_S)
 
 
 def test_trouble_long_after_is_a_new_incident():

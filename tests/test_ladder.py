@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops import ladder
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, RUNGS, UNKNOWN, Gain, Ladder
+from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, RUNGS, UNKNOWN, Gain, Ladder
 
 STEP_S = 10.0
 WINDOW_S = 360.0
@@ -50,7 +50,8 @@ def alone(level, samples):
             share = min(share + min(nats / level, CAP_SHARE), 1.0 + 1.0 / level)
             on = on or share >= 1.0
         else:
-            share = max(share - RECOVER_SHARE, 0.0)
+            share = max(min(share, 1.0 if on else share) - RECOVER_SHARE, 0.0)
+            share *= share > ROUNDED
             on = on and share > 0.0
         if on:
             opened += k * STEP_S - last > WINDOW_S

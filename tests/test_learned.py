@@ -35,7 +35,7 @@ from aiops.web.server import Server
 from aiops.web.view import NotPossible
 
 __all__ = ["toys"]
-ALL = ("baseline", "isolation_forest", "absence", "logs", "newcomer", "young", "drift", "peers", "exhaustion")
+ALL = ("baseline", "isolation_forest", "absence", "logs", "newcomer", "young", "ceased", "drift", "peers", "exhaustion")
 ENTITIES = ("pod/shop/a-1", "pod/shop/a-2", "pod/shop/a-3", "node//n")
 
 

@@ -122,3 +122,19 @@ def test_taking_an_item_away_moves_the_verdict():
     assert moved[0].entity == "service//pay"
     assert sum(c.score for c in moved) == pytest.approx(1.0)
     assert [c.entity for c in ablated(causes, "no such text")] == [c.entity for c in causes]
+
+
+def test_who_was_never_loud_does_not_explain_a_loud_delay():
+    """A callee that is hardly odd is in the list, and not above the one that is very slow itself."""
+    loud = alert("service//pay latency", strength=24.0, resource="latency")
+    faint = alert("service//bank latency", state="pending", strength=9.6, resource="latency")
+    assert firsts(loud, weak=[faint])[0] == "service//pay"
+
+
+def test_errors_are_handed_on_whole():
+    """Who fails, and is nothing else, is explained by whom it calls who is odd enough, though the failing is surer by far."""
+    failing = alert("service//front errors", strength=46.0, resource="errors")
+    odd = alert("service//ads spans", state="pending", strength=9.4, resource="traffic")
+    stops = alert("service//pay calls_ceased", state="pending", strength=10.4, resource="errors")
+    assert firsts(failing, weak=[stops])[0] == "service//pay"
+    assert firsts(failing, weak=[odd])[0] == "service//front"

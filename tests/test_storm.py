@@ -300,7 +300,7 @@ class Naive(Grouper):
             for group in self.groups.values():
                 for other in group.entities:
                     hops = graph.distance(a.entity, other, self._distance, troubled)
-                    if hops is not None and group.takes(a, other, self._window_s):
+                    if hops is not None and group.takes(a, other, self._window_s, self._rest_s):
                         found.append((hops, abs(a.since - group.began), group.id))
         return self.groups[min(found)[2]] if found else None
 

@@ -22,9 +22,10 @@ LEASE = Signal(9, "certificate//c", "left", unit="seconds", direction="down", mi
 SIGNALS = (*ALONE, *(Signal(len(ALONE) + k, "service//a", "busy", f'replica="{k}"') for k in range(5)), LEASE)
 HOG = Signal(len(SIGNALS), "process//hog", "cores", direction="up", min_abs=0.2, resource="cpu")
 FAULT = range(150, 165)
-SILENT_ON_FAULTS = {"drift", "young"}
-"""Tells of new levels that have settled; speaks of signals that are too young for a fault after 150 samples: test_young.py."""
-NEVER_LEARNS_LEVELS = {"drift", "newcomer", "young", "exhaustion"}
+SILENT_ON_FAULTS = {"drift", "young", "ceased"}
+"""Tells of new levels that have settled; speaks of signals that are too young for a fault after 150 samples: test_young.py;
+speaks of calls: test_ceased.py."""
+NEVER_LEARNS_LEVELS = {"drift", "newcomer", "young", "ceased", "exhaustion"}
 
 
 def make(name):
