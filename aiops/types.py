@@ -78,6 +78,11 @@ class RawAlert:
     severity: str = "warning"
     labels: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def critical(self) -> bool:
+        """Whether it is to wake somebody, as its sender says."""
+        return self.severity in {"critical", "page"}
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
