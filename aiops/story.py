@@ -58,7 +58,8 @@ def headline(form: JSON) -> str:
     if alert["signal"] == ABSENT and (over or text):
         return f"{name(alert['entity'])}: {'was silent' if over else text}"
     if over:
-        text = f"is back at {text}" if _inside(alert) else "was abnormal"
+        worst_text = level({**alert, "text": ""})
+        text = f"is back at {text}" if _inside(alert) else f"was {worst_text or 'abnormal'}"
     elif text:
         text = f"is {text}" if alert.get("value") is not None else f"- {text}"
     return f"{name(alert['entity'])}: {alert['signal']} {text}".rstrip()

@@ -100,8 +100,9 @@ class Topology:
     def page(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> dict[str, Any]:
         """The edges as a document, sorted: `total`, and at most `limit` of them. Safe beside a running step."""
         found = sorted(self.edges(at, entity), key=lambda h: (*place(h.edge), h.since))
-        return {"at": _number(self.at if at is None else at), "version": self.version, "exact_since": _number(self.exact_since),
-                "total": len(found), "left_out": self.calls.left_out if self.calls is not None else 0,
+        left_out = self.calls.left_out if self.calls is not None else 0
+        return {"at": _number(self.at if at is None else min(at, self.at)), "version": self.version,
+                "exact_since": _number(self.exact_since), "total": len(found), "left_out": left_out,
                 "edges": [h.form for h in found[offset:offset + limit]]}
 
     def state(self) -> list[Any]:

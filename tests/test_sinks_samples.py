@@ -47,11 +47,12 @@ def test_sentences_cope_with_what_is_not_known() -> None:
 
 
 def test_a_closed_incident_says_that_the_signal_is_back() -> None:
-    """Within its band again it is back; closed for another reason it was abnormal."""
+    """Within its band again it is back; closed for another reason it is told how bad it was."""
     back = alert(DB, "memory_usage", 1e-12, value=2.2e9, expected=2.1e9, lower=1.9e9, upper=2.4e9, unit="bytes", state="resolved")
     closed = serial.incident(incident(alerts=(back,), state="closed", closed_at=T0 + 60))
     assert story.headline(closed) == "pod shop/db-0: memory_usage is back at 2.05 GiB (expected 1.77 GiB to 2.24 GiB)"
-    assert story.headline(serial.incident(incident(state="closed", closed_at=T0))) == "pod shop/db-0: memory_usage was abnormal"
+    assert story.headline(serial.incident(incident(state="closed", closed_at=T0))) == (
+        "pod shop/db-0: memory_usage was 7.54 GiB (expected 1.77 GiB to 2.24 GiB)")
 
 
 def test_who_fell_silent_is_said_to_be_silent() -> None:

@@ -131,7 +131,11 @@ def test_the_command_tells_the_topology(run: Any, httpserver: HTTPServer) -> Non
         "service/shop/web calls service/shop/old istio, topology-file 2001-09-09 01:46:40 UTC gone 2001-09-09 01:48:10 UTC",
         "5 more are not shown. Name one end with --entity, or raise --limit."]
     httpserver.expect_request("/api/topology", query_string="limit=100").respond_with_json({**answer, "total": 0, "edges": []})
-    assert run("topology", "--server", url)[1] == "0 edges at 2001-09-09 01:47:40 UTC, version 4\n"
+    assert run("topology", "--server", url)[1] == (
+        "0 edges at 2001-09-09 01:47:40 UTC, version 4\nWhat was before 2001-09-09 01:48:20 UTC is not wholly known.\n")
+    httpserver.expect_request("/api/topology", query_string="limit=1").respond_with_json(answer)
+    httpserver.expect_request("/api/topology", query_string=f"limit=100&at={T0:.3f}").respond_with_json(answer)
+    assert run("topology", "--at=-1m", "--server", url)[0] == 0, "a minute before the daemon's time"
     assert json.loads(run("topology", "--server", url, "-o", "json")[1])["version"] == 4
     assert run("topology", "--at", "soon", "--server", url)[0] == 2
 

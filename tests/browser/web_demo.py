@@ -41,9 +41,9 @@ MODELS: list[JSON] = [
      "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
                    "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 
-PRIORITY = Priority("P1", 7.29, (Reason("it is critical", 3.0), Reason(
+PRIORITY = Priority("P1", 7.29, (Reason("its severity is critical", 3.0), Reason(
     "'chat is fast' spends its error budget 21 times too fast: 2.9 % of that of 30 d in the last 1 h", 3.0), Reason(
-    "3 depend on it, criticality 5 with its own", 1.29)))
+    "3 depend on it; their criticalities and its own add up to 5", 1.29)))
 BEFORE = Recurrence(2, 4, (Seen("inc-1c3d", NOW - 3 * 86_400, 1500.0, (("Drain", "helped"),)),))
 LEARNED: dict[str, list[JSON]] = {
     "records": [
