@@ -31,13 +31,18 @@ def level(alert: JSON) -> str:
     value, unit = alert.get("value"), alert.get("unit", "")
     if value is None:
         return str(alert.get("text") or "")
-    low, high, middle = alert.get("lower"), alert.get("upper"), alert.get("expected")
+    low, high, middle = (_plain(alert.get(k), value) for k in ("lower", "upper", "expected"))
     if low is not None and high is not None and quantity(low, unit) != quantity(high, unit):
         return f"{quantity(value, unit)} (expected {quantity(low, unit)} to {quantity(high, unit)})"
     bounds = (("expected", middle), ("expected below", high), ("expected above", low))
     known = next(((word, v) for word, v in bounds if v is not None), None)
     own = f", {alert['text']}" if alert.get("text") else ""
     return quantity(value, unit) + (f" ({known[0]} {quantity(known[1], unit)})" if known else own)
+
+
+def _plain(x: float | None, beside: float) -> float | None:
+    """What is nothing beside the value is 0: nobody wants to read 3.75e-18."""
+    return 0.0 if x is not None and abs(x) < 1e-4 * abs(beside) else x
 
 
 def worst(form: JSON) -> JSON | None:
