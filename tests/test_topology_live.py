@@ -114,6 +114,20 @@ def test_what_is_shown_says_from_where_since_when_and_until_when() -> None:
         forms.TopologyPage.model_validate(json.loads(json.dumps(page)))
 
 
+def test_asking_for_the_topology_leaves_no_trace_in_it() -> None:
+    """It is asked from other threads, between any two lines of a step: what the step remembers is the step's own."""
+    run = pipeline()  # noqa: F811
+    intake = Intake(STEP)
+    for k in range(4):
+        intake.sample(T0 + k, "service//cart", "traces_service_graph_request_total", {"client": "web"}, float(k + 1), "counter")
+        step(intake, run, T0 + k)
+    intake.links("kubernetes", Links((Node("service/shop/cart"), Node("service/shop/web"))))
+    step(intake, run, T0 + 5)
+    run.topology._namesakes = None
+    assert {(e["from"], e["to"]) for e in run.topology.page()["edges"]} >= {("service/shop/web", "service/shop/cart")}
+    assert run.topology._namesakes is None
+
+
 def test_the_command_tells_the_topology(run: Any, httpserver: HTTPServer) -> None:  # noqa: F811
     """A row an edge, how many are not shown, and what is not known of the past."""
     edge = {"from": "service/shop/web", "to": "service/shop/cart", "kind": "calls", "sources": ["istio", "topology-file"],
