@@ -11,7 +11,7 @@ from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.rows import columnar
 from aiops.signals import STALE_S
-from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal, entity_parts
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
@@ -146,8 +146,8 @@ class RecentEvidence:
         parts = [entity, *self.graph.owned(entity)]
         near = {entity, *(o for p in parts for o in self.graph.owners(p))}
         near |= {host for p in parts for host, kind in self.graph.dependencies(p) if kind == "runs_on"}
-        near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
-        found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
+        near |= {f"node//{entity_parts(p)[1]}" for p in parts if p.startswith("gpu/")}
+        found = {word: [entity_parts(e)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
 
     def affected(self, incident: Incident) -> int:

@@ -33,6 +33,13 @@ Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 
+def entity_parts(entity: Entity) -> tuple[str, str, str]:
+    """`pod/shop/api` -> kind, namespace, name (which may hold slashes). What is missing is empty: names come from outside."""
+    kind, _, rest = entity.partition("/")
+    namespace, _, name = rest.partition("/")
+    return kind, namespace, name
+
+
 # --------------------------------------------------------------------------------------------------- what comes in
 @dataclass(frozen=True, slots=True)
 class Series:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 
 from aiops.links import Merger, place
-from aiops.types import Batch, Edge, Entity, Links, Node
+from aiops.types import Batch, Edge, Entity, Links, Node, entity_parts
 from correlators.calls import Calls, Party
 from correlators.graph import Graph, follow
 
@@ -138,7 +138,7 @@ class Topology:
         for name in party.names:
             if name in known:
                 return name
-        kind, namespace, name = party.names[0].split("/", 2)
+        kind, namespace, name = entity_parts(party.names[0])
         if kind == "service" and not namespace and len(found := (services or self._services)().get(name, [])) == 1:
             return found[0]
         return party.names[0]
@@ -153,7 +153,7 @@ class Topology:
         found: dict[str, list[Entity]] = {}
         for entity in [*self._merger.of(TOLD).nodes]:
             if entity.startswith("service/"):
-                found.setdefault(entity.split("/", 2)[2], []).append(entity)
+                found.setdefault(entity_parts(entity)[2], []).append(entity)
         return found
 
 

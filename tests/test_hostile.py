@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import T0, bare_pipeline, links, pipeline, tiny_recording, write_jsonl
+from helpers import T0, bare_pipeline, links, pipeline, tiny_recording, tiny_rows, write_csv, write_jsonl
 
 from aiops import cli, intake
 from aiops.intake import Intake
@@ -157,11 +157,18 @@ def test_a_million_alerts_in_a_minute() -> None:
     drowned(1_000_000, 4, 100_000)
 
 
+SHORT = ("service", "service/x", "service//", "pod/x", "pod", "node", "node/x", "deployment/d", "gpu", "gpu/x", "/", "job")
+"""Names that lack what the name of an entity has."""
+
+
 def hostile_recording(folder: Path) -> Path:
     """The tiny recording among all that can be wrong with one."""
+    calls = [(T0 + k * 10, e, "traces_service_graph_request_total", '"client=""x"""', k + 1.0) for k in range(60) for e in SHORT]
     tiny_recording(folder)
+    write_csv(folder, [*((t, e, m, "", v) for t, e, m, v in tiny_rows()), *calls], "time,entity,metric,labels,value")
     (folder / "expect.yaml").unlink()
     edges = [(e.source, e.kind, e.target) for e in (*NONSENSE.edges, *links("service//shop calls service//db").edges)]
+    edges += [(a, kind, b) for a in SHORT for b in SHORT for kind in ("owns", "runs_on", "calls", "uses")]
     (folder / "topology.yaml").write_text(json.dumps({
         "nodes": [{"id": "service//db", "criticality": 0}, {"id": "service//db", "criticality": 9}, {"id": ""}],
         "edges": [{"from": a, "to": b, "kind": k} for a, k, b in edges]}), encoding="utf-8")
@@ -169,7 +176,8 @@ def hostile_recording(folder: Path) -> Path:
         (450, "service//shop", "Slow", "firing"), (300, "service//shop", "Slow", "resolved"),
         (450, "ghost//1", "Slow", "resolved"), (540, "service//shop", "Slow", "resolved"),
         (540, "service//shop", "Slow", "resolved"), (200, "weird", "\x1b[31mred\x00", "firing"),
-        (-1e6, "service//db", "Ancient", "firing"), (455, "", "Nobody", "firing"), (455, "a//1", "[bold]x[/]", "firing")]]
+        (-1e6, "service//db", "Ancient", "firing"), (455, "", "Nobody", "firing"), (455, "a//1", "[bold]x[/]", "firing"),
+        *((470, e, "Short", "firing") for e in SHORT)]]
     write_jsonl(folder / "alerts.jsonl", raw)
     with (folder / "alerts.jsonl").open("ab") as f:
         f.write(b'{"time": NaN, "entity": "a", "name": "b"}\nno json\n{"time": 1e300, "entity": "a", "name": "b"}\n')
@@ -193,8 +201,8 @@ def test_a_recording_of_all_that_is_bad_is_replayed(hostile: Path, tmp_path: Pat
     out = tmp_path / "out"
     assert cli.main(["replay", str(hostile), "--alerts-out", str(out)]) == 0
     answers = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [a["index"] for a in answers] == list(range(16))
-    assert [a["index"] for a in answers if a["incident"] is None] == [1, 2, *range(9, 16)]
+    assert [a["index"] for a in answers] == list(range(28))
+    assert [a["index"] for a in answers if a["incident"] is None] == [1, 2, *range(21, 28)]
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "\x00" not in shown and "·[31mred·" in shown and "[bold]x[/]" in shown
     for count in ("6 alerts.jsonl lines malformed", "1 alerts.jsonl lines without time", "1 logs.jsonl lines malformed",
