@@ -121,6 +121,19 @@ def test_alerts_minutes_out_of_order_are_one_story() -> None:
     assert daemon.dropped == {"alerts_resolved_that_did_not_fire": 2 + 12, "alerts_resolved_twice": 1, "alerts_out_of_order": 1}
 
 
+@pytest.mark.parametrize("entity", ["", "/", "|", "pod", "service/x", "a|b|c", "pod/s/" + "x" * 1000])
+def test_an_incident_about_an_odd_name_opens_closes_and_comes_again(entity: str) -> None:
+    """Also about nobody at all; and it is remembered."""
+    daemon = Daemon(file=SHOP)
+    for _ in range(2):
+        [found] = daemon.tick((entity, "Odd|name"))
+        for _ in range(40):
+            daemon.tick()
+        assert not daemon.run.book.open()
+        daemon.at += 3 * 86_400.0
+    assert found.entities == (entity,) and found.before.in_7d == 1
+
+
 def flood(total: int, ticks: int) -> Iterator[list[tuple[Any, ...]]]:
     """Each tick's part of a storm: noise on ever new pods, at the end of each tick the shop's critical alerts, last of all."""
     part = total // ticks
