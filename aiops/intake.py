@@ -118,7 +118,9 @@ class Intake:
 
     def alert(self, alert: RawAlert) -> None:
         with self._lock:
-            if len(self._alerts) < MAX_ALERTS * (2 if alert.critical else 1):
+            if not np.isfinite(alert.time):
+                self.dropped["alerts_without_time"] += 1
+            elif len(self._alerts) < MAX_ALERTS * (2 if alert.critical else 1):
                 self._alerts.append(replace(alert, index=self._alert_count))
             else:
                 self.dropped["alerts"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -132,6 +133,15 @@ def test_an_incident_about_an_odd_name_opens_closes_and_comes_again(entity: str)
         assert not daemon.run.book.open()
         daemon.at += 3 * 86_400.0
     assert found.entities == (entity,) and found.before.in_7d == 1
+
+
+@pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf])
+def test_an_alert_without_a_time_is_counted(time: float) -> None:
+    """It is about no moment, and the next one about the same is heard."""
+    daemon = Daemon(file=SHOP)
+    daemon.intake.alert(RawAlert(0, time, WEB, "Slow"))
+    assert daemon.tick() == [] and daemon.intake.dropped == {"alerts_without_time": 1}
+    assert len(daemon.tick((WEB,))) == 1
 
 
 def flood(total: int, ticks: int) -> Iterator[list[tuple[Any, ...]]]:
