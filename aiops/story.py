@@ -15,6 +15,7 @@ DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (sh
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
             "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
 ABSENT = "absent"  # the signal of who fell silent, from detectors/absence.py
+OF_OTHERS = "alert:"  # before the name of an alert of another system, from aiops/others.py
 SEVERITIES = ("critical", "warning", "info")
 _WAITING = ("", "asked", "pending", "waiting")
 
@@ -60,6 +61,8 @@ def headline(form: JSON) -> str:
     if alert is None:
         return str(form.get("title") or form["id"])
     text, over = level(alert), form.get("state") == "closed" or alert.get("state") == "resolved"
+    if alert["signal"].startswith(OF_OTHERS):
+        return f"{name(alert['entity'])}: {alert['signal'].removeprefix(OF_OTHERS)} {'fired' if over else 'is firing'}"
     if alert["signal"] == ABSENT and (over or text):
         return f"{name(alert['entity'])}: {'was silent' if over else text}"
     if over:

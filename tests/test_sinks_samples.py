@@ -55,6 +55,20 @@ def test_a_closed_incident_says_that_the_signal_is_back() -> None:
         "pod shop/db-0: memory_usage was 7.54 GiB (expected 1.77 GiB to 2.24 GiB)")
 
 
+def test_an_alert_of_others_is_called_by_its_name() -> None:
+    """It has no value, and fires."""
+    theirs = alert(DB, "alert:DiskFull", 1e-3, text="it goes off by habit: 7 times in 8 hours")
+    assert story.headline(serial.incident(incident(alerts=(theirs,)))) == "pod shop/db-0: DiskFull is firing"
+    assert story.headline(serial.incident(incident(alerts=(theirs,), state="closed"))) == "pod shop/db-0: DiskFull fired"
+
+
+def test_what_is_nothing_beside_the_value_is_zero() -> None:
+    """Nobody wants to read 3.75e-18."""
+    lines = alert(DB, "log_error_lines", 1e-9, value=8.0, expected=1e-20, lower=0.0, upper=3.75e-18, unit="lines")
+    told = story.headline(serial.incident(incident(alerts=(lines,))))
+    assert told == "pod shop/db-0: log_error_lines is 8 lines (expected 0 lines)"
+
+
 def test_who_fell_silent_is_said_to_be_silent() -> None:
     """And not that his 'absent' was abnormal."""
     text = "silent for 26 s; it used to report every 5 s"
