@@ -109,6 +109,7 @@ def test_what_is_shown_says_from_where_since_when_and_until_when() -> None:
     assert [(e["to"], e["sources"], e["since"], e["until"], e["confirmed"]) for e in of["edges"]] == [
         ("node//2", ["kubernetes"], T0 + 60, None, T0 + 60)]
     assert [(e["to"], e["until"]) for e in then["edges"]] == [("node//1", T0 + 60)]
+    assert run.topology.page(T0 + 1e6)["at"] == T0 + 60, "of what is to come nothing is known"
     assert now["total"] == 2 and now["edges"][1]["sources"] == ["topology.yaml"] and len(run.topology.page(limit=1)["edges"]) == 1
     for page in (now, then, of, pipeline().topology.page()):
         forms.TopologyPage.model_validate(json.loads(json.dumps(page)))
