@@ -36,12 +36,12 @@ def account(form: JSON, now: float) -> list[tuple[str, str]]:
 
 
 def again(form: JSON) -> str:
-    """`the third time in 7 days; on 2026-11-18 Restart helped`; empty for what was not here before."""
+    """`the third like it in 7 days; on 2026-11-18 Restart helped`; empty for what was not here before."""
     before = form.get("before") or {}
     in_7d, in_90d, latest = before.get("in_7d", 0), before.get("in_90d", 0), before.get("latest") or []
     if not in_90d or not latest:
         return ""
-    times = f"the {_ordinal(in_7d + 1)} time in 7 days" if in_7d else f"the {_ordinal(in_90d + 1)} time in 90 days"
+    times = f"the {_ordinal(in_7d + 1)} like it in 7 days" if in_7d else f"the {_ordinal(in_90d + 1)} like it in 90 days"
     told = next((s for s in latest if s["done"]), latest[0])
     day = utc(told["at"], "%Y-%m-%d")
     said = ", which a person called a false alarm" if told["verdict"] == "false_alarm" else ""
@@ -110,7 +110,9 @@ def _second(form: JSON) -> str:
     if against:
         return f"{who}: {_weighed(against)}"
     mine, theirs = (sum(r["contribution"] for r in c["reasons"]) for c in (first, second))
-    return f"{who}: less speaks for it, {theirs:.2f} against {mine:.2f}; most of it {_weighed(second['reasons'], 1)}"
+    told = f"as much speaks for it, {theirs:.2f}" if f"{theirs:.2f}" == f"{mine:.2f}" else \
+        f"less speaks for it, {theirs:.2f} against {mine:.2f}"
+    return f"{who}: {told}; above all {_weighed(second['reasons'], 1)}"
 
 
 def _weighed(reasons: Sequence[JSON], most: int = MOST_REASONS) -> str:
@@ -149,12 +151,13 @@ def _refusal(a: JSON) -> str:
 
 
 def _why(reason: str) -> str:
-    """Of a condition its values only: who is woken knows no policy by heart."""
+    """Of a condition its values only: who is woken knows no policy by heart. All, where it does not hold: any may be why."""
     found = _CONDITION.fullmatch(reason)
     if not found:
         return reason
-    values = ", ".join(_MEASURED.findall(found["values"])) or found["values"]
-    return f"its condition does not hold: {values}" if reason.startswith("no condition met") else values
+    if reason.startswith("no condition met"):
+        return f"its condition does not hold: {found['values'].replace('correlation.', '')}"
+    return ", ".join(_MEASURED.findall(found["values"])) or found["values"]
 
 
 def _result(form: JSON) -> str:
@@ -173,14 +176,14 @@ def _results(form: JSON) -> Iterator[str]:
 
 
 def _never(form: JSON) -> str:
-    return "the first time in 90 days" if form.get("before") is not None else ""
+    return "nothing like it is remembered" if form.get("before") is not None else ""
 
 
 def _now(form: JSON) -> str:
     """The next thing that a person can do."""
     causes = form.get("causes") or []
     if form["state"] == "closed" and (form.get("before") or {}).get("in_7d", 0) >= COMES_BACK and causes:
-        return ("it is over, and it comes back: what ends it does not last. Look for the reason in "
+        return ("it is over, and the like was here before: what ended it did not last. Look for the reason in "
                 f"{story.name(causes[0]['entity'])}")
     if form["state"] == "closed":
         return f"nothing to do; was it worth telling? 'aiops feedback {form['id']} --useful' or '--false-alarm'"
@@ -217,4 +220,4 @@ def _plain(form: JSON, text: str) -> str:
 
 def _cut(text: str, most: int = LONGEST) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[:most - 1].rstrip()}…"
+    return text if len(text) <= most else f"{text[:most - 1].rpartition(' ')[0].rstrip(',;: ') or text[:most - 1]}…"

@@ -11,7 +11,7 @@ from aiops.history import History
 from aiops.meaning import Meanings
 from aiops.rows import columnar
 from aiops.signals import STALE_S
-from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Incident, LogLine, Signal, entity_parts
 from correlators.graph import Graph
 
 LOOK_BACK_S = 300.0
@@ -23,6 +23,8 @@ MOST_BELOW, MOST_YOUNG = 2000, 200
 AROUND = {"workload": ("deployment", "statefulset", "daemonset"), "service": ("service",), "node": ("node",)}
 """What policies may name by its place: see `RecentEvidence.around`."""
 MAX_LINES, MAX_ANOMALIES, MAX_EVENTS = 20_000, 20_000, 20_000
+MAX_TEXT = 64 * 1024 * 1024
+"""Characters of lines that are kept."""
 
 
 class RecentEvidence:
@@ -30,7 +32,8 @@ class RecentEvidence:
 
     def __init__(self, history: History, meanings: Meanings, maintained: Callable[[Entity], str] = lambda entity: "") -> None:
         self._history, self._meanings, self._maintained = history, meanings, maintained
-        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
+        self._lines: deque[LogLine] = deque()
+        self._text = 0
         self._anomalies: deque[Anomaly] = deque(maxlen=MAX_ANOMALIES)
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._signals = columnar(())
@@ -58,16 +61,21 @@ class RecentEvidence:
         """Take in one step and forget what is older than half an hour."""
         self._now = now
         self._signals = columnar(signals)
-        self._lines.extend(lines)
+        self._keep(lines)
         self._events.extend(events)
         while self._events and self._events[0].time < now - KEEP_S:
             self._events.popleft()
         self._anomalies.extend(a for a in anomalies if a.p_value < 1.0)
         self._odd = None
-        while self._lines and self._lines[0].time < now - KEEP_S:
-            self._lines.popleft()
         while self._anomalies and self._anomalies[0].at < now - KEEP_S:
             self._anomalies.popleft()
+
+    def _keep(self, lines: Sequence[LogLine]) -> None:
+        """The newest of the last half hour, within bounds."""
+        self._lines.extend(lines)
+        self._text += sum(len(line.text) for line in lines)
+        while self._lines and (self._lines[0].time < self._now - KEEP_S or len(self._lines) > MAX_LINES or self._text > MAX_TEXT):
+            self._text -= len(self._lines.popleft().text)
 
     def renumber(self) -> None:
         """Columns have other numbers from the next step on."""
@@ -138,8 +146,8 @@ class RecentEvidence:
         parts = [entity, *self.graph.owned(entity)]
         near = {entity, *(o for p in parts for o in self.graph.owners(p))}
         near |= {host for p in parts for host, kind in self.graph.dependencies(p) if kind == "runs_on"}
-        near |= {f"node//{p.split('/')[1]}" for p in parts if p.startswith("gpu/")}
-        found = {word: [e.split("/", 2)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
+        near |= {f"node//{entity_parts(p)[1]}" for p in parts if p.startswith("gpu/")}
+        found = {word: [entity_parts(e)[2] for e in near if e.split("/")[0] in kinds] for word, kinds in AROUND.items()}
         return {word: names[0] for word, names in found.items() if len(names) == 1}
 
     def affected(self, incident: Incident) -> int:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: `1.2 GiB`, `350 ms`, `3 min`, `14:05:09 UTC`. For eyes, never for comparing."""
+"""Numbers and texts as people read them: `1.2 GiB`, `350 ms`, `3 min`, `14:05:09 UTC`. For eyes, never for comparing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ NOTHING = "–"
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 _DECIMAL = ("", "k", "M", "G", "T", "P")
 _WORDS = {"celsius": "°C", "watts": "W", "joules": "J", "hertz": "Hz", "volts": "V", "percent": "%", "per_second": "/s"}
+
+
+def clean(text: object) -> str:
+    """Text from telemetry without control characters, which could rewrite the reader's terminal."""
+    return "".join(c if c.isprintable() else "\u00b7" if c not in "\n\t" else " " for c in str(text))
 
 
 def figure(value: float, digits: int = 3) -> str:

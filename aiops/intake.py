@@ -19,9 +19,12 @@ from aiops.types import Batch, Command, Event, Floats, Ints, Links, LogLine, Out
 log = structlog.get_logger("aiops.intake")
 MAX_LINES = 100_000
 """Log lines that may wait for the next tick: what a step can read in about two seconds."""
+MAX_TEXT = 256 * 1024 * 1024
+"""Characters of lines that may wait: 100,000 of the longest would be more than a machine has to spare."""
 MAX_SAMPLES = 8_000_000
 """Samples that may wait for the next tick; who pushes more is asked to come again later."""
 MAX_EVENTS, MAX_ALERTS = 100_000, 100_000
+"""Of alerts critical ones may be as many again."""
 Block = tuple[Ints, Floats, Floats]
 
 
@@ -43,6 +46,7 @@ class Intake:
         self._blocks: list[Block] = []
         self._waiting = 0
         self._lines: list[LogLine] = []
+        self._text = 0
         self._events: list[Event] = []
         self._alerts: list[RawAlert] = []
         self._commands: list[Command] = []
@@ -98,9 +102,11 @@ class Intake:
     def line(self, *lines: LogLine) -> bool:
         """One line or several. False where so many wait already that none of these was taken: come again after the tick."""
         with self._lock:
-            if len(self._lines) + len(lines) > MAX_LINES:
+            text = self._text + sum(len(line.text) for line in lines)
+            if len(self._lines) + len(lines) > MAX_LINES or (self._lines and text > MAX_TEXT):
                 return False
             self._lines += lines
+            self._text = text
             return True
 
     def event(self, event: Event) -> None:
@@ -112,7 +118,9 @@ class Intake:
 
     def alert(self, alert: RawAlert) -> None:
         with self._lock:
-            if len(self._alerts) < MAX_ALERTS:
+            if not np.isfinite(alert.time):
+                self.dropped["alerts_without_time"] += 1
+            elif len(self._alerts) < MAX_ALERTS * (2 if alert.critical else 1):
                 self._alerts.append(replace(alert, index=self._alert_count))
             else:
                 self.dropped["alerts"] += 1
@@ -232,7 +240,7 @@ class Intake:
         self._series, self._times, self._values = [], [], []
         self._blocks, self._waiting, self._over, self._looked = [], 0, [], (0, 0)
         self._lines, self._events, self._alerts, self._commands = [], [], [], []
-        self._policies = None
+        self._policies, self._text = None, 0
 
 
 def _tell_refused(texts: list[str]) -> None:

@@ -148,7 +148,7 @@ class Others:
             self._pasts[key] = past
             self.dropped["alerts_out_of_order"] += 1
             return self._on.get(key)
-        severity: Severity = "critical" if r.severity in {"critical", "page"} else "warning"
+        severity: Severity = "critical" if r.critical else "warning"
         if key not in self._on and len(self._on) >= MOST_KEYS * (2 if severity == "critical" else 1):
             self.dropped["alerts_too_many_at_once"] += 1
             return None

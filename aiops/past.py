@@ -66,11 +66,10 @@ class IncidentMemory:
 
     def _group(self, incident: Incident, graph: Graph) -> str:
         """As it was when the cause came under suspicion: a pod that was replaced since has no owner any more."""
-        cause, (known, group) = incident.causes[0].entity, self._open.get(incident.id, ("", ""))
-        if known != cause:
-            group = group_of(cause, graph)
-            self._open[incident.id] = cause, group
-        return group
+        cause, known = incident.causes[0].entity, self._open.get(incident.id)
+        if known is None or known[0] != cause:
+            known = self._open[incident.id] = cause, group_of(cause, graph)
+        return known[1]
 
     def _put(self, incident: Incident, graph: Graph) -> None:
         """Once more, when something came back of what was done: the signature stays."""

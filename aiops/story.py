@@ -15,6 +15,7 @@ DECISIONS = {"act": "acts", "ask": "asks for approval", "shadow": "would act (sh
 OUTCOMES = {"done": "done", "refused": "refused", "failed": "failed", "unknown": "result unknown", "helped": "it helped",
             "no_help": "it did not help", "worse": "it made things worse", "undone": "undone"}
 ABSENT = "absent"  # the signal of who fell silent, from detectors/absence.py
+OF_OTHERS = "alert:"  # before the name of an alert of another system, from aiops/others.py
 SEVERITIES = ("critical", "warning", "info")
 _WAITING = ("", "asked", "pending", "waiting")
 
@@ -31,13 +32,18 @@ def level(alert: JSON) -> str:
     value, unit = alert.get("value"), alert.get("unit", "")
     if value is None:
         return str(alert.get("text") or "")
-    low, high, middle = alert.get("lower"), alert.get("upper"), alert.get("expected")
+    low, high, middle = (_plain(alert.get(k), value) for k in ("lower", "upper", "expected"))
     if low is not None and high is not None and quantity(low, unit) != quantity(high, unit):
         return f"{quantity(value, unit)} (expected {quantity(low, unit)} to {quantity(high, unit)})"
     bounds = (("expected", middle), ("expected below", high), ("expected above", low))
     known = next(((word, v) for word, v in bounds if v is not None), None)
     own = f", {alert['text']}" if alert.get("text") else ""
     return quantity(value, unit) + (f" ({known[0]} {quantity(known[1], unit)})" if known else own)
+
+
+def _plain(x: float | None, beside: float) -> float | None:
+    """What is nothing beside the value is 0: nobody wants to read 3.75e-18."""
+    return 0.0 if x is not None and abs(x) < 1e-4 * abs(beside) else x
 
 
 def worst(form: JSON) -> JSON | None:
@@ -55,10 +61,13 @@ def headline(form: JSON) -> str:
     if alert is None:
         return str(form.get("title") or form["id"])
     text, over = level(alert), form.get("state") == "closed" or alert.get("state") == "resolved"
+    if alert["signal"].startswith(OF_OTHERS):
+        return f"{name(alert['entity'])}: {alert['signal'].removeprefix(OF_OTHERS)} {'fired' if over else 'is firing'}"
     if alert["signal"] == ABSENT and (over or text):
         return f"{name(alert['entity'])}: {'was silent' if over else text}"
     if over:
-        text = f"is back at {text}" if _inside(alert) else "was abnormal"
+        worst_text = level({**alert, "text": ""})
+        text = f"is back at {text}" if _inside(alert) else f"was {worst_text or 'abnormal'}"
     elif text:
         text = f"is {text}" if alert.get("value") is not None else f"- {text}"
     return f"{name(alert['entity'])}: {alert['signal']} {text}".rstrip()

@@ -33,6 +33,13 @@ Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 
+def entity_parts(entity: Entity) -> tuple[str, str, str]:
+    """`pod/shop/api` -> kind, namespace, name (which may hold slashes). What is missing is empty: names come from outside."""
+    kind, _, rest = entity.partition("/")
+    namespace, _, name = rest.partition("/")
+    return kind, namespace, name
+
+
 # --------------------------------------------------------------------------------------------------- what comes in
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -77,6 +84,11 @@ class RawAlert:
     status: Literal["firing", "resolved"] = "firing"
     severity: str = "warning"
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def critical(self) -> bool:
+        """Whether it is to wake somebody, as its sender says."""
+        return self.severity in {"critical", "page"}
 
 
 @dataclass(frozen=True, slots=True)

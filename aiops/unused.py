@@ -5,8 +5,10 @@ Such keys are accepted, so that one file serves several versions; `aiops check`,
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
+from aiops import meaning
 from aiops.schema import Config, available, detector_name
 from aiops.yamlfile import Place
 
@@ -23,6 +25,7 @@ def unused(config: Config) -> Unused:
     yield from _sources(config)
     yield from _topology(config, watches)
     yield from _detectors(config)
+    yield from _slos(config)
 
 
 def _sources(config: Config) -> Unused:
@@ -42,3 +45,16 @@ def _detectors(config: Config) -> Unused:
     for i, name in enumerate(map(detector_name, config.detectors)):
         if name not in there:
             yield ("detectors", i), f"the detector {name!r} is not part of this version and is left out."
+
+
+def _slos(config: Config) -> Unused:
+    """Signals that nothing is likely to be called, and levels that are taken for shares. Packs of its own may know better."""
+    known = meaning.shipped().signals if config.slos and config.packs is None else {}
+    for i, slo in enumerate(config.slos):
+        name = slo.signal.partition("{")[0]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name in known and known[name].unit != "ratio" and slo.below is None and slo.above is None:
+            unit = known[name].unit or "a number"
+            yield ("slos", i, "signal"), f"{name} is no share but {unit}: any counts as bad. Say what is good: below, or above."
+        elif name not in known and close:
+            yield ("slos", i, "signal"), f"no pack knows {name!r}, so that nothing is counted. Did you mean {close[0]!r}?"

@@ -1,5 +1,5 @@
 """How urgent an incident is, P1 to P4, from arithmetic that a person can check: what is wrong, who is hurt, and how fast it
-spends what was promised. docs/priority.md explains the figures.
+spends what was promised. docs/incidents.md explains the figures.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def level(score: float, before: PriorityLevel | None = None) -> PriorityLevel:
 
 
 def _severity(severity: Severity) -> Reason:
-    return Reason(f"it is {severity}", OF_SEVERITY[severity])
+    return Reason(f"its severity is {severity}", OF_SEVERITY[severity])
 
 
 def _dependents(impact: Impact) -> Reason | None:
@@ -50,7 +50,7 @@ def _dependents(impact: Impact) -> Reason | None:
     if not impact.entities:
         return None
     more, verb = " or more" * (len(impact.entities) >= MAX_LISTED), "depends" if len(impact.entities) == 1 else "depend"
-    text = f"{len(impact.entities)}{more} {verb} on it, criticality {figure(impact.weight)} with its own"
+    text = f"{len(impact.entities)}{more} {verb} on it; their criticalities and its own add up to {figure(impact.weight)}"
     return Reason(text, min(MOST, 0.5 * math.log2(1.0 + impact.weight)))
 
 

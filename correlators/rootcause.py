@@ -169,7 +169,7 @@ def _own(candidate: _Candidate) -> list[Reason]:
 def describe(a: Alert) -> str:
     """`http_error_rate is 31 %, expected 0.1 %, since 03:12:05`."""
     if a.text:
-        return a.text
+        return f"{a.signal}: {a.text}" if a.signal.startswith("alert:") else a.text
     if math.isnan(a.value) or math.isnan(a.expected):
         return f"{a.signal} since {utc(a.since, CLOCK)}"
     expected = 0.0 if abs(a.expected) < 1e-4 * abs(a.value) else a.expected

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import networkx as nx
 
 from aiops.links import Merger, place
-from aiops.types import Batch, Edge, Entity, Links, Node
+from aiops.types import Batch, Edge, Entity, Links, Node, entity_parts
 from correlators.calls import Calls, Party
 from correlators.graph import Graph, follow
 
@@ -86,8 +87,12 @@ class Topology:
         return [*self._merger.of(TOLD).nodes.values()]
 
     def edges(self, at: float | None = None, entity: Entity = "") -> Iterator[Held]:
-        """The edges that there are, or were at a time, in no order. entity: a part of the name of one of their ends."""
-        calls = self.calls.confirmed(self._resolve) if self.calls is not None else {}
+        """The edges that there are, or were at a time, in no order. entity: a part of the name of one of their ends.
+
+        Nothing is kept of it: a step may be running beside.
+        """
+        services = cache(self._named)
+        calls = self.calls.confirmed(lambda party: self._resolve(party, services)) if self.calls is not None else {}
         for edge in [*self._merger.known.edges.values()]:
             since = self._since.get(edge, self.at)
             if (at is None or since <= at) and (entity in edge.source or entity in edge.target):
@@ -100,8 +105,9 @@ class Topology:
     def page(self, at: float | None = None, entity: str = "", limit: int = 100, offset: int = 0) -> dict[str, Any]:
         """The edges as a document, sorted: `total`, and at most `limit` of them. Safe beside a running step."""
         found = sorted(self.edges(at, entity), key=lambda h: (*place(h.edge), h.since))
-        return {"at": _number(self.at if at is None else at), "version": self.version, "exact_since": _number(self.exact_since),
-                "total": len(found), "left_out": self.calls.left_out if self.calls is not None else 0,
+        left_out = self.calls.left_out if self.calls is not None else 0
+        return {"at": _number(self.at if at is None else min(at, self.at)), "version": self.version,
+                "exact_since": _number(self.exact_since), "total": len(found), "left_out": left_out,
                 "edges": [h.form for h in found[offset:offset + limit]]}
 
     def state(self) -> list[Any]:
@@ -126,24 +132,29 @@ class Topology:
         for edge in change.edges:
             self._since.setdefault(edge, at)
 
-    def _resolve(self, party: Party) -> Entity:
+    def _resolve(self, party: Party, services: Callable[[], Mapping[str, list[Entity]]] | None = None) -> Entity:
         """Which name of a party is one that sources tell of; a service without a namespace may be the only one of its name."""
         known = self._merger.of(TOLD).nodes
         for name in party.names:
             if name in known:
                 return name
-        kind, namespace, name = party.names[0].split("/", 2)
-        if kind == "service" and not namespace and len(found := self._services().get(name, [])) == 1:
+        kind, namespace, name = entity_parts(party.names[0])
+        if kind == "service" and not namespace and len(found := (services or self._services)().get(name, [])) == 1:
             return found[0]
         return party.names[0]
 
     def _services(self) -> dict[str, list[Entity]]:
         if self._namesakes is None:
-            self._namesakes = {}
-            for entity in self._merger.of(TOLD).nodes:
-                if entity.startswith("service/"):
-                    self._namesakes.setdefault(entity.split("/", 2)[2], []).append(entity)
+            self._namesakes = self._named()
         return self._namesakes
+
+    def _named(self) -> dict[str, list[Entity]]:
+        """Services by their names without namespaces."""
+        found: dict[str, list[Entity]] = {}
+        for entity in [*self._merger.of(TOLD).nodes]:
+            if entity.startswith("service/"):
+                found.setdefault(entity_parts(entity)[2], []).append(entity)
+        return found
 
 
 def _number(at: float) -> float | None:

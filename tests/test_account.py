@@ -51,7 +51,7 @@ def test_the_ten_lines():
         ("Cause", "service shop/db (70%): http_error_rate is 31 %, expected 1 % (+4.00); changed 4 s before (+1.50)"),
         ("Why not", "service shop/api (20%): explained by service shop/db, which turned bad 30 s earlier (-1.20)"),
         ("Done", "01:46:55 did Restart deployment shop/db (failing-service, because http_error_rate = 0.31)"),
-        ("Before", "the third time in 7 days; on 2001-09-09 Restart helped"),
+        ("Before", "the third like it in 7 days; on 2001-09-09 Restart helped"),
         ("Now", "wait: whether Restart helps is being watched")]
 
 
@@ -72,7 +72,7 @@ def test_what_came_of_it():
 def test_what_keeps_coming_back():
     """Over is not done when it was here twice in the same week."""
     assert told(state="closed", closed_at=T0 + 120)["Now"] == (
-        "it is over, and it comes back: what ends it does not last. Look for the reason in service shop/db")
+        "it is over, and the like was here before: what ended it did not last. Look for the reason in service shop/db")
 
 
 def test_a_question_and_what_becomes_of_it():
@@ -107,12 +107,12 @@ def test_why_not_the_next():
     assert told(causes=(first,))["Why not"] == "nobody else that could be the cause deviates"
     weak = replace(second, reasons=second.reasons[:1])
     assert told(causes=(first, weak))["Why not"] == (
-        "service shop/api (20%): less speaks for it, 2.00 against 5.50; most of it http_latency is 2 s (+2.00)")
+        "service shop/api (20%): less speaks for it, 2.00 against 5.50; above all http_latency is 2 s (+2.00)")
     assert "is nearly as likely" in told(causes=(first, replace(second, score=0.65)))["Why not"]
     none = told(causes=(), impact=Impact(), before=Recurrence())
     assert "Why not" not in none
     assert (none["Cause"], none["Who is hurt"], none["Before"]) == (
-        "no candidate stands out", "nobody who depends on it is known", "the first time in 90 days")
+        "no candidate stands out", "nobody who depends on it is known", "nothing like it is remembered")
 
 
 def test_many_and_long():

@@ -336,6 +336,21 @@ def test_json_and_yaml_are_what_the_server_sent(run: Any, httpserver: HTTPServer
     assert YAML(typ="safe", pure=True).load(out) == INCIDENT
 
 
+def test_show_without_an_item_of_evidence(run: Any, httpserver: HTTPServer) -> None:
+    """Shares anew, and what they were before: on stderr where stdout is for a program. No such evidence is a mistake."""
+    httpserver.expect_request("/api/incidents/i-1").respond_with_json(INCIDENT)
+    server = httpserver.url_for("")
+    said = ["Without 1 reason that holds 'moved FIRST':", "  1, 50%  deployment/shop/api (was 1, 71%)",
+            "  2, 50%  service/shop/web (was 2, 29%)"]
+    code, out, _ = run("show", "i-1", "--ablate", "moved FIRST", "--server", server)
+    assert (code, out.splitlines()[:3]) == (0, said)
+    code, out, err = run("show", "i-1", "--ablate", "moved FIRST", "-o", "json", "--server", server)
+    assert (code, err.splitlines()) == (0, said)
+    assert [c["score"] for c in json.loads(out)["causes"]] == [0.5, 0.5]
+    assert run("show", "i-1", "--ablate", "the moon", "--server", server) == (
+        2, "", "error: --ablate 'the moon': no reason holds this text. 'aiops show ID' lists them.\n")
+
+
 def test_changes_carry_the_token(run: Any, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a file or from AIOPS_TOKEN; identifiers are quoted."""
     Path("token").write_text("s3cret\n", encoding="utf-8")

@@ -122,15 +122,15 @@ def test_the_words():
         return again(serial.incident(replace(now, before=memory.of(now, OWNED))))
     first, second = incident("inc-1", done=[("Restart", "helped")]), incident("inc-2", T0 + 3600)
     assert told() == ""
-    assert told(first, second) == "the third time in 7 days; on 2001-09-09 Restart helped"
-    assert told(second) == "the second time in 7 days; on 2001-09-09 it was over after 10 min without an action"
-    assert told(first, at=T0 + 30 * DAY_S) == "the second time in 90 days; on 2001-09-09 Restart helped"
+    assert told(first, second) == "the third like it in 7 days; on 2001-09-09 Restart helped"
+    assert told(second) == "the second like it in 7 days; on 2001-09-09 it was over after 10 min without an action"
+    assert told(first, at=T0 + 30 * DAY_S) == "the second like it in 90 days; on 2001-09-09 Restart helped"
     both = incident(done=[("Restart", "no_help"), ("Rollback", "helped")])
     assert told(both).endswith("Restart did not help, then Rollback helped")
     assert told(first, commands=[Command(T0 + DAY_S, "false_alarm", "inc-1")]).endswith(
         "Restart helped, which a person called a false alarm")
     many = [incident(f"inc-{k}", T0 + 700 * k) for k in range(11)]
-    assert told(*many).startswith("the 12th time in 7 days")
+    assert told(*many).startswith("the 12th like it in 7 days")
 
 
 def test_only_what_was_before_counts():
@@ -193,7 +193,7 @@ def test_the_third_time_after_a_kill_and_in_the_replay(alive: Callable[..., Life
     second = alive(Telemetry(10.0, thrice), start=290).run(326)
     [told] = {i.id: i for r in second.reports for i in r.incidents}.values()
     assert told.before.in_7d == 2
-    assert any(t.kind == "seen" and "the third time in 7 days" in t.text for t in told.timeline)
+    assert any(t.kind == "seen" and "the third like it in 7 days" in t.text for t in told.timeline)
     stored = second.daemon.store.incident(told.id)
     assert stored is not None
     assert stored["before"] == serial.recurrence(told.before)

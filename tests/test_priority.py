@@ -12,6 +12,7 @@ from aiops import config, story
 from aiops.rows import columnar
 from aiops.slo import KEPT, MOST_WATCHED, Slo, Slos
 from aiops.types import Impact, Node, Priority, Signal
+from aiops.unused import unused
 from aiops.yamlfile import Problems
 from correlators.impact import MAX_LISTED, impact
 from correlators.priority import level, prioritise
@@ -205,12 +206,25 @@ def test_objectives_in_the_configuration(tmp_path):
     with pytest.raises(Problems) as found:
         config.load(bad, {})
     told = [str(p) for p in found.value.problems]
-    for line, words in ((3, "objective"), (4, "window"), (5, "below or above"), (6, "objective")):
+    for line, words in ((3, "100% is not between 0 and 100 %. Write 99.9% or 0.999."), (4, "window"), (5, "below or above"),
+                        (6, "'lots%' is not a share. Write 99.9% or 0.999.")):
         assert any(f":{line}:" in t and words in t for t in told), (line, words, told)
     bad.write_text("sources: [host]\nslos:\n- {name: a, signal: x, objective: 90%}\n- {name: a, signal: y, objective: 90%}\n",
                    encoding="utf-8")
     with pytest.raises(Problems, match="'a' is there twice"):
         config.load(bad, {})
+
+
+def test_objectives_that_would_count_something_else(tmp_path):
+    """A level taken for a share, a name with a slip: told as a note; what nobody ships may be somebody's own."""
+    path = tmp_path / "aiops.yaml"
+    path.write_text("sources: [host]\nslos:\n- {name: a, signal: http_latency_seconds, objective: 99%}\n"
+                    "- {name: b, signal: 'http_eror_rate{route=\"/pay\"}', objective: 99%}\n"
+                    "- {name: c, signal: http_latency_seconds, below: 0.5, objective: 99%}\n"
+                    "- {name: d, signal: my_own_share, objective: 99%}\n", encoding="utf-8")
+    [(first, level), (second, slip)] = unused(config.load(path, {}))
+    assert (first, second) == (("slos", 0, "signal"), ("slos", 1, "signal"))
+    assert "no share but seconds" in level and slip.endswith("Did you mean 'http_error_rate'?")
 
 
 # ------------------------------------------------------------------------------------------------------------ end to end

@@ -207,7 +207,7 @@ def test_slack_outage_then_only_the_newest_state_arrives(httpserver: HTTPServer,
     drain(slack.outbox, clock)
     slack.close()
     assert [b["text"] for b in bodies(httpserver)] == [  # type: ignore[comparison-overlap]
-        "✅ Resolved: pod shop/db-0: memory\u200b_\u200busage was abnormal"]
+        "✅ Resolved: pod shop/db-0: memory\u200b_\u200busage was 7.54 GiB (expected 1.77 GiB to 2.24 GiB)"]
     httpserver.check_assertions()
 
 
@@ -421,7 +421,7 @@ def test_a_message_says_how_urgent_it_is_and_what_helped_before() -> None:
     form = serial.incident(replace(incident(), priority=Priority("P1", 6.0), before=before))
     texts = [b["text"]["text"] for b in message("opened", form)["blocks"] if b["type"] == "section"]
     assert texts[0].startswith("*P1 · ")
-    assert "*Seen before* the third time in 7 days; on 1970-01-01 Restart helped" in texts
+    assert "*Seen before* the third like it in 7 days; on 1970-01-01 Restart helped" in texts
     assert "Seen before" not in json.dumps(message("opened", serial.incident(incident())))
 
 

@@ -47,11 +47,26 @@ def test_sentences_cope_with_what_is_not_known() -> None:
 
 
 def test_a_closed_incident_says_that_the_signal_is_back() -> None:
-    """Within its band again it is back; closed for another reason it was abnormal."""
+    """Within its band again it is back; closed for another reason it is told how bad it was."""
     back = alert(DB, "memory_usage", 1e-12, value=2.2e9, expected=2.1e9, lower=1.9e9, upper=2.4e9, unit="bytes", state="resolved")
     closed = serial.incident(incident(alerts=(back,), state="closed", closed_at=T0 + 60))
     assert story.headline(closed) == "pod shop/db-0: memory_usage is back at 2.05 GiB (expected 1.77 GiB to 2.24 GiB)"
-    assert story.headline(serial.incident(incident(state="closed", closed_at=T0))) == "pod shop/db-0: memory_usage was abnormal"
+    assert story.headline(serial.incident(incident(state="closed", closed_at=T0))) == (
+        "pod shop/db-0: memory_usage was 7.54 GiB (expected 1.77 GiB to 2.24 GiB)")
+
+
+def test_an_alert_of_others_is_called_by_its_name() -> None:
+    """It has no value, and fires."""
+    theirs = alert(DB, "alert:DiskFull", 1e-3, text="it goes off by habit: 7 times in 8 hours")
+    assert story.headline(serial.incident(incident(alerts=(theirs,)))) == "pod shop/db-0: DiskFull is firing"
+    assert story.headline(serial.incident(incident(alerts=(theirs,), state="closed"))) == "pod shop/db-0: DiskFull fired"
+
+
+def test_what_is_nothing_beside_the_value_is_zero() -> None:
+    """Nobody wants to read 3.75e-18."""
+    lines = alert(DB, "log_error_lines", 1e-9, value=8.0, expected=1e-20, lower=0.0, upper=3.75e-18, unit="lines")
+    told = story.headline(serial.incident(incident(alerts=(lines,))))
+    assert told == "pod shop/db-0: log_error_lines is 8 lines (expected 0 lines)"
 
 
 def test_who_fell_silent_is_said_to_be_silent() -> None:

@@ -197,6 +197,8 @@ def test_habit_joins_what_another_opened_as_weak_evidence():
     [name] = storm.step(CART, DB)
     assert storm.found[name].entities == (CART, DB)
     assert storm.found[name].alerts[0].strength < storm.found[name].alerts[1].strength
+    told = [r.text for c in storm.found[name].causes if c.entity == CART for r in c.reasons]
+    assert "alert:Slow: it goes off by habit: 7 times in 8 hours" in told
 
 
 def test_surprise_is_less_the_more_often_it_comes():

@@ -109,9 +109,24 @@ def test_what_is_shown_says_from_where_since_when_and_until_when() -> None:
     assert [(e["to"], e["sources"], e["since"], e["until"], e["confirmed"]) for e in of["edges"]] == [
         ("node//2", ["kubernetes"], T0 + 60, None, T0 + 60)]
     assert [(e["to"], e["until"]) for e in then["edges"]] == [("node//1", T0 + 60)]
+    assert run.topology.page(T0 + 1e6)["at"] == T0 + 60, "of what is to come nothing is known"
     assert now["total"] == 2 and now["edges"][1]["sources"] == ["topology.yaml"] and len(run.topology.page(limit=1)["edges"]) == 1
     for page in (now, then, of, pipeline().topology.page()):
         forms.TopologyPage.model_validate(json.loads(json.dumps(page)))
+
+
+def test_asking_for_the_topology_leaves_no_trace_in_it() -> None:
+    """It is asked from other threads, between any two lines of a step: what the step remembers is the step's own."""
+    run = pipeline()  # noqa: F811
+    intake = Intake(STEP)
+    for k in range(4):
+        intake.sample(T0 + k, "service//cart", "traces_service_graph_request_total", {"client": "web"}, float(k + 1), "counter")
+        step(intake, run, T0 + k)
+    intake.links("kubernetes", Links((Node("service/shop/cart"), Node("service/shop/web"))))
+    step(intake, run, T0 + 5)
+    run.topology._namesakes = None
+    assert {(e["from"], e["to"]) for e in run.topology.page()["edges"]} >= {("service/shop/web", "service/shop/cart")}
+    assert run.topology._namesakes is None
 
 
 def test_the_command_tells_the_topology(run: Any, httpserver: HTTPServer) -> None:  # noqa: F811
@@ -131,7 +146,11 @@ def test_the_command_tells_the_topology(run: Any, httpserver: HTTPServer) -> Non
         "service/shop/web calls service/shop/old istio, topology-file 2001-09-09 01:46:40 UTC gone 2001-09-09 01:48:10 UTC",
         "5 more are not shown. Name one end with --entity, or raise --limit."]
     httpserver.expect_request("/api/topology", query_string="limit=100").respond_with_json({**answer, "total": 0, "edges": []})
-    assert run("topology", "--server", url)[1] == "0 edges at 2001-09-09 01:47:40 UTC, version 4\n"
+    assert run("topology", "--server", url)[1] == (
+        "0 edges at 2001-09-09 01:47:40 UTC, version 4\nWhat was before 2001-09-09 01:48:20 UTC is not wholly known.\n")
+    httpserver.expect_request("/api/topology", query_string="limit=1").respond_with_json(answer)
+    httpserver.expect_request("/api/topology", query_string=f"limit=100&at={T0:.3f}").respond_with_json(answer)
+    assert run("topology", "--at=-1m", "--server", url)[0] == 0, "a minute before the daemon's time"
     assert json.loads(run("topology", "--server", url, "-o", "json")[1])["version"] == 4
     assert run("topology", "--at", "soon", "--server", url)[0] == 2
 

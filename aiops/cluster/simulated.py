@@ -15,7 +15,7 @@ from itertools import count
 from aiops.changes import Change, Object, edited, entity_of, labels_of, uid_of, value_at
 from aiops.interfaces import Refused
 from aiops.kinds import parts
-from aiops.types import Entity, Links
+from aiops.types import Entity, Links, entity_parts
 
 ASSUMED = 2
 LONG_AGO = "1970-01-01T00:00:00Z"
@@ -59,7 +59,7 @@ class SimulatedCluster:
             for end in (edge.source, edge.target):
                 found.setdefault(end, {})
             if edge.kind == "owns" and edge.target.startswith("pod/"):
-                found[edge.target].setdefault("app", edge.source.split("/", 2)[2])
+                found[edge.target].setdefault("app", entity_parts(edge.source)[2])
         here = {entity: own for entity, own in found.items() if entity.startswith(("pod/", "node//"))}
         for entity in self._followed - here.keys():
             self.objects.pop(entity, None)
@@ -95,7 +95,7 @@ class SimulatedCluster:
         """fields: equality of any two fields, as `spec.nodeName=gpu-3`; an API server knows only some."""
         terms, wanted = [t for t in selector.split(",") if t], [t.split("=") for t in fields.split(",") if t]
         found = [one for entity, one in self.objects.items()
-                 if entity.split("/")[0] == kind and namespace in ("", entity.split("/")[1]) and _fits(labels_of(one), terms)
+                 if entity.split("/")[0] == kind and namespace in ("", entity_parts(entity)[1]) and _fits(labels_of(one), terms)
                  and all(value_at(one, tuple(path.split("."))) == value for path, value in wanted)]
         return copy.deepcopy(found or (self._assumed(namespace, terms) if kind == "pod" else []))
 
@@ -189,7 +189,7 @@ class SimulatedCluster:
 
 
 def _named(entity: Entity) -> Object:
-    kind, namespace, name = entity.split("/", 2)
+    kind, namespace, name = entity_parts(entity)
     within = {"namespace": namespace} if namespace else {}
     return {"kind": _API.get(kind, kind.capitalize()), "metadata": {"name": name, **within}}
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aiops.humanise import clean as clean
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -45,11 +47,6 @@ def argument(metavar: str, help: str) -> Any:
 
 ConfigOption = Annotated[Path | None, option("-c", "--config", help="The configuration file.")]
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="How to show the result.")]
-
-
-def clean(text: object) -> str:
-    """Text from telemetry without control characters, which could rewrite the reader's terminal."""
-    return "".join(c if c.isprintable() else "\u00b7" if c not in "\n\t" else " " for c in str(text))
 
 
 def console() -> Console:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -21,8 +21,10 @@ from aiops.commands.common import (
     Format,
     FormatOption,
     argument,
+    clean,
     console,
     dump,
+    note,
     option,
     print_table,
     say,
@@ -79,7 +81,7 @@ def show(incident: IncidentArgument, output: FormatOption = Format.table, server
     with talking(server, token_file) as client:
         found = client.incident(incident)
     if ablate:
-        found = {**found, "causes": _without(found["causes"], ablate)}
+        found = {**found, "causes": _without(found["causes"], ablate, say if output is Format.table else note)}
     if output is not Format.table:
         dump(found, output)
         return
@@ -90,8 +92,8 @@ def show(incident: IncidentArgument, output: FormatOption = Format.table, server
         out.print(part)
 
 
-def _without(causes: list[dict[str, Any]], item: str) -> list[dict[str, Any]]:
-    """The causes anew, without one item of evidence. Raises CommandError where no reason holds it."""
+def _without(causes: list[dict[str, Any]], item: str, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The causes anew, without one item of evidence; `tell` hears what moved. Raises CommandError where no reason holds it."""
     from aiops.types import Cause, Reason
     from correlators.ablation import ablated
 
@@ -102,9 +104,9 @@ def _without(causes: list[dict[str, Any]], item: str) -> list[dict[str, Any]]:
     if not removed:
         raise CommandError(f"--ablate {item!r}", "no reason holds this text. 'aiops show ID' lists them.")
     was = {c.entity: f"{place + 1}, {c.score:.0%}" for place, c in enumerate(before)}
-    say(f"Without {removed} reason{'s' if removed > 1 else ''} that hold{'' if removed > 1 else 's'} {item!r}:")
+    tell(f"Without {removed} reason{'s' if removed > 1 else ''} that hold{'' if removed > 1 else 's'} {item!r}:")
     for place, c in enumerate(after):
-        say(f"  {place + 1}, {c.score:.0%}  {c.entity} (was {was[c.entity]})")
+        tell(f"  {place + 1}, {c.score:.0%}  {clean(c.entity)} (was {was[c.entity]})")
     return [{"entity": c.entity, "score": c.score, "signals": list(c.signals),
              "reasons": [{"text": r.text, "contribution": r.contribution} for r in c.reasons]} for c in after]
 

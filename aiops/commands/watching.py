@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aiops.commands.common import CommandError, Format, FormatOption, argument, clean, dump, option, print_table, say
 from aiops.commands.incidents import DEFAULT_SERVER, ServerOption, TokenOption, talking
 from aiops.commands.recordings import moment, seconds
+
+if TYPE_CHECKING:
+    from aiops.client import Client
 
 WORDS = {"ready": "ready", "masked": "masked", "constant": "constant", "no_season": "without a season yet",
          "warming_up": "warming up", "silent": "silent"}
@@ -39,15 +42,21 @@ def topology(entity: Annotated[str, option("--entity", metavar="ENTITY", help="A
              output: FormatOption = Format.table, server: ServerOption = DEFAULT_SERVER,
              token_file: TokenOption = None) -> None:
     """Say who depends on whom, who says so, and since when."""
-    from aiops.clock import WallClock
-
-    when = moment(at, "--at", WallClock().now()) if at else None
     with talking(server, token_file) as client:
+        when = moment(at, "--at", _now(client, at)) if at else None
         found = client.topology(when, entity, limit)
     if output is not Format.table:
         dump(found, output)
         return
     _topology_table(found)
+
+
+def _now(client: Client, at: str) -> float:
+    """Before when `-2h` is: the time of the daemon, which in a replay or the demo is not ours."""
+    from aiops.clock import WallClock
+
+    told = client.topology(limit=1)["at"] if at.startswith(("-", "+")) else None
+    return WallClock().now() if told is None else float(told)
 
 
 def start(entities: EntitiesArgument,
@@ -109,7 +118,7 @@ def _topology_table(found: dict[str, Any]) -> None:
 
     told = f" at {utc(found['at'])}" if found["at"] is not None else ""
     say(count(found["total"], "edge") + f"{told}, version {found['version']}")
-    if found["edges"] and found["exact_since"] and found["at"] and found["at"] < found["exact_since"]:
+    if found["exact_since"] and found["at"] and found["at"] < found["exact_since"]:
         say(f"What was before {utc(found['exact_since'])} is not wholly known.")
     table = grid("FROM", "KIND", "TO", "SOURCES", "SINCE", "CONFIRMED")
     for e in found["edges"]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from aiops.policy import scope
 from aiops.policy.ledger import Attempt
 from aiops.policy.load import Policy
-from aiops.types import Incident
+from aiops.types import Incident, entity_parts
 
 MOST_KEPT = 20
 KEPT = ("max_unavailable", "namespaces")
@@ -26,7 +26,7 @@ def altered(policy: Policy, attempt: Attempt, incident: Incident | None, around:
     step = policy.steps[attempt.index] if attempt.index < len(policy.steps) else None
     if step is None or step.type != attempt.type or incident is None:
         raise ValueError("the policy has changed since it asked. Reject it; it asks anew where it still holds")
-    kind, namespace, name = scope.parts(attempt.target)
+    kind, namespace, name = entity_parts(attempt.target)
     if kind in given:
         raise ValueError(f"{kind} stays {attempt.target}: what was asked is about that. Reject it and act by hand")
     own = {**step.target, **given}

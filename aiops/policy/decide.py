@@ -28,7 +28,7 @@ from aiops.policy.turn import Decision, Turn
 from aiops.policy.verify import good
 from aiops.signature import fault
 from aiops.stops import VERBS, Stops
-from aiops.types import Action, Command, Incident, Outcome
+from aiops.types import Action, Command, Incident, Outcome, entity_parts
 from aiops.types import Decision as Kind
 
 __all__ = ["Decision", "PolicyBook"]
@@ -291,7 +291,7 @@ def _aim(policy: Policy, step: Step, incident: Incident, hit: Hit,
 def _limits(policy: Policy, target: str) -> dict[str, object]:
     """What an action that takes pods away must keep to; whose pods they may be, where the target does not tell."""
     guards = policy.spec.guards
-    where = {"namespaces": list(guards.namespaces)} if guards.namespaces and target and not scope.parts(target)[1] else {}
+    where = {"namespaces": list(guards.namespaces)} if guards.namespaces and target and not entity_parts(target)[1] else {}
     return {"max_unavailable": guards.max_unavailable, **where}
 
 

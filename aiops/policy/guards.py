@@ -15,6 +15,7 @@ from aiops.kinds import SYSTEM, within
 from aiops.policy.ledger import FRUITLESS, JUDGED, Attempt, Ledger
 from aiops.policy.schema import Spec
 from aiops.quantities import format_duration
+from aiops.types import entity_parts
 
 HALF_OPEN_S = 86400.0
 
@@ -46,7 +47,7 @@ class Question:
 
     @property
     def namespace(self) -> str:
-        return self.target.split("/")[1]
+        return entity_parts(self.target)[1]
 
     def acted(self) -> list[Attempt]:
         """Attempts of this policy that touched the target, or in a rehearsal would have."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from aiops.types import Action, Decision
+from aiops.types import Action, Decision, entity_parts
 
 State = Literal["asked", "submitted", "verifying", "shadow", "helped", "no_help", "worse", "failed", "unknown", "refused",
                 "rejected", "expired", "withdrawn"]
@@ -217,7 +217,7 @@ def _live_keys(attempt: Attempt) -> Iterator[tuple[str, ...]]:
     if attempt.acted_at is not None and not attempt.rehearsed:
         yield "policy", attempt.policy
     if attempt.disruptive and attempt.acted_at is not None and not attempt.rehearsed:
-        yield "namespace", attempt.target.split("/")[1]
+        yield "namespace", entity_parts(attempt.target)[1]
 
 
 def attempt_from(data: Mapping[str, Any]) -> Attempt:

@@ -14,7 +14,7 @@ from aiops.policy.evidence import Evidence
 from aiops.policy.ledger import Attempt
 from aiops.policy.load import Policy, Step
 from aiops.policy.schema import AnomalyTrigger
-from aiops.types import Cause, Entity, Incident
+from aiops.types import Cause, Entity, Incident, entity_parts
 
 PAGED = 0.95
 """The sensitivity that every incident passes: those of the stated budget."""
@@ -35,13 +35,6 @@ class Hit:
     detector: str
     since: float
     at: float
-
-
-def parts(entity: Entity) -> tuple[str, str, str]:
-    """`pod/shop/api` -> kind, namespace, name; a name may hold further slashes."""
-    kind, _, rest = entity.partition("/")
-    namespace, _, name = rest.partition("/")
-    return kind, namespace, name
 
 
 class Seen:
@@ -84,7 +77,7 @@ def triggered(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings
 
 def _here(policy: Policy, entity: Entity) -> bool:
     match = policy.spec.match
-    return fnmatch.fnmatchcase(entity, match.entity) and fnmatch.fnmatchcase(parts(entity)[1], match.namespace)
+    return fnmatch.fnmatchcase(entity, match.entity) and fnmatch.fnmatchcase(entity_parts(entity)[1], match.namespace)
 
 
 def _hits(policy: Policy, incident: Incident, seen: Seen, meanings: Meanings) -> list[Hit]:
@@ -175,7 +168,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
 
 
 def entity_scope(entity: Entity) -> dict[str, Any]:
-    kind, namespace, name = parts(entity)
+    kind, namespace, name = entity_parts(entity)
     return {"entity": entity, "kind": kind, "namespace": namespace, "name": name}
 
 
@@ -191,7 +184,7 @@ def template_values(incident: Incident, around: Mapping[str, str]) -> dict[str, 
     """What `${…}` may be filled with. around: of the first cause, see Evidence."""
     values = {"incident.id": incident.id}
     if incident.causes:
-        kind, namespace, name = parts(incident.causes[0].entity)
+        kind, namespace, name = entity_parts(incident.causes[0].entity)
         values |= {"cause.kind": kind, "cause.namespace": namespace, "cause.name": name}
         values |= {f"cause.{key}": value for key, value in around.items()}
     return values
@@ -200,11 +193,11 @@ def template_values(incident: Incident, around: Mapping[str, str]) -> dict[str, 
 def namespace_for(policy: Policy, step: Step, incident: Incident, hit: Hit) -> str:
     """Where an unqualified target is looked for: the policy's own namespace, that of the entity it speaks of, the only
     one that the guards allow, the only one in the incident; else `default`, as kubectl does."""
-    cause = parts(incident.causes[0].entity)[1] if incident.causes else ""
+    cause = entity_parts(incident.causes[0].entity)[1] if incident.causes else ""
     by_cause = any("cause." in str(v) for v in step.target.values())
-    trigger = parts(hit.entity)[1]
+    trigger = entity_parts(hit.entity)[1]
     literal = [n for n in policy.spec.guards.namespaces if not any(c in n for c in "*?[")]
-    around = sorted({parts(e)[1] for e in incident.entities} - {""})
+    around = sorted({entity_parts(e)[1] for e in incident.entities} - {""})
     candidates = [policy.namespace or "", *([cause, trigger] if by_cause else [trigger, cause]),
                   literal[0] if len(literal) == 1 else "", around[0] if len(around) == 1 else ""]
     return next((c for c in candidates if c), "default")

@@ -18,6 +18,7 @@ from aiops.kinds import SYSTEM
 from aiops.meaning import Meanings
 from aiops.policy import load, templates
 from aiops.policy.load import Policy
+from aiops.types import entity_parts
 from aiops.yamlfile import Document, Problem, Problems
 
 RESOURCE = "kubernetes:"
@@ -163,7 +164,7 @@ def _targets(document: Document, policy: Policy, own: str, trusted: bool) -> Ite
             target = step.remediation.target.model_validate(templates.fill(step.target, {})).entity(own)
         except (ValidationError, ValueError):
             continue
-        where = target.split("/")[1]
+        where = entity_parts(target)[1]
         if where != own:
             what = f"in namespace {where}" if where else "of the whole cluster"
             yield document.problem(("spec", "actions", i, "target"), f"{target} is {what}; a policy in namespace {own} acts in "

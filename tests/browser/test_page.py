@@ -88,7 +88,7 @@ def test_what_is_urgent_and_was_here_before(phone: Site) -> None:
     phone.page.goto(phone.server.url)
     rows = phone.page.locator("section.alarm tbody tr")
     sync_api.expect(rows.first).to_contain_text("P1")
-    sync_api.expect(rows.first).to_contain_text("the third time in 7 days; on 2026-02-22 Drain helped")
+    sync_api.expect(rows.first).to_contain_text("the third like it in 7 days; on 2026-02-22 Drain helped")
     sync_api.expect(rows.last).to_contain_text("P4")
     phone.page.goto(f"{phone.server.url}/incidents/inc-7f21")
     told = phone.page.locator("dl.account")

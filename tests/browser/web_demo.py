@@ -41,9 +41,11 @@ MODELS: list[JSON] = [
      "candidate": {"id": "isolation_forest-v2-b1d2", "settings": {"trees": 64, "refit": "1d"}, "began": NOW - 7200,
                    "due": NOW + 79_200, "not_worse": False, "text": "2 h side by side; 9 anomalies on quiet time against 1"}}]
 
-PRIORITY = Priority("P1", 7.29, (Reason("it is critical", 3.0), Reason(
+LONG = 'container_memory_working_set_bytes{container="the-container-of-the-api-server"}'
+"""Wider than a telephone."""
+PRIORITY = Priority("P1", 7.29, (Reason("its severity is critical", 3.0), Reason(
     "'chat is fast' spends its error budget 21 times too fast: 2.9 % of that of 30 d in the last 1 h", 3.0), Reason(
-    "3 depend on it, criticality 5 with its own", 1.29)))
+    "3 depend on it; their criticalities and its own add up to 5", 1.29)))
 BEFORE = Recurrence(2, 4, (Seen("inc-1c3d", NOW - 3 * 86_400, 1500.0, (("Drain", "helped"),)),))
 LEARNED: dict[str, list[JSON]] = {
     "records": [
@@ -282,19 +284,19 @@ def leak() -> JSON:
     values = wave(2.0e9, 2.4e9, 7)
     values[60:170] = np.linspace(2.2e9, 7.9e9, 110)
     values[118:126] = np.nan
-    alerts = (Alert("a", api, "memory_usage", "resolved", end - 2700, end - 900, 0.99, 1e-11, 22.0, ("baseline",), "warning",
+    alerts = (Alert("a", api, LONG, "resolved", end - 2700, end - 900, 0.99, 1e-11, 22.0, ("baseline",), "warning",
                     2.3e9, 2.2e9, 1.9e9, 2.6e9, "bytes", "up"),)
     action = Action("act-55aa-1", "Restart", api, {}, "inc-55aa", "memory-pressure-remediation", "act",
                     "memory_usage above its band for 25 min and OutOfMemoryError in the logs", end - 1110)
     outcomes = (Outcome("act-55aa-1", "done", end - 1095, "3 pods replaced one by one"),
                 Outcome("act-55aa-1", "helped", end - 900, "memory_usage is back at 2.1 GiB"))
-    cause = Cause(api, 0.88, ("memory_usage",), (Reason("the only candidate with an onset before the symptoms", 0.52),
+    cause = Cause(api, 0.88, (LONG,), (Reason("the only candidate with an onset before the symptoms", 0.52),
                                                  Reason("rolled out 48 min before the onset", 0.31)))
     timeline = (TimelineEntry(end - 2400, "opened", "opened with 1 signal"),
                 TimelineEntry(end - 600, "closed", "all signals are normal again"))
     made = serial.incident(Incident("inc-55aa", end - 2400, end - 600, "closed", "warning", (api,), alerts, (cause,), Impact(),
                                     end - 600, (action,), outcomes, timeline))
-    made["points"] = points(api, "memory_usage", values, 2.2e9, 0.35e9, end)
+    made["points"] = points(api, LONG, values, 2.2e9, 0.35e9, end)
     made["feedback"] = [{"verdict": "useful", "at": end, "by": "http"}]
     return made
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +26,9 @@ COLUMNS = ("time", "entity", "metric", "value")
 DEFAULT_STEP_S = 10.0
 MAX_TIME = 1e15
 """No time beyond it is one, in whatever unit."""
+MAX_NAME = 1024
+"""Characters of the name of an entity or alert."""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 T = TypeVar("T", LogLine, Event)
 
 
@@ -136,7 +139,7 @@ class FolderRecording:
                     yield row.alert(index)
                     continue
                 self.skipped[f"{name}_lines_without_time"] += 1
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 self.skipped[f"{name}_lines_malformed"] += 1
 
     def _read_lines(self, name: str, kind: type[T]) -> list[T]:
@@ -149,7 +152,7 @@ class FolderRecording:
                     out.append(item)
                 else:
                     self.skipped[f"{name}_lines_without_time"] += 1
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 self.skipped[f"{name}_lines_malformed"] += 1
         return sorted(out, key=lambda x: x.time)
 
@@ -210,8 +213,8 @@ class _AlertRow(msgspec.Struct, frozen=True):
     """One line of alerts.jsonl."""
 
     time: float
-    entity: str
-    name: str
+    entity: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     status: Literal["firing", "resolved"] = "firing"
     severity: str = "warning"
     labels: dict[str, str] = {}
