@@ -385,7 +385,8 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`)."""
+    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`). `merged_into`: the id of the incident that it
+    turned out to be a part of, and that goes on instead."""
 
     id: str
     opened_at: float
@@ -403,6 +404,7 @@ class Incident:
     models: tuple[str, ...] = ()
     priority: Priority = Priority()
     before: Recurrence = Recurrence()
+    merged_into: str = ""
 
     @property
     def title(self) -> str:

@@ -329,8 +329,8 @@ class Naive(Grouper):
         for a in {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}.values():
             for group in self.groups.values():
                 for other in group.entities:
-                    hops = graph.distance(a.entity, other, self._distance, troubled)
-                    if hops is not None and group.takes(a, other, self._window_s):
+                    hops = graph.distance(a.entity, other, self.distance, troubled)
+                    if hops is not None and group.takes(a, other, self.window_s):
                         found.append((hops, abs(a.since - group.began), group.id))
         return self.groups[min(found)[2]] if found else None
 
