@@ -59,6 +59,7 @@ def urgency(form: JSON) -> str:
 def _since(form: JSON, now: float) -> str:
     over = "over" if form["state"] == "closed" else "not over yet"
     over = "the daemon was restarted meanwhile" if story.interrupted(form) else over
+    over = f"part of {form['merged_into']} from then on" if form.get("merged_into") else over
     signals = count(len(form.get("alerts") or []), "signal")
     where = count(len(form.get("entities") or []), "entity", "entities")
     return f"{story.since(form, now).removeprefix('since ')}, {over}; {signals} on {where}"

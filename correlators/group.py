@@ -90,6 +90,11 @@ class Group:
         self.alerts[key] = replace(alert, state="suppressed", text=f"it goes on in {to}")
         self.changed = True
 
+    def drop(self, keys: Set[str]) -> None:
+        """As if it had never had these alerts."""
+        self.alerts = {key: a for key, a in self.alerts.items() if key not in keys}
+        self._entities = {a.entity for a in self.alerts.values()}
+
     def knows(self, alert: Alert) -> bool:
         """It is the alert that the group has. One of others that was not repeated for long enough is over for good."""
         old = self.alerts[alert.key]

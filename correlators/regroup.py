@@ -28,7 +28,7 @@ def inherit(grouper: Grouper, now: float, graph: Graph, troubled: Set[Entity], h
     """What has been on for longer than a window goes on in the incident that begins near it."""
     for group in list(grouper.groups.values()):
         young = group.closed_at is None and now - group.began <= 2 * grouper.window_s
-        if not young or group.blind or group.evidence < LENT or not group.entities - group.asked:
+        if not young or group.blind or len(group.asked) == len(group.entities) or group.evidence < LENT:
             continue
         lasting = sorted(_lasting(grouper, group, graph, troubled, held), key=lambda found: (found[1].since, found[1].key))
         lent = LENT * max((old.weight(alert.key) for old, alert in lasting), default=0.0)
@@ -66,7 +66,7 @@ def merge(grouper: Grouper, now: float, graph: Graph, fresh: Sequence[Alert]) ->
         home = grouper.home(alert)
         while home and (other := _linked(grouper, alert, home, graph)):
             home, younger = sorted((home, other), key=lambda g: (g.opened_at, g.id))
-            _merge(grouper, now, younger, home, alert)
+            _merge(grouper, now, younger, home, alert, {a.key for a in fresh})
             gone += [younger] if younger.opened_at < now else []
     return gone
 
@@ -84,10 +84,14 @@ def _alike(group: Group, home: Group, alert: Alert, grouper: Grouper) -> bool:
         and max(map(abs, apart)) <= grouper.window_s
 
 
-def _merge(grouper: Grouper, now: float, younger: Group, into: Group, link: Alert) -> None:
-    for alert in [a for a in younger.alerts.values() if grouper.home(a) is younger]:
-        _move(grouper, now, younger, into, alert)
+def _merge(grouper: Grouper, now: float, younger: Group, into: Group, link: Alert, fresh: Set[str]) -> None:
+    """fresh: what came in this step, of which the younger one has not been told."""
+    mine = [a for a in younger.alerts.values() if grouper.home(a) is younger]
     grouper.forget(younger)
+    for alert in mine:
+        younger.give_up(alert.key, into.id)
+        grouper.join(now, into, alert)
+    younger.drop(fresh)
     grouper.assigned = [(index, into.id if name == younger.id else name) for index, name in grouper.assigned]
     younger.closed_at, younger.merged_into, younger.changed, into.changed = now, into.id, True, True
     why = f"{link.entity}: {link.signal} links them"
