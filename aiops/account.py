@@ -12,6 +12,7 @@ from typing import Any
 
 from aiops import story
 from aiops.humanise import count, duration, figure, utc
+from aiops.types import GOES_ON
 
 JSON = dict[str, Any]
 MOST_REASONS, LONGEST, LONGEST_REASON = 3, 500, 150
@@ -180,6 +181,8 @@ def _never(form: JSON) -> str:
 def _now(form: JSON) -> str:
     """The next thing that a person can do."""
     causes = form.get("causes") or []
+    if form.get("merged_into"):
+        return f"go on with {form['merged_into']}: this is part of it"
     if form["state"] == "closed" and (form.get("before") or {}).get("in_7d", 0) >= COMES_BACK and causes:
         return ("it is over, and it comes back: what ends it does not last. Look for the reason in "
                 f"{story.name(causes[0]['entity'])}")
@@ -194,6 +197,9 @@ def _now(form: JSON) -> str:
     if going:
         return f"wait: whether {going[0]['type']} helps is being watched"
     if not any(a.get("state") == "firing" for a in form.get("alerts") or []):
+        elsewhere = next((a["text"] for a in form.get("alerts") or [] if a.get("text", "").startswith(GOES_ON)), "")
+        if elsewhere:
+            return f"go on with {elsewhere.removeprefix(GOES_ON)}: what is still wrong is there"
         return "wait: nothing deviates any more, and it is over when it stays so"
     where = f": begin with {story.name(causes[0]['entity'])}" if causes else ""
     tried = "what was done did not end it, and" if set(ends.values()) & _TRIED else "nothing is being done by itself;"

@@ -240,7 +240,7 @@ class Others:
         past = self._pasts[key]
         nats = on.surprise + max(on.seen_at - on.since, 0.0) / past.usual_s()
         opens = min(nats / surprise(OPENS_A_DAY), 1.0)
-        text = f"it goes off by habit: {past.times} times in {_span(at - past.first_at)}" if opens < 1.0 else ""
+        text = _habit(past, at) if opens < 1.0 else ""
         return Alert(key, on.entity, f"alert:{on.name}", "firing" if on.fires else "resolved", on.since, at, 0.999, 1e-3,
                      STRENGTH * opens, (SENDER,), on.severity, text=text, indexes=tuple(on.indexes), silent=on.silent,
                      opens=opens)
@@ -260,6 +260,11 @@ class Others:
         for key in self._pasts:
             self._rules.know(_entity(key))
         self._first_at = state["first_at"]
+
+
+def _habit(past: Past, at: float) -> str:
+    times = f"{past.times} times in {_span(at - past.first_at)}"
+    return f"it goes off by habit: {times}" if past.times > 1 else "its rule goes off on others by habit"
 
 
 def _entity(key: str) -> str:

@@ -316,6 +316,8 @@ class TimelineEntry:
 
 
 HANDED = "handed"
+GOES_ON = "it goes on in "
+"""How the text of an alert begins that was given to another incident, whose id follows."""
 """The state of an action that is in another's hands, or was: it is shown, and not carried out here."""
 
 

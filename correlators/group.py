@@ -13,7 +13,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from aiops.others import SENDER
-from aiops.types import Alert, Entity
+from aiops.types import GOES_ON, Alert, Entity
 from correlators import regroup
 from correlators.graph import Graph
 
@@ -87,7 +87,7 @@ class Group:
         """An alert that goes on in another incident: here it neither fires any more nor is over."""
         alert = self.alerts[key]
         self._silence(alert)
-        self.alerts[key] = replace(alert, state="suppressed", text=f"it goes on in {to}")
+        self.alerts[key] = replace(alert, state="suppressed", text=f"{GOES_ON}{to}")
         self.changed = True
 
     def drop(self, keys: Set[str]) -> None:

@@ -28,7 +28,7 @@ def inherit(grouper: Grouper, now: float, graph: Graph, troubled: Set[Entity], h
     """What has been on for longer than a window goes on in the incident that begins near it."""
     for group in list(grouper.groups.values()):
         young = group.closed_at is None and now - group.began <= 2 * grouper.window_s
-        if not young or group.blind or len(group.asked) == len(group.entities) or group.evidence < LENT:
+        if not young or group.blind or len(group.asked) == len(group.entities) or group.evidence < 1.0 - LENT:
             continue
         lasting = sorted(_lasting(grouper, group, graph, troubled, held), key=lambda found: (found[1].since, found[1].key))
         lent = LENT * max((old.weight(alert.key) for old, alert in lasting), default=0.0)

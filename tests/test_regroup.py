@@ -42,6 +42,7 @@ def test_what_lasts_goes_on_in_what_begins_next_to_it():
     assert storm.found[new].entities == (CART, WEB)
     [left] = storm.found[old].alerts
     assert (left.state, left.text) == ("suppressed", f"it goes on in {new}")
+    assert dict(account(form(storm.found[old]), storm.now))["Now"] == f"go on with {new}: what is still wrong is there"
     for _ in range(3):
         storm.step(CART, WEB)
     assert [name for name in storm.found if storm.found[name].state == "open"] == [new]

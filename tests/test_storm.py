@@ -211,6 +211,7 @@ def test_a_rule_that_goes_off_everywhere_says_less_on_who_never_had_it():
     for k in range(20):
         storm.step(f"a//{k % 4}", after=1800.0)
     assert storm.step(FAR) == []
+    assert [a.text for a in storm.alerts if a.entity == FAR] == ["its rule goes off on others by habit"]
     assert len(storm.step(("service//away", "Down"))) == 1
 
 
