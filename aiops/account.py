@@ -12,6 +12,7 @@ from typing import Any
 
 from aiops import story
 from aiops.humanise import count, duration, figure, utc
+from aiops.types import GOES_ON
 
 JSON = dict[str, Any]
 MOST_REASONS, LONGEST, LONGEST_REASON = 3, 500, 150
@@ -59,6 +60,7 @@ def urgency(form: JSON) -> str:
 def _since(form: JSON, now: float) -> str:
     over = "over" if form["state"] == "closed" else "not over yet"
     over = "the daemon was restarted meanwhile" if story.interrupted(form) else over
+    over = f"part of {form['merged_into']} from then on" if form.get("merged_into") else over
     signals = count(len(form.get("alerts") or []), "signal")
     where = count(len(form.get("entities") or []), "entity", "entities")
     return f"{story.since(form, now).removeprefix('since ')}, {over}; {signals} on {where}"
@@ -182,6 +184,8 @@ def _never(form: JSON) -> str:
 def _now(form: JSON) -> str:
     """The next thing that a person can do."""
     causes = form.get("causes") or []
+    if form.get("merged_into"):
+        return f"go on with {form['merged_into']}: this is part of it"
     if form["state"] == "closed" and (form.get("before") or {}).get("in_7d", 0) >= COMES_BACK and causes:
         return ("it is over, and the like was here before: what ended it did not last. Look for the reason in "
                 f"{story.name(causes[0]['entity'])}")
@@ -196,6 +200,9 @@ def _now(form: JSON) -> str:
     if going:
         return f"wait: whether {going[0]['type']} helps is being watched"
     if not any(a.get("state") == "firing" for a in form.get("alerts") or []):
+        elsewhere = next((a["text"] for a in form.get("alerts") or [] if a.get("text", "").startswith(GOES_ON)), "")
+        if elsewhere:
+            return f"go on with {elsewhere.removeprefix(GOES_ON)}: what is still wrong is there"
         return "wait: nothing deviates any more, and it is over when it stays so"
     where = f": begin with {story.name(causes[0]['entity'])}" if causes else ""
     tried = "what was done did not end it, and" if set(ends.values()) & _TRIED else "nothing is being done by itself;"

@@ -211,7 +211,7 @@ def _write_alerts(path: Path, result: Result, count: int) -> None:
 
 def _alert_lines(out: TextIO, result: Result, count: int) -> None:
     for index in range(count):
-        out.write(json.dumps({"index": index, "incident": result.assigned.get(index)}) + "\n")
+        out.write(json.dumps({"index": index, "incident": result.incident_of(index)}) + "\n")
 
 
 def _verified(folder: Path, result: Result) -> list[str]:

@@ -73,10 +73,16 @@ def _alerted(at: float, alerts: Sequence[Alert], incidents: Iterable[Incident],
     for incident in sorted(incidents, key=lambda i: (i.state == "open", i.opened_at, i.id)):
         fate = furthest(standings.get(incident.id, ())) or was_done(incident)
         for a in incident.alerts:
-            newer = newest.pop((a.entity, a.signal), a)
+            newer = a if _goes_on(a, newest) else newest.pop((a.entity, a.signal), a)
             yield of_alert(at, newer, incident, fate)
     for a in newest.values():
         yield of_alert(at, a, None, None)
+
+
+def _goes_on(a: Alert, newest: Mapping[tuple[str, str], Alert]) -> bool:
+    """Whether it fires still, in another incident."""
+    new = newest.get((a.entity, a.signal))
+    return a.state == "suppressed" and new is not None and new.state == "firing"
 
 
 def of_alert(at: float, a: Alert, incident: Incident | None, fate: Standing | None) -> EndState:

@@ -43,6 +43,10 @@ class IncidentBook:
     def open(self) -> list[Incident]:
         return [i for i in self._incidents.values() if i.state == "open"]
 
+    def acted_in(self) -> set[str]:
+        """Open incidents in which something was done, or is asked: whether it helps is to be seen there."""
+        return {i.id for i in self.open() if any(a.decision in ("act", "ask") and a.type != "Notify" for a in i.actions)}
+
     def get(self, name: str) -> Incident | None:
         """One that is still in the book."""
         return self._incidents.get(name)
@@ -58,7 +62,8 @@ class IncidentBook:
         for new in found:
             old = self._incidents.get(new.id)
             story = self._story(now, old, new)
-            kept = replace(new, actions=old.actions, outcomes=old.outcomes, timeline=old.timeline) if old else new
+            kept = replace(new, actions=old.actions, outcomes=old.outcomes, timeline=old.timeline) if old else \
+                replace(new, timeline=())
             kept = replace(kept, causes=self._steady(old, kept), models=_found_by(now, old, new, models or {}))
             self._incidents[new.id] = self._told(kept, story)
             if old is None:
@@ -84,6 +89,7 @@ class IncidentBook:
                 kind, verb = ("silent", "is no longer reported") if a.silent else _SAID[a.state]
                 why = f": {a.text}" if a.state == "suppressed" else ""
                 story.append(TimelineEntry(now, kind, f"{a.entity}: {a.signal} {verb}{why}"))
+        story += new.timeline  # what the correlator has to say
         if old and old.causes and new.causes and old.causes[0].entity != new.causes[0].entity and new.state == "open":
             text = f"suspected cause is now {new.causes[0].entity}, before {old.causes[0].entity}"
             story.append(TimelineEntry(now, "cause", text))

@@ -1,6 +1,7 @@
 """Alerts of other systems (Alertmanager), as they are: already judged by somebody's rule.
 
-What a rule is worth is told by its past: one that goes off ten times a day says less each time. docs/decisions/035.
+What a rule is worth is told by its past: one that goes off ten times a day, or on everybody, says less each time.
+docs/decisions/035.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ QUIET_S, LEAST_QUIET_S, GAPS = 300.0, 120.0, 3.0
 STRENGTH = 13.8
 """In nats: as much as two samples at p = 0.001."""
 MEMORY_S = 86_400.0
-"""What was so long ago counts for 1/e; and an alert never seen before counts as one that came once in so long."""
+"""What was so long ago counts for 1/e; and for so long, what its rule does elsewhere speaks for an alert."""
 TOGETHER_S = 300.0
-OPENS_A_DAY = 1.0
+OPENS_A_DAY = 2.0
 """An alert that comes less often than this opens an incident by itself."""
 USUAL_S, USUAL_COUNT = 300.0, 3.0
 """How long an alert lasts, and for how many times that counts before any was over."""
@@ -78,6 +79,53 @@ class _On:
     indexes: list[int] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Rule:
+    """How often it went off on all entities together, forgetting: `count` at `at`, and since then `fresh` times. Those of the
+    last TOGETHER_S are no habit: what begins everywhere at once is one thing."""
+
+    count: float = 0.0
+    fresh: float = 0.0
+    at: float = 0.0
+
+    def settle(self, at: float) -> None:
+        """What is no longer fresh counts."""
+        if at - self.at > TOGETHER_S:
+            self.count, self.fresh, self.at = (self.count + self.fresh) * math.exp((self.at - at) / MEMORY_S), 0.0, at
+
+
+class _Rules:
+    """Each rule by its name, and how many entities there are. Memory: as of pasts."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, _Rule] = {}
+        self._keys: Counter[str] = Counter()
+
+    def elsewhere(self, at: float, name: str, here: float, days: float) -> float:
+        """How often a day it went off on one of the others, within so many days, where `here` are the times it did so here;
+        once, where nothing is known."""
+        rule = self.known.get(name) or _Rule(at=at)
+        rule.settle(at)
+        others = max(len(self._keys) - 1, 0)
+        return (max(rule.count - here, 0.0) + 1.0) / (others * days + 1.0)
+
+    def add(self, at: float, name: str) -> None:
+        rule = self.known.pop(name, None) or _Rule(at=at)
+        rule.settle(at)
+        rule.fresh += 1.0
+        self.known[name] = rule  # the one that went off longest ago stands first
+        if len(self.known) > MOST_KEYS:
+            del self.known[next(iter(self.known))]
+
+    def know(self, entity: str) -> None:
+        self._keys[entity] += 1
+
+    def forget(self, entity: str) -> None:
+        self._keys[entity] -= 1
+        if not self._keys[entity]:
+            del self._keys[entity]
+
+
 class Others:
     """Firing until it is told to be resolved, or was not repeated for a while. Memory: what fires, and the past of MOST_KEYS.
 
@@ -87,6 +135,7 @@ class Others:
     def __init__(self) -> None:
         self._on: dict[str, _On] = {}
         self._pasts: dict[str, Past] = {}
+        self._rules = _Rules()
         self._first_at = self._last_at = math.inf
         self.dropped: Counter[str] = Counter()
 
@@ -152,18 +201,22 @@ class Others:
         if key not in self._on and len(self._on) >= MOST_KEYS * (2 if severity == "critical" else 1):
             self.dropped["alerts_too_many_at_once"] += 1
             return None
-        past = self._pasts[key] = past or Past(at=at, first_at=at)  # the one that began longest ago stands first
+        if past is None:
+            past = Past(at=at, first_at=at)
+            self._rules.know(r.entity)
+        self._pasts[key] = past  # the one that began longest ago stands first
         past.fade(at)
-        odd = surprise(self._a_day(at, past))
+        odd = surprise(self._a_day(at, r.name, past))
+        self._rules.add(at, r.name)
         on = self._on[key] = _On(r.entity, r.name, min(r.time, at), seen_at, severity, odd, indexes=indexes)
         past.count, past.times = past.count + 1.0, past.times + 1
         self._forget(at)
         return on
 
-    def _a_day(self, at: float, past: Past) -> float:
-        """How often it comes, from its past alone; once in MEMORY_S where there is none."""
-        watched_s = MEMORY_S * -math.expm1(-(at - self._first_at) / MEMORY_S)
-        return 86_400.0 * (past.count + 1.0) / (watched_s + MEMORY_S)
+    def _a_day(self, at: float, name: str, past: Past) -> float:
+        """How often it comes: its own past, beside a day of what its rule does on the others (a gamma prior for a rate)."""
+        watched, prior = (days * MEMORY_S / 86_400.0 for days in (-math.expm1(-(at - self._first_at) / MEMORY_S), 1.0))
+        return (past.count + prior * self._rules.elsewhere(at, name, past.count, watched)) / (watched + prior)
 
     def _end(self, key: str, on: _On, over_at: float) -> None:
         on.fires = False
@@ -181,12 +234,13 @@ class Others:
             if len(self._pasts) <= 3 * MOST_KEYS and past.count * math.exp((past.at - at) / MEMORY_S) > FADED:
                 return
             del self._pasts[key]
+            self._rules.forget(_entity(key))
 
     def _alert(self, key: str, at: float, on: _On) -> Alert:
         past = self._pasts[key]
         nats = on.surprise + max(on.seen_at - on.since, 0.0) / past.usual_s()
         opens = min(nats / surprise(OPENS_A_DAY), 1.0)
-        text = f"it goes off by habit: {past.times} times in {_span(at - past.first_at)}" if opens < 1.0 else ""
+        text = _habit(past, at) if opens < 1.0 else ""
         return Alert(key, on.entity, f"alert:{on.name}", "firing" if on.fires else "resolved", on.since, at, 0.999, 1e-3,
                      STRENGTH * opens, (SENDER,), on.severity, text=text, indexes=tuple(on.indexes), silent=on.silent,
                      opens=opens)
@@ -195,12 +249,26 @@ class Others:
     def state(self) -> dict[str, Any]:
         """The alerts that fire, and the past of all, as plain maps."""
         return {"on": {key: asdict(on) for key, on in self._on.items()}, "first_at": self._first_at,
-                "pasts": {key: asdict(past) for key, past in self._pasts.items()}}
+                "pasts": {key: asdict(past) for key, past in self._pasts.items()},
+                "rules": {name: asdict(rule) for name, rule in self._rules.known.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._on = {key: _On(**on) for key, on in state["on"].items()}
         self._pasts = {key: Past(**past) for key, past in state["pasts"].items()}
+        self._rules = _Rules()
+        self._rules.known = {name: _Rule(**rule) for name, rule in state.get("rules", {}).items()}
+        for key in self._pasts:
+            self._rules.know(_entity(key))
         self._first_at = state["first_at"]
+
+
+def _habit(past: Past, at: float) -> str:
+    times = f"{past.times} times in {_span(at - past.first_at)}"
+    return f"it goes off by habit: {times}" if past.times > 1 else "its rule goes off on others by habit"
+
+
+def _entity(key: str) -> str:
+    return key.split("|alert:", 1)[0]
 
 
 def _span(seconds: float) -> str:

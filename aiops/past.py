@@ -41,7 +41,9 @@ class IncidentMemory:
     def learn(self, now: float, changed: Iterable[Incident], commands: Iterable[Command], graph: Graph) -> None:
         """Of the incidents that changed those that are over, and what people said in this step."""
         for incident in changed:
-            if incident.state == "closed" and incident.causes:
+            if incident.merged_into:  # it is remembered as what it is part of
+                self._open.pop(incident.id, None)
+            elif incident.state == "closed" and incident.causes:
                 self._put(incident, graph)
         for command in commands:
             past = self._past.get(command.target)

@@ -160,7 +160,7 @@ class Pipeline:
         alerts = self.masks.suppress(batch.at, self.alerting.update(frame, anomalies, batch.alerts, self.graph))
         self.evidence.alerts = alerts
         self._correlator.hear(batch.at, anomalies, frame.signals)
-        found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events)
+        found = self._correlator.correlate(batch.at, alerts, self.graph, batch.events, self.book.acted_in())
         models = self.models.ids
         found = [self.weighing.weigh(i, self.book.get(i.id), self.graph, self.door.signals) for i in found]
         incidents = self.book.update(batch.at, found, models)

@@ -32,6 +32,13 @@ class Result:
         self.incidents.update((i.id, i) for i in report.incidents)
         self.assigned.update(report.assigned)
 
+    def incident_of(self, index: int) -> str | None:
+        """Where a raw alert is now: of what was merged, the incident that goes on."""
+        name = self.assigned.get(index)
+        while name and name in self.incidents and self.incidents[name].merged_into:
+            name = self.incidents[name].merged_into
+        return name
+
     def json(self) -> dict[str, Any]:
         """The document of `aiops replay --json`."""
         c = self.counts

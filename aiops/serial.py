@@ -26,6 +26,7 @@ def incident(i: Incident) -> JSON:
         "alerts": [alert(a) for a in i.alerts], "causes": [cause(c) for c in i.causes],
         "actions": [action(a) for a in i.actions], "outcomes": [outcome(o) for o in i.outcomes],
         "timeline": [{"at": t.at, "kind": t.kind, "text": t.text} for t in i.timeline], "models": list(i.models),
+        "merged_into": i.merged_into or None,
     }
 
 

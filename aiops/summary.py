@@ -40,6 +40,7 @@ def print_summary(result: Result, skipped: Mapping[str, int], console: Console |
 
 def _incident(out: Console, i: Incident) -> None:
     until = f"closed {utc(i.closed_at, '%H:%M:%S')}" if i.closed_at else "still open"
+    until += f", part of {i.merged_into}" if i.merged_into else ""
     colour = "red" if i.severity == "critical" else "yellow"
     out.print()
     urgent = f"{i.priority.level} {i.severity}"

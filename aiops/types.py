@@ -330,6 +330,8 @@ class TimelineEntry:
 
 
 HANDED = "handed"
+GOES_ON = "it goes on in "
+"""How the text of an alert begins that was given to another incident, whose id follows."""
 """The state of an action that is in another's hands, or was: it is shown, and not carried out here."""
 
 
@@ -399,7 +401,8 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`)."""
+    """`models`: ids of the models that found it, sorted (`baseline-v2-3f9c`). `merged_into`: the id of the incident that it
+    turned out to be a part of, and that goes on instead."""
 
     id: str
     opened_at: float
@@ -417,6 +420,7 @@ class Incident:
     models: tuple[str, ...] = ()
     priority: Priority = Priority()
     before: Recurrence = Recurrence()
+    merged_into: str = ""
 
     @property
     def title(self) -> str:

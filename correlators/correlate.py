@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from aiops import xids
 from aiops.rows import columnar
-from aiops.types import Alert, Anomaly, Entity, Event, Impact, Incident, Severity, Signal
+from aiops.types import Alert, Anomaly, Entity, Event, Impact, Incident, Severity, Signal, TimelineEntry
 from correlators.graph import Graph
 from correlators.group import Group, Grouper
 from correlators.impact import impact
@@ -49,13 +49,15 @@ class Correlate:
         self._murmurs.hear(now, anomalies, signals)
         self._signals = columnar(signals)
 
-    def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event]) -> list[Incident]:
-        """Incidents that are open, or changed in this step, without actions and outcomes."""
+    def correlate(self, now: float, alerts: Sequence[Alert], graph: Graph, events: Sequence[Event],
+                  held: Set[str] = frozenset()) -> list[Incident]:
+        """Incidents that are open, or changed in this step, without actions and outcomes. held: those of which nothing may be
+        taken away."""
         self._changes = [*self._changes, *(e for e in events if e.kind == "change")][-MAX_CHANGES:]
         self._faults = [*self._faults, *(e for e in events if xids.fault(e))][-MAX_FAULTS:]
         tick_s = now - self._last_at if self._last_at else 0.0
         self._last_at = now
-        groups = self._grouper.update(now, alerts, graph)
+        groups = self._grouper.update(now, alerts, graph, held)
         self._weak = {k: v for k, v in self._weak.items() if k in self._grouper.groups}
         return [self._incident(now, g, graph, tick_s) for g in groups]
 
@@ -67,7 +69,8 @@ class Correlate:
         return Incident(
             group.id, group.opened_at, now, "closed" if group.closed_at is not None else "open", severity,
             tuple(sorted(group.entities)), alerts, causes,
-            self._impact(causes[0].entity, graph) if causes else Impact(), group.closed_at)
+            self._impact(causes[0].entity, graph) if causes else Impact(), group.closed_at,
+            timeline=tuple(TimelineEntry(now, kind, text) for kind, text in group.story), merged_into=group.merged_into)
 
     def _impact(self, cause: Entity, graph: Graph) -> Impact:
         """As long as the topology is the same, so is who depends on an entity."""

@@ -2,6 +2,7 @@
 
 Default window 300 s, from the onset on, and distance 2 (DESIGN: correlation; docs/decisions/035). Quiet hubs do not glue. An
 incident that closes and whose alerts come back within the window opens again under its old name: flapping is one incident.
+What turns out later to be one, or two, or to go on in another: `correlators.regroup`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from aiops.others import SENDER
-from aiops.types import Alert, Entity
+from aiops.types import GOES_ON, Alert, Entity
+from correlators import regroup
 from correlators.graph import Graph
 
 WINDOW_S = 300.0
@@ -37,7 +39,9 @@ class Group:
 
     `began`: onset of the first. `raised`: it had enough evidence; until then it is no incident (`waiting`: its raw alerts).
     `blind`: alerts of others, about what the topology does not know. `odd_at`: the last deviation of what does not last.
-    `returns`: how often an alert has come back by now, each time in another incident.
+    `returns`: how often an alert has come back by now, each time in another incident. `asked`: around whom lasting alerts were
+    looked for. `story`: (kind, text) of what became of it in this step; `merged_into`: the incident that it is part of now, for
+    good.
     """
 
     id: str
@@ -51,6 +55,9 @@ class Group:
     closed_at: float | None = None
     changed: bool = True
     raised: bool = False
+    merged_into: str = ""
+    asked: set[Entity] = field(default_factory=set)
+    story: list[tuple[str, str]] = field(default_factory=list)
     waiting: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
 
     _evidence: dict[str, float] = field(default_factory=dict)
@@ -70,6 +77,35 @@ class Group:
     def evidence(self) -> float:
         """1 is enough for an incident. Where nothing says that alerts belong together, they do not add up."""
         return max(self._evidence.values(), default=0.0) if self.blind else sum(self._evidence.values())
+
+    @property
+    def suffering(self) -> Set[Entity]:
+        """Who has alerts that fire."""
+        return self._fires.keys()
+
+    def of(self, entity: Entity) -> list[Alert]:
+        """The alerts of an entity that fire. Sorted."""
+        return [self.alerts[key] for key in sorted(self._fires.get(entity, ()))]
+
+    def weight(self, key: str) -> float:
+        """What one alert adds to the evidence."""
+        return self._evidence.get(key, 0.0)
+
+    def lend(self, key: str, weight: float) -> None:
+        """Evidence that another incident had it for."""
+        self._evidence[key] = weight
+
+    def give_up(self, key: str, to: str) -> None:
+        """An alert that goes on in another incident: here it neither fires any more nor is over."""
+        alert = self.alerts[key]
+        self._silence(alert)
+        self.alerts[key] = replace(alert, state="suppressed", text=f"{GOES_ON}{to}")
+        self.changed = True
+
+    def drop(self, keys: Set[str]) -> None:
+        """As if it had never had these alerts."""
+        self.alerts = {key: a for key, a in self.alerts.items() if key not in keys}
+        self._entities = {a.entity for a in self.alerts.values()}
 
     def knows(self, alert: Alert) -> bool:
         """It is the alert that the group has. One of others that was not repeated for long enough is over for good."""
@@ -108,7 +144,11 @@ class Group:
                 self.odd_at = max(now if math.isnan(alert.odd_at) else alert.odd_at, self.odd_at)
             self.firing_at, self.changed = now, self.changed or self.closed_at is not None
             self.closed_at = None
-        elif alert.entity in self._fires:
+        else:
+            self._silence(alert)
+
+    def _silence(self, alert: Alert) -> None:
+        if alert.entity in self._fires:
             self._fires[alert.entity].discard(alert.key)
             self._acts.discard(alert.key)
             if not self._fires[alert.entity]:
@@ -119,7 +159,7 @@ class Grouper:
     """Keeps open groups, and closed ones for one window. Each alert key belongs to at most one of them."""
 
     def __init__(self, window_s: float = WINDOW_S, distance: int = DISTANCE) -> None:
-        self._window_s, self._distance = window_s, distance
+        self.window_s, self.distance = window_s, distance
         self.groups: dict[str, Group] = {}
         self._of: dict[str, str] = {}
         self._with: dict[Entity, dict[str, None]] = {}
@@ -133,46 +173,47 @@ class Grouper:
         """Whether the alert belongs to an incident."""
         return key in self._of
 
-    def update(self, now: float, alerts: Sequence[Alert], graph: Graph) -> list[Group]:
-        """All groups that are open or changed in this step, oldest first."""
+    def update(self, now: float, alerts: Sequence[Alert], graph: Graph, held: Set[str] = frozenset()) -> list[Group]:
+        """All groups that are open or changed in this step, oldest first. held: incidents of which nothing is to be taken."""
         self.assigned, self._returns = [], {}
         self._rest_s = max(REST_S, REST_TICKS * (now - self._last_at if self._last_at is not None else 0.0))
         for group in self.groups.values():
-            group.changed = False
+            group.changed, group.story = False, []
         troubled = {a.entity for a in alerts if a.state == "firing"}
         told = sorted((a for a in alerts if a.state != "pending"), key=lambda a: (a.since, a.key))
         for alert in told:
-            if home := self._home(alert):
+            if home := self.home(alert):
                 returns = home.returns.get(alert.key, 0)
                 again = alert.state == "firing" and returns < MOST_RETURNS and home.rested(alert, self._rest_s)
                 if home.knows(alert) and not again:
-                    self._join(now, home, alert)
+                    self.join(now, home, alert)
                 else:
                     del self._of[alert.key]
                     self._returns[alert.key] = returns + again
         fresh: dict[Entity, list[Alert]] = {}
         for alert in told:
-            if alert.state == "firing" and self._home(alert) is None:
+            if alert.state == "firing" and self.home(alert) is None:
                 fresh.setdefault(alert.entity, []).append(alert)
         blind = {e for e in fresh if e not in graph and all(SENDER in a.detectors for a in fresh[e])}
-        for cluster in (sorted(blind), *graph.clusters(fresh.keys() - blind, self._distance, troubled)):
+        for cluster in (sorted(blind), *graph.clusters(fresh.keys() - blind, self.distance, troubled)):
             if cluster:
                 self._place(now, [a for e in cluster for a in fresh[e]], graph, troubled, cluster[0] in blind)
+        regroup.inherit(self, now, graph, troubled, held)
         self._raise(now, told)
+        gone = regroup.merge(self, now, graph, [alert for found in fresh.values() for alert in found])
+        regroup.split(self, now, graph, troubled, held)
         for alert in alerts:
             if alert.state == "pending":
                 self._witness(now, alert, graph)
         self._close(now)
         self._last_at = now
-        return [g for g in self.groups.values() if g.raised and (g.changed or g.closed_at is None)]
+        return gone + [g for g in self.groups.values() if g.raised and (g.changed or g.closed_at is None)]
 
     def _raise(self, now: float, told: Sequence[Alert]) -> None:
         """What has enough evidence becomes an incident, with all of its raw alerts, under the name that it has from now on."""
-        for home, alert in [(home, a) for a in told if (home := self._home(a))]:
+        for home, alert in [(home, a) for a in told if (home := self.home(a))]:
             if not home.raised and home.evidence >= 1.0:
-                self._rename(home, now)
-                self.assigned += [(index, home.id) for index in home.waiting]
-                home.waiting.clear()
+                self.promote(now, home)
             if home.raised:
                 self.assigned += [(index, home.id) for index in alert.indexes]
             else:
@@ -182,9 +223,9 @@ class Grouper:
         """Alerts that began together and near each other go together: into the open incident nearest to one of them."""
         first = min(alerts, key=lambda a: (a.since, a.key))
         group = self._nearest(alerts, graph, troubled) or (self._blind(first.since) if blind else None)
-        group = group or self._open(now, first, blind)
+        group = group or self.open(now, first, blind)
         for alert in alerts:
-            self._join(now, group, alert)
+            self.join(now, group, alert)
         group.returns.update((a.key, self._returns[a.key]) for a in alerts if a.key in self._returns)
 
     def _witness(self, now: float, alert: Alert, graph: Graph) -> None:
@@ -196,34 +237,38 @@ class Grouper:
             short = {a.entity for a in group.alerts.values() if a.state == "firing" and a.resource == alert.resource
                      and alert.since <= a.since + WITNESS_LATE_S}
             if group.closed_at is None and any(alert.entity in graph.guests(host) for host in short):
-                self._join(now, group, alert)
+                self.join(now, group, alert)
                 return
 
-    def _home(self, alert: Alert) -> Group | None:
+    def home(self, alert: Alert) -> Group | None:
+        """The group that it is in."""
         return self.groups.get(self._of.get(alert.key, ""))
+
+    def of(self, entity: Entity) -> list[Group]:
+        """The groups that it is in."""
+        return [self.groups[name] for name in self._with.get(entity, ())]
 
     def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
         """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
         found: list[tuple[int, float, str]] = []
         first = {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}
         for entity, alert in sorted(first.items()):
-            for other, hops in graph.around(entity, self._distance, troubled).items():
-                groups = (self.groups[name] for name in self._with.get(other, ()))
-                found += [(hops, abs(alert.since - g.began), g.id) for g in groups
-                          if g.takes(alert, other, self._window_s, self._rest_s)]
+            for other, hops in graph.around(entity, self.distance, troubled).items():
+                near = (g for g in self.of(other) if g.takes(alert, other, self.window_s, self._rest_s))
+                found += [(hops, abs(alert.since - g.began), g.id) for g in near]
         return self.groups[min(found)[2]] if found else None
 
     def _blind(self, since: float) -> Group | None:
         """The open group, of what the topology does not know, that began at the same time: time is all that is known."""
         return next((g for g in reversed(self.groups.values())
-                     if g.blind and g.closed_at is None and abs(since - g.began) <= self._window_s), None)
+                     if g.blind and g.closed_at is None and abs(since - g.began) <= self.window_s), None)
 
-    def _open(self, now: float, alert: Alert, blind: bool) -> Group:
+    def open(self, now: float, alert: Alert, blind: bool) -> Group:
         name = _name(now, alert.key)
         group = self.groups[name] = Group(name, now, alert.since, blind)
         return group
 
-    def _join(self, now: float, group: Group, alert: Alert) -> None:
+    def join(self, now: float, group: Group, alert: Alert) -> None:
         group.take(now, alert)
         self._of[alert.key] = group.id
         self._with.setdefault(alert.entity, {})[group.id] = None
@@ -235,10 +280,10 @@ class Grouper:
                     now - group.firing_at >= max(CLOSE_AFTER_S, CLOSE_AFTER_TICKS * tick):
                 group.closed_at, group.changed = now, True
                 self.habitual += 0 if group.raised else len(group.alerts)
-            elif group.closed_at is not None and now - group.closed_at > self._window_s:
-                self._forget(group)
+            elif group.closed_at is not None and now - group.closed_at > self.window_s:
+                self.forget(group)
 
-    def _rename(self, group: Group, now: float) -> None:
+    def promote(self, now: float, group: Group) -> None:
         """It is an incident from now on, and has its name by that and by its first alert."""
         group.raised, group.opened_at = True, now
         del self.groups[group.id]
@@ -249,8 +294,11 @@ class Grouper:
         self._of.update(dict.fromkeys(group.alerts, group.id))
         for entity in group.entities:
             self._with[entity][group.id] = None
+        self.assigned += [(index, group.id) for index in group.waiting]
+        group.waiting.clear()
 
-    def _forget(self, group: Group) -> None:
+    def forget(self, group: Group) -> None:
+        """It is no group any more."""
         del self.groups[group.id]
         for key in group.alerts:
             if self._of.get(key) == group.id:

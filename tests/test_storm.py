@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aiops import others
 from aiops.others import LEAST_QUIET_S, OPENS_A_DAY, QUIET_S, Others, surprise
-from aiops.types import Batch, Edge, Links, RawAlert
+from aiops.types import Batch, Edge, Links, Node, RawAlert
 from correlators.correlate import Correlate
 from correlators.graph import Graph
 from correlators.group import WINDOW_S, Grouper
@@ -120,8 +120,10 @@ steps = st.lists(st.lists(st.tuples(st.sampled_from([WEB, CART, DB]), st.sampled
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(steps)
-def test_each_alert_is_judged_by_its_own_past_alone(batches):
+def test_when_an_alert_is_on_follows_from_its_own_past_alone(batches):
     """All together give what one instance for each key gives; and so does one that was saved and read back in the middle."""
+    def bare(alerts):
+        return sorted((replace(a, indexes=(), opens=0.0, strength=0.0, text="") for a in alerts), key=lambda a: a.key)
     together, alone = Storm(), {(e, n): Storm() for e in (WEB, CART, DB) for n in ("Slow", "Down")}
     for k, batch in enumerate(batches):
         together.step(*batch)
@@ -131,8 +133,21 @@ def test_each_alert_is_judged_by_its_own_past_alone(batches):
             together.others._last_at = together.now
         for key, storm in alone.items():
             storm.step(*(r for r in batch if r[:2] == key))
-        expected = sorted((replace(a, indexes=()) for s in alone.values() for a in s.alerts), key=lambda a: a.key)
-        assert sorted((replace(a, indexes=()) for a in together.alerts), key=lambda a: a.key) == expected
+        assert bare(together.alerts) == bare(a for s in alone.values() for a in s.alerts)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(steps)
+def test_what_was_saved_and_read_back_goes_on_as_before(batches):
+    """What its rule does elsewhere included."""
+    one, other = Storm(), Storm()
+    for batch in batches:
+        state, other.others = other.others.state(), Others()
+        other.others.restore(state)
+        other.others._last_at = one.others._last_at
+        one.step(*batch)
+        other.step(*batch)
+        assert one.alerts == other.alerts
 
 
 # ------------------------------------------------------------------------------------------------------------ habit
@@ -188,6 +203,22 @@ def test_several_near_each_other_at_the_same_time_open_an_incident():
         return len(storm.step(one, other))
     assert both(WEB, CART) == 1
     assert both(WEB, FAR) == 0
+
+
+def test_a_rule_that_goes_off_everywhere_says_less_on_who_never_had_it():
+    """Its own entity had nothing yet; another rule still opens at once."""
+    storm = Storm()
+    for k in range(20):
+        storm.step(f"a//{k % 4}", after=1800.0)
+    assert storm.step(FAR) == []
+    assert [a.text for a in storm.alerts if a.entity == FAR] == ["its rule goes off on others by habit"]
+    assert len(storm.step(("service//away", "Down"))) == 1
+
+
+def test_what_begins_everywhere_at_once_is_no_habit():
+    """A blackout in the first minute: each opens, wherever it stands."""
+    storm = Storm(Graph(Links(tuple(Node(f"a//{k}") for k in range(50)))))
+    assert len(storm.step(*(f"a//{k}" for k in range(50)))) == 50
 
 
 def test_habit_joins_what_another_opened_as_weak_evidence():
@@ -257,7 +288,7 @@ def test_what_the_topology_does_not_know_goes_together_by_time_alone():
     assert len(storm.step("x//3", "x//1", "x//2", WEB)) == 2
     for _ in range(11):
         storm.step("x//1")
-    assert len(storm.step("x//4", "x//1")) == 2
+    assert len(storm.step(("x//4", "Down"), "x//1")) == 2
 
 
 def test_a_topology_that_comes_late_holds_from_then_on():
@@ -267,7 +298,7 @@ def test_a_topology_that_comes_late_holds_from_then_on():
     storm.graph = SHOP
     assert storm.step(WEB, FAR, CART) == [blind]
     assert storm.found[blind].entities == (CART, FAR, WEB)
-    assert len(storm.step(WEB, "x//1", "service//away", after=290.0)) == 3
+    assert len(storm.step(WEB, ("x//1", "Down"), ("service//away", "Odd"), after=290.0)) == 3
 
 
 def test_an_entity_that_moves_to_another_parent_is_near_the_new_one():
@@ -301,8 +332,8 @@ class Naive(Grouper):
         for a in {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}.values():
             for group in self.groups.values():
                 for other in group.entities:
-                    hops = graph.distance(a.entity, other, self._distance, troubled)
-                    if hops is not None and group.takes(a, other, self._window_s, self._rest_s):
+                    hops = graph.distance(a.entity, other, self.distance, troubled)
+                    if hops is not None and group.takes(a, other, self.window_s, self._rest_s):
                         found.append((hops, abs(a.since - group.began), group.id))
         return self.groups[min(found)[2]] if found else None
 

@@ -54,6 +54,8 @@ def test_a_graph_that_follows_differences_is_the_graph_that_is_built_whole(told)
         assert edges_of(run.graph) == edges_of(expected)
         assert set(run.graph.entities()) == set(expected.entities())
         assert all(run.graph.criticality(e) == expected.criticality(e) for e in expected.entities())
+        assert run.graph.critical == expected.critical
+        assert all(run.graph.reach(e) == set(expected.dependents(e)) for e in expected.entities())
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -74,6 +74,7 @@ class PolicyBook:
         """Everything that follows at `now` from what is known and from what came back."""
         turn = self._turn(now, incidents, evidence)
         self._stop(turn, commands)
+        handover.follow(self._lifecycle, turn)
         self._handover.obey(turn, commands)
         self._lifecycle.hear(turn, outcomes)
         self._lifecycle.recall(turn)

@@ -169,13 +169,41 @@ def _keys(evidence: Iterable[str]) -> dict[str, str]:
     return {text.rsplit(" ", 1)[0]: text for text in evidence}
 
 
+def follow(life: Lifecycle, turn: Turn) -> None:
+    """The attempts of an incident that was merged into another go there, whatever became of them: nothing is done twice, and
+    what was done is judged there. Of two questions for the same the later one is withdrawn."""
+    for gone in sorted((i for i in turn.incidents.values() if i.merged_into in turn.incidents), key=lambda i: i.id):
+        home = turn.incidents[gone.merged_into]
+        for attempt in life.ledger.of_incident(gone.id):
+            moved = life.ledger.move(attempt, home.id, _in_our_words(attempt, home, math.inf))
+            if moved.state == "asked" and any(_same_aim(moved, own) for own in life.ledger.of(moved.policy, home.id)):
+                _take_back(life, turn, moved, home.id)
+            elif moved.state == "asked" or (moved.acted_at is not None and not moved.rehearsed):
+                asked = moved.state == "asked"
+                turn.actions.append(moved.action("ask" if asked else "act", turn.now, "asked" if asked else HANDED,
+                                                 f"{moved.reason}; in {gone.id}, which is part of this one"))
+                for own in life.ledger.of(moved.policy, home.id):
+                    if not asked and own.state == "asked" and _same_aim(moved, own):
+                        _take_back(life, turn, own, gone.id)
+
+
+def _same_aim(one: Attempt, other: Attempt) -> bool:
+    return one.id != other.id and other.live and (one.type, one.target) == (other.type, other.target)
+
+
+def _take_back(life: Lifecycle, turn: Turn, question: Attempt, where: str) -> None:
+    text = f"the same was decided in {where}, which is the same incident"
+    life.ledger.change(question, state="withdrawn", ended_at=turn.now, said=text)
+    turn.outcomes.append(Outcome(question.id, "refused", turn.now, text))
+
+
 class _Places:
     """Which of our incidents has an alert: looked up for many attempts in one step."""
 
     def __init__(self, turn: Turn, closed: Iterable[Incident]) -> None:
         self._firing: dict[str, list[tuple[Incident, float]]] = {}
         self._any: dict[str, list[tuple[Incident, float]]] = {}
-        for incident in (*(turn.incidents[i] for i in sorted(turn.open)), *closed):
+        for incident in (*(turn.incidents[i] for i in sorted(turn.open)), *(i for i in closed if not i.merged_into)):
             for alert in incident.alerts:
                 for places in (self._any, self._firing) if alert.state == "firing" else (self._any,):
                     for key in (f"{alert.entity} {alert.signal}", _asked(alert.entity, alert.signal)):

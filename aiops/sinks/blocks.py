@@ -43,6 +43,7 @@ def code(text: str) -> str:
 def _head(kind: str, form: JSON) -> str:
     if kind == "resolved":
         word = "Closed by a restart" if story.interrupted(form) else "Resolved"
+        word = f"Merged into {form['merged_into']}" if form.get("merged_into") else word
         return f"✅ {word}: {story.headline(form)}"
     return f"{SIGNS.get(form['severity'], '')} {story.headline(form)}"
 

@@ -327,6 +327,7 @@ class Incident(Form):
     outcomes: list[Outcome]
     timeline: list[TimelineEntry]
     models: list[str] = Field(default=[], description="Ids of the models that found it.")
+    merged_into: str | None = Field(default=None, description="The incident that it turned out to be a part of.")
 
 
 class Incidents(Form):
