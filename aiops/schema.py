@@ -294,11 +294,12 @@ def _longest(globs: Iterable[str], names: Iterable[str]) -> str | None:
 
 def _share(text: object) -> object:
     """`99.9%`, or a number between 0 and 1."""
-    try:
-        share = float(text.strip().removesuffix("%")) / (100.0 if text.strip().endswith("%") else 1.0) if isinstance(
-            text, str) else text
-    except ValueError:
-        raise ValueError(f"{text!r} is not a share. Write 99.9% or 0.999.") from None
+    share = text
+    if isinstance(text, str):
+        try:
+            share = float(text.strip().removesuffix("%")) / (100.0 if text.strip().endswith("%") else 1.0)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a share. Write 99.9% or 0.999.") from None
     if isinstance(share, int | float) and not 0 < share < 1:
         raise ValueError(f"{text} is not between 0 and 100 %. Write 99.9% or 0.999.")
     return share
