@@ -16,6 +16,7 @@ from aiops.others import SENDER
 from aiops.types import GOES_ON, Alert, Entity
 from correlators import regroup
 from correlators.graph import Graph
+from correlators.nearest import nearest
 
 WINDOW_S = 300.0
 DISTANCE = 2
@@ -217,14 +218,7 @@ class Grouper:
         return [self.groups[name] for name in self._with.get(entity, ())]
 
     def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
-        """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
-        found: list[tuple[int, float, str]] = []
-        first = {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}
-        for entity, alert in sorted(first.items()):
-            for other, hops in graph.around(entity, self.distance, troubled).items():
-                near = (g for g in self.of(other) if g.takes(alert, other, self.window_s))
-                found += [(hops, abs(alert.since - g.began), g.id) for g in near]
-        return self.groups[min(found)[2]] if found else None
+        return nearest(self, alerts, graph, troubled)
 
     def _blind(self, since: float) -> Group | None:
         """The open group, of what the topology does not know, that began at the same time: time is all that is known."""
