@@ -14,6 +14,8 @@ from correlators.priority import URGENT
 
 MAX_TIMELINE = 200
 FORGET_S = 3600.0
+_ANSWERED = frozenset({"rejected", "refused"})
+"""States of what was asked, and was turned down."""
 _SAID = {"firing": ("alert", "deviates"), "pending": ("witness", "is new and uses a lot"),
          "resolved": ("recovered", "is back to normal"), "suppressed": ("suppressed", "is suppressed")}
 
@@ -44,8 +46,9 @@ class IncidentBook:
         return [i for i in self._incidents.values() if i.state == "open"]
 
     def acted_in(self) -> set[str]:
-        """Open incidents in which something was done, or is asked: whether it helps is to be seen there."""
-        return {i.id for i in self.open() if any(a.decision in ("act", "ask") and a.type != "Notify" for a in i.actions)}
+        """Open incidents in which something was done, is asked, or was turned down: what comes of it is to be seen there."""
+        return {i.id for i in self.open() if any(a.type != "Notify" and (a.decision in ("act", "ask") or a.state in _ANSWERED)
+                                                 for a in i.actions)}
 
     def get(self, name: str) -> Incident | None:
         """One that is still in the book."""

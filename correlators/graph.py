@@ -132,6 +132,15 @@ class Graph:
             hops.update(dict.fromkeys(edge, far))
         return hops
 
+    def near_any(self, entities: Collection[Entity], limit: int, troubled: Collection[Entity]) -> set[Entity]:
+        """Who is around any of these: all are walked from at once."""
+        found = edge = set(entities)
+        for far in range(limit):
+            through = [e for e in edge if not far or e in troubled or not self.is_hub(e)]
+            edge = {n for e in through for n in self._near(e)} - found
+            found = found | edge
+        return found
+
     def clusters(self, entities: Collection[Entity], limit: int, troubled: Collection[Entity]) -> list[list[Entity]]:
         """Entities joined to those within `limit` hops, those to theirs, and so on. Sorted; each entity is in one cluster.
 

@@ -17,6 +17,7 @@ from aiops.others import SENDER
 from aiops.types import GOES_ON, Alert, Entity
 from correlators import regroup
 from correlators.graph import Graph
+from correlators.nearest import nearest
 
 WINDOW_S = 300.0
 DISTANCE = 2
@@ -31,6 +32,11 @@ MOST_RETURNS = 2
 """What comes back more often than so, each time within the window, is flapping, and stays one incident."""
 MOST_WAITING = 10_000
 """So many raw alerts of what is no incident yet are remembered, the newest."""
+
+
+def begins(alert: Alert) -> bool:
+    """Whether it tells when trouble began: not of what lasts, nor by others, who repeat themselves."""
+    return alert.resource not in LASTING and SENDER not in alert.detectors
 
 
 @dataclass
@@ -112,12 +118,17 @@ class Group:
         old = self.alerts[alert.key]
         return old.state == "firing" or not (old.silent and SENDER in old.detectors)
 
+    def open_until(self, rest_s: float) -> float:
+        """Trouble that begins later is another incident's: all has been well for so long, or all but what lasts. When those of
+        others deviated last is not known."""
+        unknown = math.isnan(self.odd_at)
+        if self.firing if unknown else self._acts:
+            return math.inf
+        return (self.firing_at if unknown else self.odd_at) + rest_s
+
     def rested(self, alert: Alert, rest_s: float) -> bool:
-        """All was well for so long before the alert began, or all but what lasts. When those of others deviated is not known."""
-        if self.firing if math.isnan(self.odd_at) else self._acts:
-            return False
-        last_at = self.firing_at if math.isnan(self.odd_at) else self.odd_at
-        return alert.since - last_at >= rest_s and alert.resource not in LASTING and SENDER not in alert.detectors
+        """Whether the alert is trouble that began after all was well."""
+        return begins(alert) and alert.since >= self.open_until(rest_s)
 
     def takes(self, alert: Alert, other: Entity, window_s: float, rest_s: float) -> bool:
         """Whether an alert may join for the sake of another entity near it: at the onset, while that one still suffers.
@@ -249,14 +260,7 @@ class Grouper:
         return [self.groups[name] for name in self._with.get(entity, ())]
 
     def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
-        """The open group closest in the graph, then in time; a closed one only for an entity that was already in it."""
-        found: list[tuple[int, float, str]] = []
-        first = {a.entity: a for a in sorted(alerts, key=lambda a: (a.since, a.key), reverse=True)}
-        for entity, alert in sorted(first.items()):
-            for other, hops in graph.around(entity, self.distance, troubled).items():
-                near = (g for g in self.of(other) if g.takes(alert, other, self.window_s, self._rest_s))
-                found += [(hops, abs(alert.since - g.began), g.id) for g in near]
-        return self.groups[min(found)[2]] if found else None
+        return nearest(self, alerts, graph, troubled, self._rest_s, begins)
 
     def _blind(self, since: float) -> Group | None:
         """The open group, of what the topology does not know, that began at the same time: time is all that is known."""

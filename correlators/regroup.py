@@ -44,8 +44,7 @@ def inherit(grouper: Grouper, now: float, graph: Graph, troubled: Set[Entity], h
 def _lasting(grouper: Grouper, group: Group, graph: Graph, troubled: Set[Entity],
              held: Set[str]) -> Iterator[tuple[Group, Alert]]:
     """Alerts of others in older incidents, around whom was not asked yet."""
-    near = {other for e in sorted(group.entities - group.asked) for other in graph.around(e, grouper.distance, troubled)}
-    for entity in sorted(near):
+    for entity in sorted(graph.near_any(group.entities - group.asked, grouper.distance, troubled)):
         for old in grouper.of(entity):
             if old.raised and old.closed_at is None and old.id not in held and group.began - old.began > grouper.window_s:
                 for alert in old.of(entity):
@@ -64,18 +63,19 @@ def merge(grouper: Grouper, now: float, graph: Graph, fresh: Sequence[Alert]) ->
     gone: list[Group] = []
     for alert in sorted(fresh, key=lambda a: (a.since, a.key)):
         home = grouper.home(alert)
-        while home and (other := _linked(grouper, alert, home, graph)):
-            home, younger = sorted((home, other), key=lambda g: (g.opened_at, g.id))
-            _merge(grouper, now, younger, home, alert, {a.key for a in fresh})
+        linked = _linked(grouper, alert, home, graph) if home and home.raised and not home.blind else []
+        for younger in linked[1:]:
+            _merge(grouper, now, younger, linked[0], alert, {a.key for a in fresh})
             gone += [younger] if younger.opened_at < now else []
     return gone
 
 
-def _linked(grouper: Grouper, alert: Alert, home: Group, graph: Graph) -> Group | None:
-    """Another incident that began at the same time, of which somebody who suffers is next to the alert."""
-    near = sorted(graph.around(alert.entity, LINK_HOPS, ())) if home.raised and not home.blind else []
-    found = (g for e in near for g in grouper.of(e) if e in g.suffering and _alike(g, home, alert, grouper))
-    return min(found, key=lambda g: (g.opened_at, g.id), default=None)
+def _linked(grouper: Grouper, alert: Alert, home: Group, graph: Graph) -> list[Group]:
+    """The incident of an alert, and those that began at the same time and of which somebody who suffers is next to it; the oldest
+    first."""
+    near = graph.around(alert.entity, LINK_HOPS, ())
+    found = {g.id: g for e in near for g in grouper.of(e) if e in g.suffering and _alike(g, home, alert, grouper)}
+    return sorted([home, *found.values()], key=lambda g: (g.opened_at, g.id))
 
 
 def _alike(group: Group, home: Group, alert: Alert, grouper: Grouper) -> bool:

@@ -85,6 +85,7 @@ def test_clusters_are_those_of_all_pairs(pairs, chosen, limit, others):
     naive.add_nodes_from(chosen)
     naive.add_edges_from((a, b) for a in chosen for b in chosen if g.distance(a, b, limit, troubled) is not None)
     assert g.clusters(chosen, limit, troubled) == sorted(sorted(c) for c in nx.connected_components(naive))
+    assert g.near_any(chosen, limit, troubled) == {n for e in chosen for n in g.around(e, limit, troubled)}
 
 
 # --------------------------------------------------------------------------------------------------------- grouping

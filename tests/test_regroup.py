@@ -13,9 +13,10 @@ from test_policy_decide import UNWELL, book, incident, policy, step
 from test_storm import CART, DB, FAR, SHOP, WEB, Storm
 
 from aiops.account import account
+from aiops.incidents import IncidentBook
 from aiops.replay import Result
 from aiops.serial import incident as form
-from aiops.types import HANDED, Batch, Command, Counts, Edge, Links, Outcome, RawAlert
+from aiops.types import HANDED, Action, Batch, Command, Counts, Edge, Links, Outcome, RawAlert
 from correlators.graph import HUB_DEGREE, Graph
 from correlators.group import WINDOW_S, Grouper
 
@@ -69,6 +70,17 @@ def test_nothing_is_taken_from_an_incident_in_which_something_was_done():
         told = storm.others.update(storm.now, [RawAlert(0, storm.now, CART, "Slow"), RawAlert(1, storm.now, WEB, "Slow")])
         found = storm.correlate.correlate(storm.now, told, SHOP, (), {old} if held else frozenset())
         assert [i.entities for i in found if i.id != old] == [expected]
+
+
+@pytest.mark.parametrize(("decision", "state", "kind", "held"), [
+    ("act", "submitted", "Restart", True), ("ask", "asked", "Restart", True), ("refused", "rejected", "Restart", True),
+    ("refused", "cooldown", "Restart", False), ("shadow", "shadow", "Restart", False), ("act", "submitted", "Notify", False)])
+def test_what_holds_an_incident_together(decision, state, kind, held):
+    """Done, asked or answered; not what was only rehearsed, refused by a guard, or told to people."""
+    kept = IncidentBook()
+    kept.update(T0, [incident()])
+    kept.record(T0, [Action("a-1", kind, "pod/shop/a", {}, "i-1", "p", decision, "why", T0, state)], (), ())
+    assert kept.acted_in() == ({"i-1"} if held else set())
 
 
 def test_alerts_of_our_own_stay_where_they_are():
