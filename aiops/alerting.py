@@ -16,7 +16,7 @@ import numpy as np
 
 from aiops.budget import Budget, K
 from aiops.habits import Habits
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, UNKNOWN, Gain, Ladder, Places, recovery
+from aiops.ladder import NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, UNKNOWN, Gain, Ladder, Places, added, recovery
 from aiops.others import Others
 from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
@@ -137,7 +137,7 @@ class Alerting:
             elif key in self._tracks:
                 self._support(self._tracks[key], group)
         if gains:
-            self._ladder.climb(at, gains)
+            self._ladder.climb(at, gains, self.budget.tick_s)
         return fresh
 
     def _strengthen(self, key: str, at: float, a: Anomaly, group: Sequence[Anomaly]) -> Gain:
@@ -148,7 +148,7 @@ class Alerting:
         surprise = -math.log(a.p_value)
         support = 1.0 + (SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0)
         gain = max(surprise - K, 0.0) / self.needed(at, key)
-        track.share = min(track.share + min(gain / self.level, CAP_SHARE) * support, 1.0 + 1.0 / self.level)
+        track.share = min(track.share + float(added(gain / self.level, self.budget.tick_s)) * support, 1.0 + 1.0 / self.level)
         if _deviation(a) >= _deviation(track.last):
             track.last = a  # people are shown the worst
         track.p_value = min(track.p_value, a.p_value)

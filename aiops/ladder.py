@@ -15,8 +15,9 @@ from aiops.types import Bools, Entity, Floats
 
 RUNGS: Floats = np.array([3.0 * 1.05**k for k in range(76)])
 """The levels that are watched, in nats: 3 to 116."""
-CAP_SHARE = 0.6
-"""One sample adds at most this share of a level, so that no single sample raises an alert."""
+CAP_SHARE, ALONE = 0.6, 4.0
+"""One sample adds at most this share of a level, so that no single sample raises an alert. One that speaks for minutes (REST_S:
+it is an average over as long) does where it is worth so many times the level: the next one would come late."""
 RECOVER_SHARE = 0.2
 """One normal sample takes this share of a level away: five in a row resolve what fires."""
 REST_S, LEAST_NORMAL = 180.0, 3
@@ -35,6 +36,12 @@ _NONE: Floats = np.zeros(len(RUNGS))
 def recovery(tick_s: float) -> float:
     """What one normal sample takes away from an alert that fires, as a share of its level."""
     return min(max(RECOVER_SHARE, tick_s / REST_S), 1.0 / LEAST_NORMAL)
+
+
+def added(shares: Any, tick_s: float) -> Any:
+    """What samples add to evidence that are worth so many times a level, float or array."""
+    capped = np.minimum(shares, CAP_SHARE)
+    return np.where((shares >= ALONE) & (tick_s >= REST_S), 1.0, capped)
 
 
 class Gain(NamedTuple):
@@ -71,12 +78,12 @@ class Ladder:
         self.counted: Bools = np.zeros((0, len(RUNGS)), np.bool_)
 
     # ----------------------------------------------------------------------------------------------------- evidence
-    def climb(self, at: float, gains: Sequence[Gain]) -> None:
-        """Adds evidence, at most CAP_SHARE of each level (times the support). A key appears once."""
+    def climb(self, at: float, gains: Sequence[Gain], tick_s: float = 0.0) -> None:
+        """Adds evidence (`added`, times the support). A key appears once."""
         rows = self._places(gains)
         known = rows >= 0
         nats, support = (np.array(x) for x in zip(*((g.nats, g.support) for g in gains), strict=True))
-        rows, add = rows[known], np.minimum(nats[known, None] / RUNGS, CAP_SHARE) * support[known, None]
+        rows, add = rows[known], added(nats[known, None] / RUNGS, tick_s) * support[known, None]
         self.share[rows] = np.minimum(self.share[rows] + add, 1.0 + 1.0 / RUNGS)
         self.on[rows] |= self.share[rows] >= 1.0
         reached = np.where(self.on[rows], np.arange(len(RUNGS)), -1).max(axis=1, initial=-1)
