@@ -16,7 +16,7 @@ import numpy as np
 
 from aiops.budget import Budget, K
 from aiops.habits import Habits
-from aiops.ladder import CAP_SHARE, NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, UNKNOWN, Gain, Ladder, Places, recovery
+from aiops.ladder import NO_SIGNAL, QUIET_S, RECOVER_SHARE, ROUNDED, UNKNOWN, Gain, Ladder, Places, added, recovery
 from aiops.others import Others
 from aiops.rows import columnar
 from aiops.types import Alert, AlertState, Anomaly, Entity, Frame, RawAlert, Severity, Signal
@@ -29,8 +29,8 @@ SUPPORTERS = frozenset({"isolation_forest", "newcomer", "young", "ceased"})
 WITNESS = "newcomer"
 """The one whose evidence is worth remembering while nothing else speaks: it may name the cause of somebody else's trouble."""
 CRITICAL = frozenset({"up", "errors"})
-COUNTS, MINUTE_S = frozenset({"log_errors", "log_missing"}), 60.0
-"""Many lines of a minute are no single sample: where a tick is as long as that, they may raise an alert in one."""
+COUNTS = frozenset({"log_errors", "log_missing"})
+"""What is odd about many lines of a minute together."""
 
 
 class Topology(Protocol):
@@ -139,7 +139,7 @@ class Alerting:
             elif key in self._tracks:
                 self._support(self._tracks[key], group)
         if gains:
-            self._ladder.climb(at, gains)
+            self._ladder.climb(at, gains, self.budget.tick_s)
         return fresh
 
     def _strengthen(self, key: str, at: float, a: Anomaly, group: Sequence[Anomaly]) -> Gain:
@@ -150,8 +150,9 @@ class Alerting:
         surprise = -math.log(a.p_value)
         support = 1.0 + (SUPPORT_SHARE if any(g.detector in SUPPORTERS for g in group) else 0.0)
         gain = max(surprise - K, 0.0) / self.needed(at, key)
-        cap = 1.0 if a.name in COUNTS and self.budget.tick_s >= MINUTE_S else CAP_SHARE
-        track.share = min(track.share + min(gain / self.level, cap) * support, 1.0 + 1.0 / self.level)
+        counted = a.name in COUNTS
+        share = float(added(gain / self.level, self.budget.tick_s, counted))
+        track.share = min(track.share + share * support, 1.0 + 1.0 / self.level)
         if _deviation(a) >= _deviation(track.last):
             track.last = a  # people are shown the worst
         track.p_value = min(track.p_value, a.p_value)
@@ -160,7 +161,7 @@ class Alerting:
         track.detectors.update(g.detector for g in group)
         if track.share >= 1.0:
             track.state = "firing"
-        return Gain(key, a.entity, a.signal, gain, support, cap)
+        return Gain(key, a.entity, a.signal, gain, support, counted)
 
     def _testify(self, key: str, at: float, a: Anomaly) -> None:
         """Half of what an alert needs, kept up while the witness speaks."""

@@ -15,8 +15,11 @@ from aiops.types import Bools, Entity, Floats
 
 RUNGS: Floats = np.array([3.0 * 1.05**k for k in range(76)])
 """The levels that are watched, in nats: 3 to 116."""
-CAP_SHARE = 0.6
-"""One sample adds at most this share of a level, so that no single sample raises an alert."""
+CAP_SHARE, ALONE = 0.6, 4.0
+"""One sample adds at most this share of a level, so that no single sample raises an alert. One that speaks for minutes (REST_S:
+it is an average over as long) does where it is worth so many times the level: the next one would come late."""
+COUNTED_S = 60.0
+"""Many lines of a minute are no single sample: where a tick is as long as that, they may raise an alert in one."""
 RECOVER_SHARE = 0.2
 """One normal sample takes this share of a level away: five in a row resolve what fires."""
 REST_S, LEAST_NORMAL = 180.0, 3
@@ -37,9 +40,15 @@ def recovery(tick_s: float) -> float:
     return min(max(RECOVER_SHARE, tick_s / REST_S), 1.0 / LEAST_NORMAL)
 
 
+def added(shares: Any, tick_s: float, counted: Any = False) -> Any:
+    """What samples add to evidence that are worth so many times a level, float or array. counted: those that count many lines."""
+    most = np.where(np.logical_and(counted, tick_s >= COUNTED_S), 1.0, CAP_SHARE)
+    return np.where((shares >= ALONE) & (tick_s >= REST_S), 1.0, np.minimum(shares, most))
+
+
 class Gain(NamedTuple):
-    """What one sample says of one key: `nats` of evidence, `support` the factor by which supporters raise what it adds, `cap`
-    the share of a level that it may add at most.
+    """What one sample says of one key: `nats` of evidence, `support` the factor by which supporters raise what it adds, `counted`
+    whether it counts many lines.
 
     column: of the signal in the frame, NO_SIGNAL for what is about none, UNKNOWN for one that was not seen yet.
     """
@@ -49,7 +58,7 @@ class Gain(NamedTuple):
     column: int
     nats: float
     support: float = 1.0
-    cap: float = CAP_SHARE
+    counted: bool = False
 
 
 class Ladder:
@@ -73,12 +82,13 @@ class Ladder:
         self.counted: Bools = np.zeros((0, len(RUNGS)), np.bool_)
 
     # ----------------------------------------------------------------------------------------------------- evidence
-    def climb(self, at: float, gains: Sequence[Gain]) -> None:
-        """Adds evidence, at most `cap` of each level (times the support). A key appears once."""
+    def climb(self, at: float, gains: Sequence[Gain], tick_s: float = 0.0) -> None:
+        """Adds evidence (`added`, times the support). A key appears once."""
         rows = self._places(gains)
         known = rows >= 0
-        nats, support, cap = (np.array(x)[known, None] for x in zip(*((g.nats, g.support, g.cap) for g in gains), strict=True))
-        rows, add = rows[known], np.minimum(nats / RUNGS, cap) * support
+        told = zip(*((g.nats, g.support, g.counted) for g in gains), strict=True)
+        nats, support, counted = (np.array(x)[known, None] for x in told)
+        rows, add = rows[known], added(nats / RUNGS, tick_s, counted) * support
         self.share[rows] = np.minimum(self.share[rows] + add, 1.0 + 1.0 / RUNGS)
         self.on[rows] |= self.share[rows] >= 1.0
         reached = np.where(self.on[rows], np.arange(len(RUNGS)), -1).max(axis=1, initial=-1)

@@ -96,8 +96,18 @@ class _Candidate:
     @property
     def answers(self) -> bool:
         """It is slow and nothing else, and still answers before others give up, as far as is known."""
+        return self.tells and self.prompt
+
+    @property
+    def prompt(self) -> bool:
+        """It is slow and nothing else, and not so slow that others give up."""
         slow = [a.value for a in self.alerts if a.resource in DELAY and a.unit == "seconds"]
-        return self.kinds <= DELAY | {"traffic", "network"} and self.tells and max(slow, default=TIMEOUT_S) < TIMEOUT_S
+        return self.kinds <= DELAY | {"traffic", "network"} and max(slow, default=TIMEOUT_S) < TIMEOUT_S
+
+    @property
+    def stops_short(self) -> bool:
+        """It leaves out calls that it usually makes (detectors/ceased.py)."""
+        return any("ceased" in a.detectors for a in self.alerts)
 
     def delays(self) -> dict[str, float]:
         """By how many seconds it is slower, by name of the signal, where that is known."""
@@ -189,7 +199,7 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
         share = EXPLAINED if later_s <= max(SAME_TIME_S, tick_s) else EXPLAINED_LATER
         if other.kinds <= HANDED_ON and -later_s > max(AT_ONCE_S, AT_ONCE_TICKS * tick_s):
             share = EXPLAINED_BEFORE
-        if "errors" in c.kinds and other.answers:
+        if "errors" in c.kinds and (other.answers or (c.stops_short and other.prompt)):
             share *= NOT_BY_DELAY
         taken = -share * c.strength * _as_much(other, c)
         if entity in called:

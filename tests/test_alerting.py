@@ -82,6 +82,26 @@ def test_it_resolves_after_normal_samples_and_says_so_once():
     assert states.count("resolved") == 1 and states[-1] is None
 
 
+class Seldom(Run):
+    """The same, with a sample every five minutes."""
+
+    at = property(lambda self: T0 + self.k * 300.0)
+
+
+def test_what_is_sampled_seldom_recovers_after_three_normal_samples():
+    """They speak for a quarter of an hour."""
+    run = Seldom()
+    run.ticks(3, ODD)
+    assert run.ticks(4) == ["firing", "firing", "resolved", None]
+
+
+def test_one_sample_of_minutes_is_enough_where_it_is_overwhelming():
+    """A failure of one in twenty over five minutes; not what is merely odd, and not one of many samples."""
+    worst = anomaly(T0, A, 1e-30)
+    assert Seldom().ticks(1, worst) == ["firing"]
+    assert "firing" not in (*Seldom().ticks(1, ODD), *Run().ticks(1, worst))
+
+
 def test_it_does_not_flap():
     """Three odd samples, one normal one, again and again: one alert."""
     run = Run()

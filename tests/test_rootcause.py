@@ -132,9 +132,19 @@ def test_who_was_never_loud_does_not_explain_a_loud_delay():
 
 
 def test_errors_are_handed_on_whole():
-    """Who fails, and is nothing else, is explained by whom it calls who is odd enough, though the failing is surer by far."""
+    """Who fails, and is nothing else, is explained by whom it calls and who is odd enough, though the failing is surer by far."""
     failing = alert("service//front errors", strength=46.0, resource="errors")
     odd = alert("service//ads spans", state="pending", strength=9.4, resource="traffic")
     stops = alert("service//pay calls_ceased", state="pending", strength=10.4, resource="errors")
     assert firsts(failing, weak=[stops])[0] == "service//pay"
     assert firsts(failing, weak=[odd])[0] == "service//front"
+
+
+def test_who_stops_short_does_not_do_so_because_another_is_slow():
+    """Whom it calls took 56 ms and not 7: that makes nobody leave out the calls that come after."""
+    failing = alert("service//front errors", strength=44.0, resource="errors")
+    stops = alert("service//pay calls_ceased", state="pending", strength=10.4, resource="errors", detectors=("ceased",))
+    slow = alert("service//bank latency", state="pending", strength=6.0, resource="latency", unit="seconds", value=0.056,
+                 expected=0.007)
+    assert firsts(failing, weak=[stops, slow])[0] == "service//pay"
+    assert firsts(failing, weak=[replace(stops, detectors=("baseline",)), slow])[0] != "service//pay"
