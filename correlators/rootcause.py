@@ -86,7 +86,7 @@ class _Candidate:
     @property
     def faint(self) -> bool:
         """All that is said of it was too little for an alert."""
-        return all(a.state == "pending" for a in self.alerts)
+        return all(t.faint for t in self.said)
 
     @property
     def own(self) -> float:
@@ -150,8 +150,7 @@ def rank(alerts: Sequence[Alert], graph: Graph, changes: Sequence[Event], tick_s
 
 def _candidates(alerts: Sequence[Alert], weak: Sequence[Alert], graph: Graph,
                 tells: Callable[[Entity], bool]) -> dict[Entity, _Candidate]:
-    told = {a.key for a in alerts}
-    said = statements([*alerts, *(a for a in weak if a.key not in told)], graph)
+    said = statements(alerts, graph, weak)
     real = {e: v for e, v in said.items() if not graph.is_proxy(e)} or said
     return {e: _Candidate(e, tuple(v), tells(e)) for e, v in real.items()}
 

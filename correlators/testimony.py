@@ -33,11 +33,13 @@ HOPS, MOST_BELOW = 3, 500
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
-    """One alert as it speaks of one entity. `weight` 0..1: how much of it; `about`: how, for people, where that is not plain."""
+    """One alert as it speaks of one entity. `weight` 0..1: how much of it; `about`: how, for people, where that is not plain.
+    `faint`: it is none, but what detectors found odd around it."""
 
     alert: Alert
     weight: float = 1.0
     about: str = ""
+    faint: bool = False
 
     @property
     def nats(self) -> float:
@@ -50,21 +52,23 @@ def call_of(alert: Alert, graph: Graph) -> Call | None:
     return ends if ends and ends[0] in graph and ends[1] in graph else None
 
 
-def statements(alerts: Sequence[Alert], graph: Graph) -> dict[Entity, list[Testimony]]:
-    """What is said of each entity, in the order of the alerts' keys."""
-    ordered = sorted(alerts, key=lambda a: a.key)
+def statements(alerts: Sequence[Alert], graph: Graph, weak: Sequence[Alert] = ()) -> dict[Entity, list[Testimony]]:
+    """What is said of each entity, in the order of the alerts' keys. weak: what was too little for an alert."""
+    told = {a.key for a in alerts}
+    ordered = sorted([*alerts, *(a for a in weak if a.key not in told)], key=lambda a: a.key)
     calls = {a.key: call for a in ordered if (call := call_of(a, graph))}
     share = _shares(set(calls.values()), starved(ordered, graph), graph)
     out: dict[Entity, list[Testimony]] = defaultdict(list)
     for a in ordered:
-        weight = (WEAK if a.state == "pending" else 1.0) * (WAITED if a.resource == "waiting" else 1.0)
+        faint = a.key not in told
+        weight = (WEAK if faint else 1.0) * (WAITED if a.resource == "waiting" else 1.0)
         if a.key not in calls:
-            out[a.entity].append(Testimony(a, weight))
+            out[a.entity].append(Testimony(a, weight, "", faint))
             continue
         caller, callee = calls[a.key]
         of_callee = share[caller, callee]
-        out[caller].append(Testimony(a, weight * share[callee, caller], f"its calls of {callee} are slow"))
-        out[callee].append(Testimony(a, weight * of_callee, f"slow for {caller}"))
+        out[caller].append(Testimony(a, weight * share[callee, caller], f"its calls of {callee} are slow", faint))
+        out[callee].append(Testimony(a, weight * of_callee, f"slow for {caller}", faint))
     return dict(out)
 
 

@@ -148,3 +148,13 @@ def test_who_stops_short_does_not_do_so_because_another_is_slow():
                  expected=0.007)
     assert firsts(failing, weak=[stops, slow])[0] == "service//pay"
     assert firsts(failing, weak=[replace(stops, detectors=("baseline",)), slow])[0] != "service//pay"
+
+
+def test_who_came_new_and_took_what_the_node_lacks_is_the_cause_though_he_raised_no_alert():
+    """It joined the incident of its node as a witness, and counts in full; the same said by nobody's witness counts for less."""
+    node = alert("node//n1 node_cpu_busy_ratio", strength=24.0, resource="cpu", value=0.99, expected=0.3)
+    new = alert("pod//crunch container_cpu_cores", state="pending", strength=13.5, resource="cpu", value=14.8,
+                detectors=("newcomer",))
+    on = graph("pod//crunch runs_on node//n1")
+    assert rank([node, new], on, ())[0].entity == "pod//crunch"
+    assert rank([node], on, (), weak=[new])[0].entity == "node//n1"
