@@ -36,6 +36,8 @@ NOT_BY_DELAY, ANSWERS, TIMEOUT_S = 0.3, 0.5, 1.0
 so much less is the latter to blame."""
 AT_ONCE_S, AT_ONCE_TICKS = 300.0, 1.5
 """A dependency that was slow for longer before the candidate was hurt has not hurt it by that."""
+OWN_WORDS = "log_"
+"""How signals are called that come of what somebody logs."""
 ENOUGH = 0.5
 """A dependency explains in full when its deviation is at least this share of the candidate's own (on the log scale)."""
 ENOUGH_TO_FAIL = 0.35
@@ -212,8 +214,9 @@ def _explained(c: _Candidate, others: Mapping[Entity, _Candidate], graph: Graph,
 
 def _as_much(other: _Candidate, c: _Candidate) -> float:
     """0..1: how much of what is odd about a candidate is as odd about the other. Who was never loud does not explain who is:
-    there the evidence itself is compared, and not on the log scale."""
-    if "errors" in c.kinds:
+    there the evidence itself is compared, and not on the log scale. Failing that others measure is handed on whole; what somebody
+    logs of himself is not."""
+    if any(a.resource == "errors" and not a.signal.startswith(OWN_WORDS) for a in c.alerts):
         return min(1.0, other.strength / (ENOUGH_TO_FAIL * c.strength))
     if other.faint and not c.faint:
         return min(1.0, other.nats / (ENOUGH * c.nats))

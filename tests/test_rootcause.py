@@ -158,3 +158,10 @@ def test_who_came_new_and_took_what_the_node_lacks_is_the_cause_though_he_raised
     on = graph("pod//crunch runs_on node//n1")
     assert rank([node, new], on, ())[0].entity == "pod//crunch"
     assert rank([node], on, (), weak=[new])[0].entity == "node//n1"
+
+
+def test_what_somebody_logs_of_himself_is_not_handed_on_to_who_is_hardly_odd():
+    """A failing that callers measure may come from anybody below; error lines are written where it fails."""
+    odd = alert("service//ads latency", state="pending", strength=9.4, resource="latency")
+    for name, first in (("http_error_rate", "service//ads"), ("log_errors", "service//front"), ("log_missing", "service//front")):
+        assert firsts(alert(f"service//front {name}", strength=18.0, resource="errors"), weak=[odd])[0] == first
