@@ -118,8 +118,10 @@ def test_a_node_that_falls_silent_loses_its_pods_and_comes_back(lab: Lab) -> Non
         return next(str(c["status"]) for c in conditions if c["type"] == "Ready")
     until(lambda: ready(quiet) == "Unknown", what="the node is unknown")
     lab.settled("app")
-    gone = [pod for pod in lab.pods("app") if pod["spec"]["nodeName"] == quiet]
-    assert all("deletionTimestamp" in pod["metadata"] for pod in gone) and gone
+    until(lambda: all("deletionTimestamp" in pod["metadata"] for pod in lab.pods("app") if pod["spec"].get("nodeName") == quiet),
+          what="its pods are taken away")
+    lab.settled("app")
+    assert quiet in {pod["spec"]["nodeName"] for pod in lab.pods("app")}
     lab.fleet.resume(quiet)
     until(lambda: ready(quiet) == "True" and not lab.admin.get("nodes", None, quiet)["spec"].get("taints"))
     until(lambda: quiet not in {pod["spec"]["nodeName"] for pod in lab.pods("app")}, what="the old pod's end")
