@@ -65,13 +65,14 @@ class Mix:
         self._recent: deque[tuple[float, Mapping[str, int]]] = deque()
 
     def hear(self, at: float, counts: Mapping[str, int], learn: bool) -> Counter[str]:
-        """Lines of one tick, by kind. Returns those of the last minute; what is older is learned, or where it may not be, not."""
+        """Lines of one tick, by kind. Returns those of the last minute, none where there are none now; what is older is learned,
+        or where it may not be, not."""
         self._recent.append((at, dict(counts)))
         while at - self._recent[0][0] >= WINDOW_S:
             _, old = self._recent.popleft()
             if learn and old:
                 self._learn(old)
-        return sum((Counter(c) for _, c in self._recent), Counter())
+        return sum((Counter(c) for _, c in self._recent), Counter()) if counts else Counter()
 
     # ------------------------------------------------------------------------------------------------------ judgement
     def errors(self, counts: Mapping[str, int], errors: Collection[str]) -> Odd | None:
@@ -173,10 +174,18 @@ class Mix:
             return
         at, to = self.ids[gone], self.ids[kept]
         total, seen = self.total[at] + self.total[to], max(self.seen[at], self.seen[to])
-        self._clear(at)
         self._clear(to)
         self.total[to], self.seen[to] = total, seen
-        self.ids = {f"\x1f{gone}" if k == gone else k: place for k, place in self.ids.items()}  # a place that is free to take
+        self._give_up(gone)
+
+    def _give_up(self, kind: str) -> None:
+        """Those behind it move up: places are in the order of `ids`."""
+        place = self.ids.pop(kind)
+        order = np.array([*(k for k in range(MOST) if k != place), place])
+        self.total, self.seen = self.total[order], self.seen[order]
+        self.both, self.cross = self.both[np.ix_(order, order)], self.cross[np.ix_(order, order)]
+        self._clear(MOST - 1)
+        self.ids = {name: k for k, name in enumerate(self.ids)}
 
     def _row(self, counts: Mapping[str, int]) -> Any:
         row = np.zeros(MOST)
