@@ -22,7 +22,7 @@ from aiops.intake import Intake
 from aiops.interfaces import Sink
 from aiops.live import AGAIN_S, PATIENCE_S, Live
 from aiops.loop import NoActuator, Recorded
-from aiops.memory import CostMemory, MaskMemory, ModelMemory, PastMemory, PolicyMemory, remembered
+from aiops.memory import CostMemory, ModelMemory, PolicyMemory, RevisionMemory, remembered
 from aiops.pipeline import Decider, Pipeline
 from aiops.policy.answers import too_few
 from aiops.reload import Policies
@@ -94,8 +94,8 @@ class Daemon:
         pipeline = build.pipeline(known, book, config.mode, config.detectors, config.budget.incidents, config.budget.per_s,
                                   build.masks(config), beyond, config.topology.calls, build.slos(config))
         self.memory = PolicyMemory(config.store / POLICIES, pipeline.decider)
-        self.masks = MaskMemory(config.store / MASKS, pipeline.masks)
-        self.past = PastMemory(config.store / PAST, pipeline.past)
+        self.masks = RevisionMemory(config.store / MASKS, pipeline.masks)
+        self.past = RevisionMemory(config.store / PAST, pipeline.past)
         pipeline.costs.prices = config.prices
         self.costs = CostMemory(config.store / "cost-memory.json", pipeline.costs)
         self.brake = _brake(config.store / "stop.json")

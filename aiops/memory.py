@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,10 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from aiops.costs import Costs
-from aiops.masks import Masks
 from aiops.models import Learned
-from aiops.past import IncidentMemory
-from aiops.pipeline import Decider, Pipeline
+from aiops.pipeline import Pipeline
 from aiops.store.models import ModelFiles
 from aiops.types import Report
 
@@ -33,7 +32,14 @@ class Keeper(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Memory:
+class Revised(Keeper, Protocol):
+    """One that counts its changes."""
+
+    @property
+    def revision(self) -> int: ...
+
+
+class Memory(ABC):
     """A sink that writes the state of something whenever it is `due`.
 
     `restored` is what was found at the start, {} for nothing: the journal keeps it, so that a replay starts from the same.
@@ -44,9 +50,9 @@ class Memory:
         self._path, self._keeper = path, keeper
         self.restored = self._restored()
 
+    @abstractmethod
     def due(self, report: Report) -> bool:
         """Whether the state must be written after this step."""
-        raise NotImplementedError
 
     def _restored(self) -> dict[str, Any]:
         try:
@@ -74,7 +80,7 @@ class Memory:
         except OSError as e:
             log.error("cannot write its memory", file=str(self._path), problem=e.strerror)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing is held open
         """Every state is on disk already."""
 
 
@@ -86,40 +92,23 @@ def remembered(path: Path) -> dict[str, Any]:
         return {}
 
 
-class PolicyMemory(Memory):
+class RevisionMemory(Memory):
+    """Of what counts its changes (masks, incidents that are over): written whenever it has another revision."""
+
+    def __init__(self, path: Path, keeper: Revised) -> None:
+        super().__init__(path, keeper)
+        self._revised, self._written = keeper, keeper.revision
+
+    def due(self, report: Report) -> bool:
+        before, self._written = self._written, self._revised.revision
+        return self._written != before
+
+
+class PolicyMemory(RevisionMemory):
     """The decider's: written whenever something was decided, came back, or was said."""
 
-    def __init__(self, path: Path, decider: Decider) -> None:
-        super().__init__(path, decider)
-        self._decider, self._written = decider, decider.revision
-
     def due(self, report: Report) -> bool:
-        before, self._written = self._written, self._decider.revision
-        return bool(report.actions or report.outcomes) or self._written != before
-
-
-class MaskMemory(Memory):
-    """The masks': written whenever somebody said something, and when an incident opened or closed."""
-
-    def __init__(self, path: Path, masks: Masks) -> None:
-        super().__init__(path, masks)
-        self._masks, self._written = masks, masks.revision
-
-    def due(self, report: Report) -> bool:
-        before, self._written = self._written, self._masks.revision
-        return self._written != before
-
-
-class PastMemory(Memory):
-    """That of incidents: written whenever one was over, and when somebody said something of it."""
-
-    def __init__(self, path: Path, past: IncidentMemory) -> None:
-        super().__init__(path, past)
-        self._past, self._written = past, past.revision
-
-    def due(self, report: Report) -> bool:
-        before, self._written = self._written, self._past.revision
-        return self._written != before
+        return super().due(report) or bool(report.actions or report.outcomes)
 
 
 class Found(NamedTuple):

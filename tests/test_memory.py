@@ -7,7 +7,7 @@ from pathlib import Path
 from helpers import T0
 
 from aiops.masks import Masks
-from aiops.memory import MaskMemory, PolicyMemory
+from aiops.memory import PolicyMemory, RevisionMemory
 from aiops.types import Command, Incident, Outcome, Report
 
 
@@ -54,7 +54,7 @@ def test_a_damaged_memory_is_set_aside(tmp_path: Path) -> None:
 def test_masks_are_written_when_something_was_said_or_an_incident_came_or_went(tmp_path: Path) -> None:
     """And not with every step; the next life has the same windows."""
     masks, path = Masks(), tmp_path / "masks.json"
-    memory = MaskMemory(path, masks)
+    memory = RevisionMemory(path, masks)
     memory.publish(Report(T0))
     assert memory.restored == {} and not path.exists()
     masks.obey([Command(T0, "maintenance_start", "m", "ann", ("node//a",), None, T0 + 60, "disks")])
@@ -70,7 +70,7 @@ def test_masks_are_written_when_something_was_said_or_an_incident_came_or_went(t
     masks.obey([Command(T0, "useful", "i")])
     memory.publish(Report(T0))
     second = Masks()
-    assert MaskMemory(path, second).restored
+    assert RevisionMemory(path, second).restored
     assert second.calendar.windows == masks.calendar.windows != ()
 
 
@@ -79,5 +79,5 @@ def test_a_memory_of_another_form_is_set_aside_too(tmp_path: Path) -> None:
     for k, text in enumerate(('{"maintenance": [{"id": "m"}], "accepted": {"about": {}, "said": []}}', "[1]", '{"x": 1}', '"x"')):
         path, masks = tmp_path / f"{k}.json", Masks()
         path.write_text(text)
-        assert MaskMemory(path, masks).restored == {}
+        assert RevisionMemory(path, masks).restored == {}
         assert masks.calendar.windows == () and path.with_suffix(".damaged").read_text() == text
