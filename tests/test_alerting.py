@@ -102,6 +102,27 @@ def test_one_sample_of_minutes_is_enough_where_it_is_overwhelming():
     assert "firing" not in (*Seldom().ticks(1, ODD), *Run().ticks(1, worst))
 
 
+def minute_of_lines(name, p, tick_s):
+    """The alerts after the second tick, of so long, in which many lines of pod//a were odd together."""
+    alerting, of = Alerting(), signals("pod//a x")
+    for k in range(2):
+        odd = [Anomaly(T0 + k * tick_s, "pod//a", name, 1.0, p, "logs", -1)] if k else []
+        found = alerting.update(frame(T0 + k * tick_s, [1.0], of), odd)
+    return [a.state for a in found]
+
+
+def test_many_lines_of_a_minute_are_no_single_sample():
+    """They raise an alert in one tick where it is that long; one sample does not, and nothing that comes every ten seconds."""
+    assert minute_of_lines("log_missing", 1e-12, 60.0) == minute_of_lines("log_errors", 1e-12, 60.0) == ["firing"]
+    assert minute_of_lines("log_missing", 1e-12, 10.0) == minute_of_lines("log_stopped", 1e-12, 60.0) == []
+
+
+def test_how_many_lines_there_are_raises_no_alert():
+    """It follows the traffic, and whether somebody collects them. The same evidence about requests does."""
+    for unit, states in (("lines", [None] * 5), ("ratio", [None, *["firing"] * 4])):
+        assert Run(of=(replace(OF[0], unit=unit), OF[1])).ticks(5, ODD) == states
+
+
 def test_it_does_not_flap():
     """Three odd samples, one normal one, again and again: one alert."""
     run = Run()

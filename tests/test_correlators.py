@@ -196,6 +196,18 @@ def test_what_comes_back_after_a_rest_is_another_incident():
     assert name not in again and len(again) == 1
 
 
+def test_memory_that_stays_taken_does_not_hold_what_begins_next_to_it_after_a_rest():
+    """It still fires, within the window of its onset; before the rest was long enough a neighbour belongs to it."""
+    for after, incidents in ((REST_S / 4, 1), (REST_S + 20, 2)):
+        run = Run()
+        run.firing["service//db memory"] = alert("service//db memory", since=T0 + 10, resource="memory")
+        run.step(DB)
+        run.step(clear=[DB])
+        run.step(after=after)
+        found = run.entities(CHECKOUT)
+        assert len(found) == incidents and "service//checkout" in found[0]
+
+
 def test_what_comes_back_over_and_over_stays_one_incident():
     """A crash loop: it rests each time, and after some returns all of them are in the last incident."""
     run, names = Run(), set()

@@ -51,9 +51,9 @@ def test_a_line_that_no_longer_follows_is_told_with_the_one_that_it_followed() -
 
 
 def test_errors_count_among_all_lines() -> None:
-    """Four times the requests with four times the errors is more traffic; many more errors among the usual requests are not."""
+    """Ten times the requests with ten times the errors is more traffic; many more errors among the usual requests are not."""
     usual = [[FIND, FOUND] * 20 + [MISSED] * 2] * 40
-    *_, traffic = play([*usual, [FIND, FOUND] * 80 + [MISSED] * 8])
+    *_, traffic = play([*usual, [FIND, FOUND] * 200 + [MISSED] * 20])
     *_, failing = play([*usual, [FIND, FOUND] * 6 + [FIND, MISSED] * 16])
     assert "log_errors" not in names(traffic) and "log_errors" in names(failing)
 
@@ -73,11 +73,22 @@ def test_another_way_through_the_program_is_no_failure() -> None:
 
 
 def test_two_ways_that_alternate_do_not_follow_each_other() -> None:
-    """Each comes in most minutes; how often one comes beside the other changes from minute to minute."""
+    """Each comes in most minutes, and one of them nearly always more often; how many times as often changes each minute."""
     rng = np.random.default_rng(4)
-    minutes = [["INFO fast train"] * int(f) + ["INFO slow train"] * int(s) for f, s in rng.integers(2, 60, (60, 2))]
-    *_, found = play([*minutes, ["INFO slow train"] * 9])
-    assert "log_missing" not in names(found)
+    for least in (2, 20):
+        counts = zip(rng.integers(least, 200, 60).tolist(), rng.integers(2, 20, 60).tolist(), strict=True)
+        minutes = [["INFO fast train"] * fast + ["INFO slow train"] * slow for fast, slow in counts]
+        *_, found = play([*minutes, ["INFO slow train"] * 9])
+        assert "log_missing" not in names(found)
+
+
+def test_what_was_missing_half_a_minute_ago_and_is_not_now_is_over() -> None:
+    """In ticks of ten seconds a minute remembers them; only a tick that shows it too is told."""
+    mix, told = Mix(), []
+    for k in range(60):
+        now = {"find": 8, "found": 0 if k in (50, 51) else 8}
+        told.append(mix.missing(mix.hear(k * 10.0, now, True), now, ()) is not None)
+    assert [k for k, is_told in enumerate(told) if is_told] == [50, 51]
 
 
 def test_hours_without_logs_change_nothing() -> None:
