@@ -176,7 +176,7 @@ class Grouper:
         self._with: dict[Entity, dict[str, None]] = {}
         self.assigned: list[tuple[int, str]] = []
         self._last_at: float | None = None
-        self._rest_s = REST_S
+        self.rest_s = REST_S
         self._returns: dict[str, int] = {}
         self.habitual = 0
 
@@ -187,7 +187,7 @@ class Grouper:
     def update(self, now: float, alerts: Sequence[Alert], graph: Graph, held: Set[str] = frozenset()) -> list[Group]:
         """All groups that are open or changed in this step, oldest first. held: incidents of which nothing is to be taken."""
         self.assigned, self._returns = [], {}
-        self._rest_s = max(REST_S, REST_TICKS * (now - self._last_at if self._last_at is not None else 0.0))
+        self.rest_s = max(REST_S, REST_TICKS * (now - self._last_at if self._last_at is not None else 0.0))
         for group in self.groups.values():
             group.changed, group.story = False, []
         troubled = {a.entity for a in alerts if a.state == "firing"}
@@ -195,7 +195,7 @@ class Grouper:
         for alert in told:
             if home := self.home(alert):
                 returns = home.returns.get(alert.key, 0)
-                again = alert.state == "firing" and returns < MOST_RETURNS and home.rested(alert, self._rest_s)
+                again = alert.state == "firing" and returns < MOST_RETURNS and home.rested(alert, self.rest_s)
                 if home.knows(alert) and not again:
                     self.join(now, home, alert)
                 else:
@@ -260,7 +260,7 @@ class Grouper:
         return [self.groups[name] for name in self._with.get(entity, ())]
 
     def _nearest(self, alerts: Sequence[Alert], graph: Graph, troubled: set[Entity]) -> Group | None:
-        return nearest(self, alerts, graph, troubled, self._rest_s, begins)
+        return nearest(self, alerts, graph, troubled, self.rest_s, begins)
 
     def _blind(self, since: float) -> Group | None:
         """The open group, of what the topology does not know, that began at the same time: time is all that is known."""

@@ -81,7 +81,7 @@ def _linked(grouper: Grouper, alert: Alert, home: Group, graph: Graph) -> list[G
 def _alike(group: Group, home: Group, alert: Alert, grouper: Grouper) -> bool:
     apart = (group.began - home.began, alert.since - group.began, alert.since - home.began)
     return group is not home and group.raised and not group.blind and group.closed_at is None \
-        and max(map(abs, apart)) <= grouper.window_s
+        and not group.rested(alert, grouper.rest_s) and max(map(abs, apart)) <= grouper.window_s
 
 
 def _merge(grouper: Grouper, now: float, younger: Group, into: Group, link: Alert, fresh: Set[str]) -> None:

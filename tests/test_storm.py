@@ -334,7 +334,7 @@ class Naive(Grouper):
             for group in self.groups.values():
                 for other in group.entities:
                     hops = graph.distance(a.entity, other, self.distance, troubled)
-                    if hops is not None and group.takes(a, other, self.window_s, self._rest_s):
+                    if hops is not None and group.takes(a, other, self.window_s, self.rest_s):
                         found.append((hops, abs(a.since - group.began), group.id))
         return self.groups[min(found)[2]] if found else None
 
